@@ -1,0 +1,2 @@
+//! Trains the nano model and its dictionary from a seed.
+fn main() {}

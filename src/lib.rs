@@ -1,0 +1,1 @@
+//! Phi-3 Mini on hand-written WGSL, with sparse-autoencoder steering.
