@@ -1,1 +1,5 @@
 //! Phi-3 Mini on hand-written WGSL, with sparse-autoencoder steering.
+
+#![deny(missing_docs)]
+
+pub mod quant;
