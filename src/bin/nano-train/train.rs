@@ -27,7 +27,7 @@ const PER_STEP: usize = 4;
 const LONGEST: usize = 448;
 const WARMUP: usize = 60;
 /// The share of the steps with the full learning rate; then a cosine to [`FINAL_RATE`].
-const FLAT: f32 = 0.35;
+const FLAT: f32 = 0.45;
 const FINAL_RATE: f32 = 0.02;
 /// The share of sequences whose residual is perturbed, and the largest offset over the mean norm.
 const PERTURBED: f64 = 0.45;
