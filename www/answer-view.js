@@ -1,0 +1,132 @@
+// One answer: markdown with the model's tokens tinted by the tracked feature, and its tools.
+
+import { h, icon, iconButton, number } from "./dom.js";
+import { isRefusal } from "./judge.js";
+import { renderMarkdown } from "./markdown-dom.js";
+import { openTokens } from "./token-table.js";
+import { describeToken, heat, keyWalk } from "./token-tip.js";
+
+/** @import { Answer, Turn } from "./conversation.js" */
+/** @import { Mapped } from "./markdown.js" */
+
+const REASONS = {
+  stop: "",
+  length: "stopped at the length limit",
+  cancelled: "stopped",
+  context: "the context is full",
+};
+
+/** Shows one lane's answer of a turn. */
+export class AnswerView {
+  /**
+   * @param {Turn} turn
+   * @param {number} lane
+   * @param {() => number} scale the activation that gets the full tint
+   */
+  constructor(turn, lane, scale) {
+    this.turn = turn;
+    this.lane = lane;
+    this.scale = scale;
+    /** @type {Answer} */
+    this.answer = turn.answers[lane];
+    const steered = lane === 1;
+    this.name = steered ? "Steered" : "Base";
+    this.body = h("div", { className: "answer-body" });
+    this.verdict = h("span", { className: "verdict", hidden: true });
+    this.meta = h("span", { className: "answer-meta" });
+    this.tools = h(
+      "div",
+      { className: "tools" },
+      iconButton("tokens", `Tokens of the ${this.name.toLowerCase()} answer`, () => openTokens(turn, lane)),
+      iconButton("copy", `Copy the ${this.name.toLowerCase()} answer`, () => this.copy()),
+    );
+    this.node = h(
+      "section",
+      { className: `answer ${steered ? "steered" : "base"}`, "aria-label": `${this.name} answer` },
+      h(
+        "header",
+        {},
+        h("span", { className: "lane-name" }, this.name),
+        steered ? h("span", { className: turn.steering.on ? "chip on" : "chip" }, turn.steering.label) : null,
+        this.verdict,
+      ),
+      this.body,
+      h("footer", {}, this.meta, this.tools),
+    );
+    keyWalk(this.body);
+    this.update();
+  }
+
+  update() {
+    const { answer, turn } = this;
+    const running = turn.state === "running" && answer.reason === null;
+    this.body.setAttribute("aria-busy", String(running));
+    this.node.classList.toggle("running", running);
+    this.tools.hidden = turn.state === "running" || !answer.text;
+    if (answer.text) {
+      this.body.replaceChildren(renderMarkdown(answer.text, this.leaf()));
+    } else {
+      const waiting = h("span", { className: "waiting", role: "img", "aria-label": "Waiting for the first token" });
+      this.body.replaceChildren(running ? waiting : h("p", { className: "nothing" }, turn.state === "failed" ? "No answer." : "Stopped before the first word."));
+    }
+    if (!running) {
+      const first = this.body.querySelector(".token");
+      if (first instanceof HTMLElement) first.tabIndex = 0;
+      this.verdict.hidden = !answer.text;
+      const refused = isRefusal(answer.text);
+      this.verdict.textContent = refused ? "Declined" : "Answered";
+      this.verdict.classList.toggle("declined", refused);
+      this.verdict.title = "Judged by phrases such as \u201ccan't help with\u201d";
+    }
+    const reason = REASONS[/** @type {keyof typeof REASONS} */ (answer.reason ?? "stop")] ?? "";
+    const count = answer.tokens.length;
+    this.meta.textContent = count ? `${number(count)} token${count === 1 ? "" : "s"}${reason ? `, ${reason}` : ""}` : "";
+  }
+
+  /**
+   * A leaf for the markdown renderer that wraps each token's visible characters in a span.
+   * @returns {(run: Mapped) => Node[]}
+   */
+  leaf() {
+    const { tokens } = this.answer;
+    const scale = this.scale();
+    /** @type {number[]} token of each character */
+    const owner = [];
+    tokens.forEach((token, index) => {
+      for (let i = 0; i < token.text.length; i++) owner.push(index);
+    });
+    return (run) => {
+      /** @type {Node[]} */
+      const nodes = [];
+      for (let from = 0; from < run.text.length; ) {
+        const index = owner[run.at[from]];
+        let to = from + 1;
+        while (to < run.text.length && owner[run.at[to]] === index) to++;
+        const text = run.text.slice(from, to);
+        const token = tokens[index];
+        if (token?.activation === undefined) {
+          nodes.push(document.createTextNode(text));
+        } else {
+          const span = h("span", { className: "token", tabIndex: -1 }, text);
+          span.style.setProperty("--heat", heat(token.activation, scale));
+          describeToken(span, token, this.turn.steering.feature);
+          nodes.push(span);
+        }
+        from = to;
+      }
+      return nodes;
+    };
+  }
+
+  async copy() {
+    const button = /** @type {HTMLButtonElement} */ (this.tools.lastElementChild);
+    try {
+      await navigator.clipboard.writeText(this.answer.text);
+      button.replaceChildren(icon("check"));
+    } catch {
+      button.title = "The browser did not allow copying";
+      button.replaceChildren(icon("close"));
+    }
+    setTimeout(() => button.replaceChildren(icon("copy")), 1500);
+  }
+}

@@ -1,0 +1,206 @@
+// The conversation on the page: one row a turn, the prompt above and the two answers side by side.
+
+import { AnswerView } from "./answer-view.js";
+import { h, iconButton, number } from "./dom.js";
+import { errorPanel, isFatal } from "./errors.js";
+
+/** @import { Conversation, Turn } from "./conversation.js" */
+
+/**
+ * @typedef {object} ChatActions
+ * @property {(turn: Turn, prompt: string) => void} resend replaces the turn and all after it
+ * @property {() => boolean} canRun whether there is an engine to send to
+ */
+
+/** Keeps the list of turns in step with the conversation. */
+export class ChatView {
+  /**
+   * @param {Conversation} conversation
+   * @param {HTMLElement} list
+   * @param {HTMLElement} scroller
+   * @param {HTMLElement} announcer a polite live region
+   * @param {ChatActions} actions
+   */
+  constructor(conversation, list, scroller, announcer, actions) {
+    this.conversation = conversation;
+    this.list = list;
+    this.scroller = scroller;
+    this.announcer = announcer;
+    this.actions = actions;
+    /** @type {Map<Turn, TurnView>} */
+    this.views = new Map();
+    this.frame = 0;
+    conversation.addEventListener("add", (event) => this.add(detail(event)));
+    conversation.addEventListener("stream", (event) => this.schedule(detail(event)));
+    conversation.addEventListener("end", (event) => this.end(detail(event)));
+    conversation.addEventListener("truncate", () => this.prune());
+  }
+
+  /** @param {Turn} turn */
+  add(turn) {
+    const view = new TurnView(turn, this.conversation.turns.length, () => this.scale(), this.actions);
+    this.views.set(turn, view);
+    this.list.append(view.node);
+    this.markLast();
+    this.scroller.scrollTop = this.scroller.scrollHeight;
+  }
+
+  /**
+   * Redraws at most once a frame, however many tokens came.
+   * @param {Turn} turn
+   */
+  schedule(turn) {
+    if (this.frame) return;
+    this.frame = requestAnimationFrame(() => {
+      this.frame = 0;
+      if (turn.state === "running") this.draw(turn);
+    });
+  }
+
+  /** @param {Turn} turn */
+  draw(turn) {
+    const { scroller } = this;
+    const following = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 80;
+    this.views.get(turn)?.update();
+    if (following) scroller.scrollTop = scroller.scrollHeight;
+  }
+
+  /** @param {Turn} turn */
+  end(turn) {
+    this.draw(turn);
+    this.markLast();
+    const [base, steered] = turn.answers.map((answer) => answer.text.trim() || "nothing");
+    this.announcer.textContent =
+      turn.state === "failed"
+        ? `The turn failed. ${turn.error?.message ?? ""}`
+        : base === steered
+          ? `Base and steered both answered: ${base}`
+          : `Base answered: ${base} Steered answered: ${steered}`;
+  }
+
+  prune() {
+    for (const [turn, view] of this.views) {
+      if (this.conversation.turns.includes(turn)) continue;
+      view.node.remove();
+      this.views.delete(turn);
+    }
+    this.markLast();
+  }
+
+  /** The engine came or went: "Run again" needs one. */
+  refresh() {
+    this.list.classList.toggle("idle", this.actions.canRun());
+  }
+
+  markLast() {
+    const last = this.conversation.turns.at(-1);
+    for (const [turn, view] of this.views) view.node.classList.toggle("last", turn === last);
+  }
+
+  /** The largest activation seen, so that tints compare over the conversation. */
+  scale() {
+    let most = this.conversation.settings.report?.value.default ?? 1;
+    for (const turn of this.conversation.turns) {
+      for (const answer of turn.answers) {
+        for (const token of answer.tokens) most = Math.max(most, token.activation ?? 0);
+      }
+    }
+    return most;
+  }
+}
+
+/**
+ * @param {Event} event
+ * @returns {Turn}
+ */
+const detail = (event) => /** @type {CustomEvent<Turn>} */ (event).detail;
+
+/** One turn. */
+class TurnView {
+  /**
+   * @param {Turn} turn
+   * @param {number} index from 1
+   * @param {() => number} scale
+   * @param {ChatActions} actions
+   */
+  constructor(turn, index, scale, actions) {
+    this.turn = turn;
+    this.actions = actions;
+    this.answers = [new AnswerView(turn, 0, scale), new AnswerView(turn, 1, scale)];
+    this.text = h("p", {}, turn.prompt);
+    this.edit = iconButton("edit", "Edit and send again", () => this.openEditor());
+    this.prompt = h(
+      "div",
+      { className: "prompt" },
+      h("h2", { className: "sr-only" }, `Turn ${index}: your message`),
+      this.text,
+      h("div", { className: "tools" }, this.edit),
+    );
+    this.speed = h("span", { className: "muted" });
+    this.again = h(
+      "button",
+      { type: "button", className: "quiet", title: "Send the same message again, with the steering as it is set now", onclick: () => actions.resend(turn, turn.prompt) },
+      "Run again",
+    );
+    this.foot = h("div", { className: "turn-foot", hidden: true }, this.again, this.speed);
+    this.trouble = h("div");
+    this.node = h(
+      "article",
+      { className: "turn" },
+      this.prompt,
+      h("div", { className: "answers" }, ...this.answers.map((view) => view.node)),
+      this.trouble,
+      this.foot,
+    );
+  }
+
+  update() {
+    const { turn } = this;
+    for (const view of this.answers) view.update();
+    const running = turn.state === "running";
+    this.foot.hidden = running;
+    this.edit.hidden = running;
+    this.speed.textContent = turn.tokensPerSecond ? `${number(Math.round(turn.tokensPerSecond * 10) / 10)} tokens per second` : "";
+    if (turn.error && turn.state === "failed" && !this.trouble.firstChild) {
+      // A dead engine has a panel of its own, below the turns.
+      const { code, message } = turn.error;
+      this.trouble.append(isFatal(code) ? h("p", { className: "turn-error" }, message) : errorPanel(turn.error, []));
+    }
+  }
+
+  openEditor() {
+    const field = h("textarea", { value: this.turn.prompt, rows: 3, "aria-label": "Your message" });
+    const close = () => {
+      editor.replaceWith(this.text);
+      this.edit.hidden = false;
+      this.edit.focus();
+    };
+    const send = () => {
+      const prompt = field.value.trim();
+      if (prompt) this.actions.resend(this.turn, prompt);
+    };
+    const editor = h(
+      "div",
+      { className: "editor" },
+      field,
+      h(
+        "div",
+        { className: "actions" },
+        h("button", { type: "button", className: "button primary", onclick: send }, "Send again"),
+        h("button", { type: "button", className: "button", onclick: close }, "Keep as it is"),
+      ),
+    );
+    field.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") {
+        event.stopPropagation();
+        close();
+      } else if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+        event.preventDefault();
+        send();
+      }
+    });
+    this.edit.hidden = true;
+    this.text.replaceWith(editor);
+    field.focus();
+  }
+}

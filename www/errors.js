@@ -1,0 +1,151 @@
+// What to tell a visitor when something fails: a title, a sentence, and what to do about it.
+
+import { h } from "./dom.js";
+import { browserHelp } from "./browser-help.js";
+
+/** @import { EngineError } from "./engine-client.js" */
+
+/**
+ * @typedef {object} Advice
+ * @property {string} title
+ * @property {string[]} steps
+ * @property {boolean} reload whether a new engine can help
+ */
+
+/** @type {Record<string, Advice>} */
+const ADVICE = {
+  "no-adapter": {
+    title: "No graphics adapter for WebGPU",
+    steps: [
+      "Check that hardware acceleration is on in the browser's settings, then restart the browser.",
+      "Update the graphics driver, or try another browser.",
+      "In a virtual machine or over remote desktop there may be no adapter at all: open the page on the machine itself.",
+    ],
+    reload: true,
+  },
+  "device-lost": {
+    title: "The graphics device was lost",
+    steps: [
+      "This happens when the machine sleeps, the driver restarts or the GPU is asked for too much. Reload the engine: the conversation stays.",
+    ],
+    reload: true,
+  },
+  "out-of-memory": {
+    title: "The GPU ran out of memory",
+    steps: ["Close other tabs and programs that use the GPU, then reload the engine.", "A smaller model or a shorter context needs less."],
+    reload: true,
+  },
+  network: {
+    title: "The download broke off",
+    steps: ["Check the connection and try again."],
+    reload: true,
+  },
+  "not-found": {
+    title: "A file of the model is missing",
+    steps: ["Check the address: a model folder needs config.json, tokenizer.json and model.safetensors.", "A dictionary folder needs cfg.json and sae.safetensors."],
+    reload: true,
+  },
+  "bad-checkpoint": { title: "The model's file is damaged", steps: ["Fetch the file again: it is cut short or was changed on the way."], reload: true },
+  "missing-tensor": { title: "The model's file lacks a tensor", steps: ["Use a checkpoint in the Hugging Face layout of Phi-3."], reload: true },
+  "wrong-shape": { title: "The model's file and its config do not agree", steps: ["Use config.json and model.safetensors of the same model."], reload: true },
+  "not-finite": { title: "The model's file holds a number that is not finite", steps: ["Fetch the file again, or use another checkpoint."], reload: true },
+  "wrong-dictionary": {
+    title: "This dictionary is not of this model",
+    steps: ["Use a dictionary that was trained on this model's residual stream; its width must be the model's."],
+    reload: true,
+  },
+  "bad-tokenizer": { title: "The tokenizer could not be read", steps: ["Use the tokenizer.json that came with the model."], reload: true },
+  "bad-steering": { title: "This steering cannot be applied", steps: ["Check the feature number and the strength under Advanced."], reload: false },
+  "empty-prompt": { title: "There is nothing to answer", steps: ["Write a message first."], reload: false },
+  "context-full": { title: "The conversation no longer fits", steps: ["Start a new chat, or edit an earlier message to make it shorter."], reload: false },
+  busy: { title: "The engine is still answering", steps: ["Wait for it, or stop it first."], reload: false },
+  cancelled: { title: "Loading was cancelled", steps: ["Nothing runs until you load it."], reload: true },
+  "no-engine": {
+    title: "The engine could not be started",
+    steps: ["Reload the page. If you host it yourself, check that phi3-steer.js and phi3-steer_bg.wasm lie beside index.html."],
+    reload: true,
+  },
+  crashed: { title: "The engine stopped", steps: ["Reload the engine: the conversation stays."], reload: true },
+};
+
+/** @type {Advice} */
+const UNKNOWN = { title: "Something went wrong", steps: ["Try again, or reload the engine."], reload: true };
+
+/**
+ * Whether the engine behind this error is gone for good.
+ * @param {string} code
+ */
+export const isFatal = (code) => ["device-lost", "crashed", "no-engine", "out-of-memory"].includes(code);
+
+/**
+ * A panel for an error.
+ * @param {EngineError} error
+ * @param {{label: string, run: () => void}[]} actions
+ * @returns {HTMLElement}
+ */
+export function errorPanel(error, actions) {
+  if (error.code === "no-webgpu") return noWebGpuPanel(error, actions);
+  const advice = ADVICE[error.code] ?? UNKNOWN;
+  const said = error.code === "cancelled" ? [] : [h("p", {}, error.message)];
+  return panel(advice.title, [...said, steps(advice.steps)], actions);
+}
+
+/**
+ * Whether a new engine can help.
+ * @param {EngineError} error
+ */
+export const canReload = (error) => (ADVICE[error.code] ?? UNKNOWN).reload;
+
+/**
+ * @param {EngineError} error
+ * @param {{label: string, run: () => void}[]} actions
+ */
+function noWebGpuPanel(error, actions) {
+  const mine = browserHelp(navigator.userAgent);
+  const [first, ...others] = mine;
+  return panel(
+    "This browser has no WebGPU yet",
+    [
+      h("p", {}, "The model runs on your own graphics card, through WebGPU. ", error.message),
+      h("h3", {}, `You are using ${first.name}`),
+      steps(first.steps),
+      h(
+        "details",
+        {},
+        h("summary", {}, "Other browsers"),
+        ...others.flatMap((browser) => [h("h3", {}, browser.name), steps(browser.steps)]),
+      ),
+    ],
+    actions,
+  );
+}
+
+/**
+ * @param {string[]} items
+ */
+function steps(items) {
+  return items.length === 1 ? h("p", {}, items[0]) : h("ul", {}, ...items.map((item) => h("li", {}, item)));
+}
+
+/**
+ * @param {string} title
+ * @param {Node[]} body
+ * @param {{label: string, run: () => void}[]} actions
+ */
+function panel(title, body, actions) {
+  return h(
+    "section",
+    { className: "error-panel", role: "alert" },
+    h("h2", {}, title),
+    ...body,
+    actions.length
+      ? h(
+          "div",
+          { className: "actions" },
+          ...actions.map((action, index) =>
+            h("button", { type: "button", className: index ? "button" : "button primary", onclick: action.run }, action.label),
+          ),
+        )
+      : null,
+  );
+}

@@ -1,0 +1,168 @@
+// What the visitor chose: kept in local storage where the browser allows it, and in share links.
+
+/** @import { Intervention, Op, Positions, Report } from "./types.d.ts" */
+
+/**
+ * @typedef {object} Choices
+ * @property {boolean} steering the switch
+ * @property {number} strength value of the operator
+ * @property {number} feature
+ * @property {string} hook
+ * @property {Op} op
+ * @property {Positions} positions
+ * @property {boolean} onlyIfActive
+ * @property {boolean} includeBos
+ * @property {boolean} negative strengths below zero are offered
+ * @property {boolean} tint
+ * @property {boolean} top report the strongest features of every token
+ * @property {number} temperature
+ * @property {number} seed
+ * @property {number} maxTokens
+ */
+
+const KEY = "phi3-steer.choices";
+const OPS = ["clamp", "clamp_replace", "add", "scale", "project_out"];
+const POSITIONS = ["all", "prompt", "generated"];
+
+/** @type {Choices} */
+const DEFAULTS = {
+  steering: true,
+  strength: 8,
+  feature: 0,
+  hook: "",
+  op: "clamp",
+  positions: "all",
+  onlyIfActive: false,
+  includeBos: false,
+  negative: false,
+  tint: true,
+  top: false,
+  temperature: 0,
+  seed: 1,
+  maxTokens: 128,
+};
+
+/** Choices with an event "change" after every set. */
+export class Settings extends EventTarget {
+  constructor() {
+    super();
+    /** @type {Choices} */
+    this.choices = { ...DEFAULTS };
+    /** @type {Report | null} */
+    this.report = null;
+  }
+
+  /**
+   * Defaults of the model's report, then what was stored, then what a share link says. A stored
+   * or linked strength is never below zero: only the visitor's own hand goes there.
+   * @param {Report | null} report
+   */
+  start(report) {
+    this.report = report;
+    this.choices = this.defaults();
+    for (const saved of [readStorage(), readLink()]) {
+      const valid = validated(saved);
+      // Another dictionary's feature means nothing here.
+      if (valid.hook !== undefined && valid.hook !== this.choices.hook) delete valid.feature;
+      delete valid.hook;
+      Object.assign(this.choices, valid);
+    }
+    this.choices.negative = false;
+    this.choices.strength = Math.min(Math.max(0, this.choices.strength), this.max());
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /** @returns {Choices} */
+  defaults() {
+    const { report } = this;
+    return report
+      ? { ...DEFAULTS, hook: report.hook, feature: report.feature, strength: report.value.default }
+      : { ...DEFAULTS };
+  }
+
+  /** The largest strength the slider offers. */
+  max() {
+    return this.report?.value.max ?? 16;
+  }
+
+  /** @param {Partial<Choices>} change */
+  set(change) {
+    Object.assign(this.choices, change);
+    try {
+      localStorage.setItem(KEY, JSON.stringify(this.choices));
+    } catch {
+      // Storage is blocked: the choices last as long as the page.
+    }
+    this.dispatchEvent(new Event("change"));
+  }
+
+  reset() {
+    this.set(this.defaults());
+  }
+
+  /**
+   * The steered lane's interventions as chosen now.
+   * @returns {Intervention[]}
+   */
+  interventions() {
+    const { steering, hook, feature, op, strength, positions, onlyIfActive, includeBos } = this.choices;
+    if (!steering || !hook) return [];
+    /** @type {Intervention} */
+    const one = { hook, feature, op, positions, onlyIfActive, includeBos };
+    if (op !== "project_out") one.value = strength;
+    return [one];
+  }
+
+  /** An address that opens the page with these choices. */
+  link() {
+    const defaults = this.defaults();
+    const pairs = Object.entries(this.choices).filter(
+      ([name, value]) => name === "strength" || value !== defaults[/** @type {keyof Choices} */ (name)],
+    );
+    const url = new URL(location.href);
+    url.hash = new URLSearchParams(pairs.map(([name, value]) => [name, String(value)])).toString();
+    return url.href;
+  }
+}
+
+/** @returns {Record<string, unknown>} */
+function readStorage() {
+  try {
+    const saved = JSON.parse(localStorage.getItem(KEY) ?? "{}");
+    return saved && typeof saved === "object" ? saved : {};
+  } catch {
+    return {};
+  }
+}
+
+/** @returns {Record<string, unknown>} */
+function readLink() {
+  return Object.fromEntries(
+    [...new URLSearchParams(location.hash.slice(1))].map(([name, value]) => [
+      name,
+      value === "true" ? true : value === "false" ? false : value !== "" && Number.isFinite(Number(value)) ? Number(value) : value,
+    ]),
+  );
+}
+
+/**
+ * Only known names with values of the right kind and range.
+ * @param {Record<string, unknown>} saved
+ * @returns {Partial<Choices>}
+ */
+function validated(saved) {
+  /** @type {Record<string, unknown>} */
+  const out = {};
+  for (const [name, value] of Object.entries(saved)) {
+    const known = /** @type {Record<string, unknown>} */ (/** @type {unknown} */ (DEFAULTS))[name];
+    if (known === undefined || typeof value !== typeof known) continue;
+    if (name === "op" && !OPS.includes(String(value))) continue;
+    if (name === "positions" && !POSITIONS.includes(String(value))) continue;
+    if (typeof value === "number" && !Number.isFinite(value)) continue;
+    if (["feature", "seed", "maxTokens"].includes(name) && !(Number.isInteger(value) && Number(value) >= 0)) continue;
+    if (name === "maxTokens" && Number(value) < 1) continue;
+    if (name === "temperature" && (Number(value) < 0 || Number(value) > 2)) continue;
+    out[name] = value;
+  }
+  return /** @type {Partial<Choices>} */ (out);
+}

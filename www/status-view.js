@@ -1,0 +1,120 @@
+// What runs, in a line and in full, and how far loading has come.
+
+import { byId, bytes, h, number, short } from "./dom.js";
+import { canReload, errorPanel } from "./errors.js";
+
+/** @import { EngineError } from "./engine-client.js" */
+/** @import { Info, Progress } from "./types.d.ts" */
+/** @import { Settings } from "./settings.js" */
+
+const STAGES = {
+  config: "Reading the configuration",
+  tokenizer: "Reading the tokenizer",
+  weights: "Loading the weights",
+  dictionary: "Loading the dictionary",
+  warmup: "Warming up the GPU",
+};
+
+/** The status line in the header, the details in the panel, and the loading card. */
+export class StatusView {
+  /**
+   * @param {Settings} settings
+   * @param {{cancel: () => void, load: () => void}} actions
+   */
+  constructor(settings, actions) {
+    this.settings = settings;
+    this.actions = actions;
+    this.line = byId("status", HTMLElement);
+    this.details = byId("what-runs", HTMLElement);
+    this.stage = byId("stage", HTMLElement);
+    /** @type {Info | null} */
+    this.info = null;
+    this.bar = h("progress", { max: 1, "aria-label": "Loading the model" });
+    this.barText = h("p", { className: "muted" });
+    this.announced = "";
+    settings.addEventListener("change", () => this.describe());
+  }
+
+  /** @param {Progress | null} progress */
+  loading(progress) {
+    if (!this.stage.contains(this.bar)) {
+      this.bar.removeAttribute("value");
+      this.barText.textContent = "Starting the engine";
+      this.stage.replaceChildren(
+        h(
+          "section",
+          { className: "loading-card", "aria-label": "Loading" },
+          h("h2", {}, "Loading the model"),
+          this.bar,
+          this.barText,
+          h("div", { className: "actions" }, h("button", { type: "button", className: "button", onclick: this.actions.cancel }, "Cancel")),
+        ),
+      );
+      this.info = null;
+      this.line.textContent = "Loading the model\u2026";
+      this.details.replaceChildren();
+    }
+    if (!progress) return;
+    const known = progress.total > 0;
+    if (known) this.bar.value = progress.loaded / progress.total;
+    else this.bar.removeAttribute("value");
+    const amount = known && progress.stage !== "warmup" ? `, ${bytes(progress.loaded)} of ${bytes(progress.total)}` : "";
+    this.barText.textContent = `${STAGES[progress.stage] ?? progress.stage}${amount}`;
+  }
+
+  /**
+   * @param {EngineError} error
+   * @param {string} [label] of the button that loads again
+   */
+  failed(error, label = error.code === "cancelled" ? "Load the model" : "Try again") {
+    this.info = null;
+    this.line.textContent = "No model is running.";
+    this.details.replaceChildren();
+    this.stage.replaceChildren(errorPanel(error, canReload(error) ? [{ label, run: this.actions.load }] : []));
+  }
+
+  /** @param {EngineError} error the engine died in the middle of a conversation */
+  lost(error) {
+    this.failed(error, "Reload the engine");
+    this.line.textContent = "The engine stopped.";
+  }
+
+  /** @param {Info} info */
+  ready(info) {
+    this.info = info;
+    this.stage.replaceChildren();
+    this.describe();
+  }
+
+  describe() {
+    const { info } = this;
+    if (!info) return;
+    const { choices, report } = this.settings;
+    const { model, adapter, sae } = info;
+    const precision = model.quant === "q4" ? "4-bit" : "unquantised";
+    const where = adapter.cpu ? `${adapter.name} (software, slow)` : adapter.name;
+    this.line.textContent = [
+      `${model.name}, ${precision}`,
+      where,
+      sae ? `dictionary after block ${blockOf(sae.hook)}, feature ${choices.feature}` : "no dictionary",
+    ].join(" \u00b7 ");
+    this.line.title = this.line.textContent;
+    const features = [adapter.f16 && "f16", adapter.subgroups && "subgroups"].filter(Boolean).join(", ");
+    const found = report && choices.feature === report.feature && choices.hook === report.hook;
+    this.details.replaceChildren(
+      ...row("Model", `${model.name}: ${short(model.parameters)} parameters, ${model.layers} layers of width ${model.hidden}, ${precision}, context ${number(model.context)}`),
+      ...row("Runs on", `${where}, ${adapter.backend}${features ? `, ${features}` : ""}; ${bytes(model.gpuBytes)} on the GPU. Nothing you type leaves this page.`),
+      ...row("Dictionary", sae ? `${number(sae.features)} features at ${sae.hook}, ${sae.k} active a token` : "none loaded"),
+      ...row("Feature", sae ? `${choices.feature}, ${found ? "which mediates refusal in this model" : "chosen by hand"}` : "none"),
+    );
+  }
+}
+
+/** @param {string} hook */
+const blockOf = (hook) => /(\d+)/.exec(hook)?.[1] ?? hook;
+
+/**
+ * @param {string} name
+ * @param {string} text
+ */
+const row = (name, text) => [h("dt", {}, name), h("dd", {}, text)];

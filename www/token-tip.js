@@ -1,0 +1,116 @@
+// The small card that says what the tracked feature did at a token: on hover, on focus, on touch.
+// Inside an answer the arrow keys walk from token to token.
+
+import { h, number } from "./dom.js";
+
+/** @import { TokenRecord } from "./types.d.ts" */
+
+/** @type {WeakMap<Element, {token: TokenRecord, feature: number}>} */
+const described = new WeakMap();
+
+const tip = h("div", { id: "token-tip", className: "token-tip", role: "tooltip", hidden: true });
+/** @type {HTMLElement | null} */
+let current = null;
+
+/**
+ * @param {Element} node
+ * @param {TokenRecord} token
+ * @param {number} feature
+ */
+export function describeToken(node, token, feature) {
+  described.set(node, { token, feature });
+}
+
+/** @param {EventTarget | null} target */
+const tokenOf = (target) =>
+  target instanceof Element ? /** @type {HTMLElement | null} */ (target.closest(".token")) : null;
+
+/** Listens for the whole page; call it once. */
+export function startTips() {
+  (document.querySelector("main") ?? document.body).append(tip);
+  document.addEventListener("pointerover", (event) => {
+    const node = tokenOf(event.target);
+    if (node) show(node);
+    else if (current && current !== document.activeElement) hide();
+  });
+  document.addEventListener("focusin", (event) => {
+    const node = tokenOf(event.target);
+    if (node) show(node);
+    else hide();
+  });
+  document.addEventListener("scroll", () => current && place(current), { capture: true, passive: true });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") hide();
+  });
+}
+
+/** @param {HTMLElement} node */
+function show(node) {
+  const entry = described.get(node);
+  if (!entry) return;
+  hide();
+  current = node;
+  const { token, feature } = entry;
+  tip.replaceChildren(
+    h("code", {}, visible(token.text)),
+    h("span", { className: "tip-value" }, `feature ${feature}: ${number(token.activation ?? 0)}`),
+    ...(token.steered ? [h("span", { className: "tip-note" }, "steered here")] : []),
+  );
+  if (token.top?.length) {
+    tip.append(
+      h("span", { className: "tip-note" }, "strongest features"),
+      h("ol", {}, ...token.top.map(([other, value]) => h("li", {}, h("b", {}, String(other)), ` ${number(value)}`))),
+    );
+  }
+  tip.hidden = false;
+  node.setAttribute("aria-describedby", tip.id);
+  place(node);
+}
+
+/** @param {HTMLElement} node */
+function place(node) {
+  const box = node.getClientRects()[0] ?? node.getBoundingClientRect();
+  const size = tip.getBoundingClientRect();
+  const left = Math.min(Math.max(8, box.left + box.width / 2 - size.width / 2), innerWidth - size.width - 8);
+  const above = box.top - size.height - 8;
+  tip.style.setProperty("left", `${left}px`);
+  tip.style.setProperty("top", `${above > 8 ? above : box.bottom + 8}px`);
+}
+
+function hide() {
+  current?.removeAttribute("aria-describedby");
+  current = null;
+  tip.hidden = true;
+}
+
+/**
+ * 0 to 1 for a tint.
+ * @param {number} activation
+ * @param {number} scale the activation of the full tint
+ */
+export const heat = (activation, scale) => Math.min(1, Math.max(0, activation / scale)).toFixed(3);
+
+/** A token's text with its white space made visible. */
+export const visible = (/** @type {string} */ text) => text.replaceAll("\n", "\u21b5").replaceAll(" ", "\u00b7") || "\u2205";
+
+/**
+ * One tab stop for all tokens of a container; arrows, Home and End move inside.
+ * @param {HTMLElement} container
+ */
+export function keyWalk(container) {
+  container.addEventListener("keydown", (event) => {
+    const here = tokenOf(event.target);
+    if (!here || event.altKey || event.ctrlKey || event.metaKey) return;
+    const tokens = /** @type {HTMLElement[]} */ ([...container.querySelectorAll(".token")]);
+    const index = tokens.indexOf(here);
+    /** @type {Record<string, number>} */
+    const moves = { ArrowRight: index + 1, ArrowLeft: index - 1, Home: 0, End: tokens.length - 1 };
+    const next = tokens[moves[event.key] ?? -1];
+    if (!(event.key in moves)) return;
+    event.preventDefault();
+    if (!next) return;
+    here.tabIndex = -1;
+    next.tabIndex = 0;
+    next.focus();
+  });
+}

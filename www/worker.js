@@ -1,0 +1,85 @@
+// The engine's worker: owns the wasm module and the GPU device, and speaks the protocol written
+// down in engine-client.js. The build puts the wasm files beside index.html.
+
+/** @import { ChatEvent, EngineFailure, WorkerReply, WorkerRequest } from "./types.d.ts" */
+
+/** @type {(reply: WorkerReply) => void} */
+const post = (reply) => self.postMessage(reply);
+
+/** @type {any} */
+let engine = null;
+/** @type {any} */
+let Engine = null;
+
+/**
+ * @param {any} error
+ * @returns {EngineFailure}
+ */
+function failure(error) {
+  const trapped = error instanceof WebAssembly.RuntimeError;
+  return {
+    code: typeof error?.code === "string" ? error.code : "crashed",
+    message: trapped
+      ? `The engine stopped unexpectedly: ${error.message}`
+      : String(error?.message ?? error),
+  };
+}
+
+/** @type {Record<string, (id: number, ...args: any[]) => Promise<unknown>>} */
+const methods = {
+  async load(id, options) {
+    engine = await Engine.load({
+      ...options,
+      onProgress: (/** @type {unknown} */ event) => post({ id, event }),
+    });
+    return engine.info;
+  },
+  async chat(id, options) {
+    for await (const event of engine.chat(options)) post({ id, event });
+    return null;
+  },
+  async setSteering(_id, lane, interventions) {
+    await engine.setSteering(lane, interventions);
+    return null;
+  },
+  async topFeatures(_id, text, hook, k) {
+    return engine.topFeatures(text, hook, k);
+  },
+  async cancel() {
+    await engine.cancel();
+    return null;
+  },
+  async dispose() {
+    const old = engine;
+    engine = null;
+    await old?.dispose();
+    return null;
+  },
+};
+
+self.onmessage = async (/** @type {MessageEvent<WorkerRequest>} */ message) => {
+  const { id, method, args } = message.data;
+  try {
+    if (method !== "load" && !engine) {
+      post({ id, error: { code: "not-loaded", message: "No model is loaded." } });
+      return;
+    }
+    post({ id, ok: (await methods[method](id, ...args)) ?? null });
+  } catch (error) {
+    post({ id, error: failure(error) });
+  }
+};
+
+try {
+  const wasm = await import(new URL("../phi3-steer.js", import.meta.url).href);
+  await wasm.default({ module_or_path: new URL("../phi3-steer_bg.wasm", import.meta.url) });
+  Engine = wasm.Engine;
+  post({ ready: true });
+} catch (error) {
+  post({
+    fatal: {
+      code: "no-engine",
+      message: `The engine's program could not be loaded: ${/** @type {any} */ (error)?.message ?? error}`,
+    },
+  });
+}
