@@ -2,4 +2,5 @@
 
 #![deny(missing_docs)]
 
+pub mod checkpoint;
 pub mod quant;

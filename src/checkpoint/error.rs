@@ -1,0 +1,206 @@
+//! What can go wrong between a file's bytes and a tensor's numbers.
+
+use std::ops::Range;
+
+use super::Dtype;
+
+/// A file's bytes could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The file is not there.
+    #[error("no file \"{file}\" in {folder}: check the address, or that all files were chosen")]
+    NotFound {
+        /// The file's name in its folder.
+        file: String,
+        /// The folder: a path, an address, or a description.
+        folder: String,
+    },
+    /// The folder is not there, or is not a folder.
+    #[error("there is no folder \"{folder}\": check the path")]
+    NoFolder {
+        /// The path as given.
+        folder: String,
+    },
+    /// The server answered with an error.
+    #[error("{url}: the server answered {status}{}", status_hint(*.status))]
+    Status {
+        /// The address asked.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The request failed before an answer, or the connection broke and stayed broken.
+    #[error(
+        "{url}: the network failed at byte {at} ({reason}): check the connection, and that the \
+         server allows pages of other origins (CORS) to read it"
+    )]
+    Network {
+        /// The address asked.
+        url: String,
+        /// The byte of the file that was to come next.
+        at: u64,
+        /// What the browser said.
+        reason: String,
+    },
+    /// The server's answer contradicts the request or an earlier answer.
+    #[error("{url}: the server's answer makes no sense: {reason}")]
+    BadAnswer {
+        /// The address asked.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The bytes ended before the file did.
+    #[error("{file}: ended at byte {at} of {expected}: the file is cut short, get it again")]
+    Short {
+        /// The file's name or address.
+        file: String,
+        /// The byte after the last one that was there.
+        at: u64,
+        /// The bytes that should have been there.
+        expected: u64,
+    },
+    /// A range beyond the end of the file was asked for.
+    #[error("{file}: bytes {}..{} were asked of a file of {len}", range.start, range.end)]
+    OutOfRange {
+        /// The file's name or address.
+        file: String,
+        /// The range asked for.
+        range: Range<u64>,
+        /// The file's length in bytes.
+        len: u64,
+    },
+    /// A file that is read whole is larger than anything sensible.
+    #[error("{file}: {len} bytes, more than the {cap} that such a file may have")]
+    TooLarge {
+        /// The file's name or address.
+        file: String,
+        /// The file's length in bytes.
+        len: u64,
+        /// The largest length that is read.
+        cap: u64,
+    },
+    /// The operating system or the browser could not read the file.
+    #[error("{file}: cannot be read: {reason}")]
+    Unreadable {
+        /// The file's name.
+        file: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// Reading was cancelled.
+    #[error("{file}: loading was cancelled")]
+    Cancelled {
+        /// The file's name or address.
+        file: String,
+    },
+}
+
+fn status_hint(status: u16) -> &'static str {
+    match status {
+        401 | 403 => ": it does not allow access, or the file does not exist",
+        404 | 410 => ": the file does not exist, check the address",
+        429 => ": too many requests, wait a little and try again",
+        500..=599 => ": it is in trouble, try again later",
+        _ => "",
+    }
+}
+
+/// A file of weights could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The bytes could not be had.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// None of the files that could hold the tensors is there.
+    #[error("no weights in {folder}: looked for {}", looked.join(" and "))]
+    NoWeights {
+        /// The folder.
+        folder: String,
+        /// The names looked for.
+        looked: Vec<String>,
+    },
+    /// The file is not a valid safetensors file.
+    #[error("{file}: not a valid safetensors file: {reason}")]
+    Header {
+        /// The file's name.
+        file: String,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// The header's entry of one tensor is wrong.
+    #[error("{file}: tensor \"{tensor}\": {reason}; the file is corrupt, get it again")]
+    Entry {
+        /// The file's name.
+        file: String,
+        /// The tensor's name.
+        tensor: String,
+        /// What is wrong with the entry.
+        reason: String,
+    },
+    /// The index of a sharded checkpoint is malformed.
+    #[error("{file}: not a valid index of a sharded checkpoint: {reason}")]
+    Index {
+        /// The index file's name.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A tensor that is needed is in none of the files.
+    #[error(
+        "tensor \"{tensor}\" is missing (looked in {}): this is not the expected kind of checkpoint, \
+         or it is incomplete",
+        files.join(", ")
+    )]
+    MissingTensor {
+        /// The tensor's name.
+        tensor: String,
+        /// The files looked in.
+        files: Vec<String>,
+    },
+    /// A tensor has another shape than the configuration asks for.
+    #[error(
+        "{file}: tensor \"{tensor}\" has shape {found:?}, but {expected:?} is needed: the \
+         configuration and the weights do not belong together"
+    )]
+    WrongShape {
+        /// The file's name.
+        file: String,
+        /// The tensor's name.
+        tensor: String,
+        /// The shape in the file.
+        found: Vec<usize>,
+        /// The shape needed.
+        expected: Vec<usize>,
+    },
+    /// A tensor's numbers are of a type that is not read.
+    #[error(
+        "{file}: tensor \"{tensor}\" has type {dtype}; F32, F16 and BF16 are read: convert the \
+         checkpoint to one of these"
+    )]
+    WrongType {
+        /// The file's name.
+        file: String,
+        /// The tensor's name.
+        tensor: String,
+        /// The type in the file.
+        dtype: Dtype,
+    },
+    /// A weight is NaN or infinite.
+    #[error(
+        "{file}: tensor \"{tensor}\" holds {value} at row {row}, column {column}: the file is \
+         corrupt, or its training diverged"
+    )]
+    NotFinite {
+        /// The file's name.
+        file: String,
+        /// The tensor's name.
+        tensor: String,
+        /// The row, counting all dimensions but the last.
+        row: usize,
+        /// The place in the row.
+        column: usize,
+        /// The value there.
+        value: f32,
+    },
+}

@@ -1,0 +1,194 @@
+//! The files of one model or dictionary, found by name.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::progress::{Listener, Meter};
+use super::{Cancel, MemorySource, Progress, Source, SourceError};
+
+/// The largest configuration or index file that is read, in bytes.
+pub const MAX_JSON: u64 = 16 << 20;
+
+/// The largest `tokenizer.json` that is read, in bytes.
+pub const MAX_TOKENIZER: u64 = 64 << 20;
+
+/// Where the files of one model or dictionary are: `config.json`, `model.safetensors` or
+/// `model.safetensors.index.json` with its shards, `tokenizer.json`, `cfg.json`,
+/// `sae.safetensors`.
+#[derive(Clone)]
+pub struct Folder {
+    place: Place,
+    label: String,
+    listener: Option<Listener>,
+    cancel: Cancel,
+}
+
+#[derive(Clone)]
+enum Place {
+    Memory(Rc<Vec<(String, Arc<[u8]>)>>),
+    #[cfg(not(target_arch = "wasm32"))]
+    Directory(std::path::PathBuf),
+    #[cfg(target_arch = "wasm32")]
+    Url(String),
+    #[cfg(target_arch = "wasm32")]
+    Blobs(Rc<Vec<(String, web_sys::Blob)>>),
+}
+
+impl Folder {
+    /// Files in memory, by name; `label` stands for them in messages.
+    pub fn memory(label: &str, files: Vec<(String, Vec<u8>)>) -> Self {
+        let files = files.into_iter().map(|(n, b)| (n, b.into())).collect();
+        Self::new(Place::Memory(Rc::new(files)), label.into())
+    }
+
+    /// A directory on disk.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn directory(path: impl Into<std::path::PathBuf>) -> Self {
+        let path = path.into();
+        let label = path.display().to_string();
+        Self::new(Place::Directory(path), label)
+    }
+
+    /// The address under which the files are, with or without a slash at its end. A relative one
+    /// is resolved as `fetch` does: against the page, or the worker's script.
+    #[cfg(target_arch = "wasm32")]
+    pub fn url(base: &str) -> Self {
+        let base = format!("{}/", base.trim_end_matches('/'));
+        Self::new(Place::Url(base.clone()), base)
+    }
+
+    /// Files that the visitor chose or dropped. A folder chosen as a whole counts from inside: the
+    /// common first part of the relative paths is dropped.
+    #[cfg(target_arch = "wasm32")]
+    pub fn files(files: &[web_sys::File]) -> Self {
+        let named = files.iter().map(|file| {
+            // Not typed by web-sys everywhere: the path inside a folder chosen as a whole.
+            let path = js_sys::Reflect::get(file, &"webkitRelativePath".into())
+                .ok()
+                .and_then(|path| path.as_string())
+                .filter(|path| !path.is_empty());
+            (path.unwrap_or_else(|| file.name()), file.clone().into())
+        });
+        Self::blobs(named.collect())
+    }
+
+    /// Browser blobs by name, as [`Folder::files`].
+    #[cfg(target_arch = "wasm32")]
+    pub fn blobs(mut files: Vec<(String, web_sys::Blob)>) -> Self {
+        while let Some(root) = common_root(files.iter().map(|(name, _)| name.as_str())) {
+            for (name, _) in &mut files {
+                name.drain(..root);
+            }
+        }
+        Self::new(Place::Blobs(Rc::new(files)), "the chosen files".into())
+    }
+
+    fn new(place: Place, label: String) -> Self {
+        Self {
+            place,
+            label,
+            listener: None,
+            cancel: Cancel::new(),
+        }
+    }
+
+    /// Tells `listener` of every block read or downloaded.
+    pub fn on_progress(mut self, listener: impl Fn(&Progress) + 'static) -> Self {
+        self.listener = Some(Rc::new(listener));
+        self
+    }
+
+    /// Stops reading when `cancel` is used.
+    pub fn cancelled_by(mut self, cancel: &Cancel) -> Self {
+        self.cancel = cancel.clone();
+        self
+    }
+
+    /// The folder's path, address or description.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The file called `name`, or `None` if there is none. `name` may lead into sub-folders with
+    /// `/`.
+    pub async fn open(&self, name: &str) -> Result<Option<Source>, SourceError> {
+        self.cancel.check(name)?;
+        let (meter, cancel) = (Meter::new(name, self.listener.clone()), self.cancel.clone());
+        match &self.place {
+            Place::Memory(files) => Ok(files.iter().find(|(n, _)| n == name).map(|(n, bytes)| {
+                MemorySource::watched(n.clone(), bytes.clone(), meter, cancel).into()
+            })),
+            #[cfg(not(target_arch = "wasm32"))]
+            Place::Directory(path) => {
+                if !path.is_dir() {
+                    let folder = self.label.clone();
+                    return Err(SourceError::NoFolder { folder });
+                }
+                let file = super::FileSource::watched(&path.join(name), meter, cancel)?;
+                Ok(file.map(Source::File))
+            }
+            #[cfg(target_arch = "wasm32")]
+            Place::Url(base) => {
+                let url = format!("{base}{name}");
+                let file = super::HttpSource::watched(url, meter, cancel).await?;
+                Ok(file.map(Source::Http))
+            }
+            #[cfg(target_arch = "wasm32")]
+            Place::Blobs(files) => Ok(files.iter().find(|(n, _)| n == name).map(|(n, blob)| {
+                Source::Blob(super::BlobSource::watched(
+                    n.clone(),
+                    blob.clone(),
+                    meter,
+                    cancel,
+                ))
+            })),
+        }
+    }
+
+    /// The file called `name`, which must be there.
+    pub async fn require(&self, name: &str) -> Result<Source, SourceError> {
+        let file = self.open(name).await?;
+        file.ok_or_else(|| SourceError::NotFound {
+            file: name.into(),
+            folder: self.label.clone(),
+        })
+    }
+
+    /// The whole of the file called `name`, or `None` if there is none; refused beyond `cap` bytes.
+    pub async fn bytes(&self, name: &str, cap: u64) -> Result<Option<Vec<u8>>, SourceError> {
+        match self.open(name).await? {
+            Some(source) => Ok(Some(source.read_all(cap).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The whole of the file called `name`, which must be there; refused beyond `cap` bytes.
+    pub async fn require_bytes(&self, name: &str, cap: u64) -> Result<Vec<u8>, SourceError> {
+        self.require(name).await?.read_all(cap).await
+    }
+}
+
+/// The length of the first path component, slash included, if all names share it.
+#[cfg(any(target_arch = "wasm32", test))]
+fn common_root<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<usize> {
+    let first = names.next()?;
+    let root = &first[..=first.find('/')?];
+    names
+        .all(|name| name.starts_with(root))
+        .then_some(root.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_common_folder_is_found() {
+        let root = |names: &[&str]| common_root(names.iter().copied());
+        assert_eq!(root(&["nano/config.json", "nano/sae/cfg.json"]), Some(5));
+        assert_eq!(root(&["config.json", "nano/cfg.json"]), None);
+        assert_eq!(root(&["nano/config.json", "nanometre/cfg.json"]), None);
+        assert_eq!(root(&["config.json"]), None);
+        assert_eq!(root(&[]), None);
+    }
+}

@@ -1,0 +1,36 @@
+//! Model files: where their bytes come from, and the tensors in them.
+//!
+//! - [`ByteSource`]: a file read by ranges, from memory, disk, a URL or a browser `File`;
+//! - [`Folder`]: the files of one model or dictionary, found by name;
+//! - [`Safetensors`]: the checked directory of one `.safetensors` file;
+//! - [`Checkpoint`]: the tensors of one or several such files, streamed as rows of f32.
+//!
+//! A tensor is never whole in memory unless asked for: [`Checkpoint::rows`] hands it over in blocks
+//! of whole rows. Everything that comes from outside is checked before it is believed.
+
+#[cfg(target_arch = "wasm32")]
+mod blob;
+mod convert;
+mod error;
+#[cfg(not(target_arch = "wasm32"))]
+mod file;
+mod folder;
+#[cfg(target_arch = "wasm32")]
+mod http;
+mod progress;
+mod safetensors;
+mod source;
+mod store;
+
+#[cfg(target_arch = "wasm32")]
+pub use blob::BlobSource;
+pub use error::{CheckpointError, SourceError};
+#[cfg(not(target_arch = "wasm32"))]
+pub use file::FileSource;
+pub use folder::{Folder, MAX_JSON, MAX_TOKENIZER};
+#[cfg(target_arch = "wasm32")]
+pub use http::HttpSource;
+pub use progress::{Cancel, Progress};
+pub use safetensors::{Dtype, MAX_HEADER, Safetensors, TensorInfo};
+pub use source::{ByteSource, MemorySource, Source};
+pub use store::{BLOCK_BYTES, Checkpoint, RowReader};
