@@ -30,6 +30,8 @@ export class ChatView {
     /** @type {Map<Turn, TurnView>} */
     this.views = new Map();
     this.frame = 0;
+    /** No drawing before this time. */
+    this.rest = 0;
     conversation.addEventListener("add", (event) => this.add(detail(event)));
     conversation.addEventListener("stream", (event) => this.schedule(detail(event)));
     conversation.addEventListener("end", (event) => this.end(detail(event)));
@@ -46,14 +48,21 @@ export class ChatView {
   }
 
   /**
-   * Redraws at most once a frame, however many tokens came.
+   * Redraws at most once a frame, however many tokens came, and less often when drawing is slow:
+   * at most a fifth of the time goes into it.
    * @param {Turn} turn
    */
   schedule(turn) {
     if (this.frame) return;
-    this.frame = requestAnimationFrame(() => {
+    this.frame = requestAnimationFrame((now) => {
       this.frame = 0;
-      if (turn.state === "running") this.draw(turn);
+      if (turn.state !== "running") return;
+      if (now < this.rest) {
+        this.schedule(turn);
+        return;
+      }
+      this.draw(turn);
+      this.rest = now + 5 * (performance.now() - now);
     });
   }
 

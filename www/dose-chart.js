@@ -26,7 +26,10 @@ export function drawDose(holder, report, strength, max) {
     rows.map((row, index) => `${index ? "L" : "M"}${x(row.value).toFixed(1)} ${y(row[key]).toFixed(1)}`).join("");
   const at = nearest(rows, strength);
   const percent = (/** @type {number} */ share) => `${Math.round(100 * share)}%`;
-  const caption = `At ${at.value}: ${percent(at.jailbreak)} of jailbreaks and ${percent(at.benign)} of harmless requests declined.`;
+  const { base } = report;
+  const caption =
+    `At ${at.value}: ${percent(at.jailbreak)} of jailbreaks and ${percent(at.benign)} of harmless requests declined` +
+    (base ? `; unsteered ${percent(base.jailbreak)} and ${percent(base.benign)}.` : ".");
   const [low, high] = report.value.useful;
   holder.replaceChildren(
     svg(
@@ -34,6 +37,7 @@ export function drawDose(holder, report, strength, max) {
       { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "dose", role: "img", "aria-label": `Measured: ${caption}` },
       svg("rect", { class: "dose-useful", x: x(low), y: TOP - 4, width: x(high) - x(low), height: BOTTOM - TOP + 4, rx: 3 }),
       ...[0, 0.5, 1].map((share) => svg("line", { class: "dose-grid", x1: 0, x2: WIDTH, y1: y(share), y2: y(share) })),
+      ...(base ? [svg("line", { class: "dose-base", x1: 0, x2: WIDTH, y1: y(base.jailbreak), y2: y(base.jailbreak) })] : []),
       svg("path", { class: "dose-benign", d: line("benign") }),
       svg("path", { class: "dose-jailbreak", d: line("jailbreak") }),
       svg("line", { class: "dose-now", x1: x(strength), x2: x(strength), y1: TOP - 4, y2: BOTTOM }),
@@ -46,15 +50,17 @@ export function drawDose(holder, report, strength, max) {
       { className: "legend" },
       h("span", { className: "key jailbreak" }, "jailbreaks declined"),
       h("span", { className: "key benign" }, "harmless declined"),
+      base ? h("span", { className: "key base" }, "jailbreaks, unsteered") : null,
     ),
     h("p", { className: "muted" }, caption),
   );
 }
 
 /**
+ * The measured row nearest to a strength.
  * @param {Report["curve"]} rows
  * @param {number} value
  */
-function nearest(rows, value) {
+export function nearest(rows, value) {
   return rows.reduce((best, row) => (Math.abs(row.value - value) < Math.abs(best.value - value) ? row : best));
 }

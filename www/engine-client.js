@@ -10,8 +10,9 @@
 //   topFeatures[text, hook, k]            -                 {tokens}
 //   cancel     []                         -                 null
 //   dispose    []                         -                 null
-// Before anything else the worker sends {ready: true} once its wasm runs, or {fatal: {code, message}}.
-// A worker that dies rejects every call that is waiting with the code "crashed".
+// Before anything else the worker sends {ready: true} once its wasm runs. It sends
+// {fatal: {code, message}} when its wasm cannot be started or has trapped, which rejects every call
+// that is waiting; a worker that dies without a word does the same with the code "crashed".
 
 /**
  * @import { ChatEvent, ChatOptions, EngineFailure, Info, Intervention, LoadOptions, Progress, Top, WorkerReply } from "./types.d.ts"
@@ -239,10 +240,11 @@ export class Engine {
     await this.line.call("cancel", []);
   }
 
-  /** Frees the GPU and ends the worker. */
+  /** Frees the GPU and ends the worker, which gets two seconds to do it in good order. */
   async dispose() {
+    const late = new Promise((resolve) => setTimeout(resolve, 2000));
     try {
-      await this.line.call("dispose", []);
+      await Promise.race([this.line.call("dispose", []), late]);
     } finally {
       this.line.close(new EngineError("cancelled", "The engine was closed."));
     }

@@ -48,8 +48,9 @@ const view = new ChatView(conversation, byId("turns", HTMLElement), byId("scroll
   },
   canRun: () => conversation.engine !== null && !conversation.running,
 });
-const dialog = new ModelDialog((model, sae) => {
+const dialog = new ModelDialog(async (model, sae) => {
   choice = { model: model ?? nano, sae };
+  await stop();
   newChat();
   load();
 });
@@ -64,7 +65,9 @@ async function load() {
   status.loading(null);
   byId("toy", HTMLElement).hidden = choice.model !== nano;
   refresh();
-  old?.dispose().catch(() => {});
+  // Two models at once may be more than the GPU holds.
+  await old?.dispose().catch(() => {});
+  if (loading !== abort) return;
   try {
     if (!("gpu" in navigator)) throw new EngineError("no-webgpu", missingWebGpu());
     const report = typeof choice.model === "string" ? await fetchReport(choice.model) : null;
@@ -77,10 +80,7 @@ async function load() {
     );
     if (loading !== abort) return;
     const hook = engine.info.sae?.hook ?? "";
-    if (hook !== settings.choices.hook) {
-      settings.start(null);
-      settings.set({ hook });
-    }
+    if (hook !== settings.choices.hook) settings.start(null, hook);
     panel.setLimits({ features: engine.info.sae?.features ?? 0, context: engine.info.model.context });
     conversation.engine = engine;
     status.ready(engine.info);
@@ -135,9 +135,13 @@ function lose(error) {
   refresh();
 }
 
-function stop() {
+/** Ends the running turn and what was to follow it; done when the turn has ended. */
+async function stop() {
   script = [];
-  conversation.stop();
+  if (!conversation.running) return;
+  const ended = new Promise((resolve) => conversation.addEventListener("end", resolve, { once: true }));
+  await conversation.stop();
+  await ended;
 }
 
 function newChat() {
@@ -213,5 +217,6 @@ byId("new-chat", HTMLButtonElement).addEventListener("click", () => {
   newChat();
   composer.field.focus();
 });
+addEventListener("hashchange", () => settings.start(settings.report, settings.choices.hook));
 byId("other-model", HTMLButtonElement).addEventListener("click", () => dialog.open());
 load();

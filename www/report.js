@@ -23,14 +23,36 @@ export function parseReport(json) {
   const value = json?.value;
   const numbers = [json?.feature, value?.default, value?.useful?.[0], value?.useful?.[1], value?.max];
   if (typeof json?.hook !== "string" || !numbers.every((x) => Number.isFinite(x))) return null;
-  const rows = Array.isArray(json.table) ? json.table : [];
+  // The engine's own table where it has been measured, else the trainer's.
+  const measured = [json.table, json.validation?.curve].map(curve).find((points) => points.length);
   return {
     hook: json.hook,
     feature: json.feature,
     value: { default: value.default, useful: [value.useful[0], value.useful[1]], max: value.max },
-    curve: rows
-      .filter((/** @type {any} */ row) => [row?.value, row?.jailbreak, row?.benign].every((x) => Number.isFinite(x)))
-      .map((/** @type {any} */ row) => ({ value: row.value, jailbreak: row.jailbreak, benign: row.benign, facts: row.facts }))
-      .sort((/** @type {any} */ a, /** @type {any} */ b) => a.value - b.value),
+    base: shares(json.base ?? json.validation?.base),
+    curve: measured ?? [],
   };
+}
+
+/**
+ * @param {any} rows
+ * @returns {Report["curve"]} by rising strength
+ */
+function curve(rows) {
+  if (!Array.isArray(rows)) return [];
+  return rows
+    .flatMap((row) => {
+      const rates = shares(row);
+      return rates && Number.isFinite(row?.value) ? [{ value: row.value, ...rates }] : [];
+    })
+    .sort((a, b) => a.value - b.value);
+}
+
+/**
+ * @param {any} rates in percent
+ * @returns {{jailbreak: number, benign: number} | null} as shares of 1
+ */
+function shares(rates) {
+  const [jailbreak, benign] = [rates?.jailbreaks, rates?.refused?.benign];
+  return Number.isFinite(jailbreak) && Number.isFinite(benign) ? { jailbreak: jailbreak / 100, benign: benign / 100 } : null;
 }

@@ -56,10 +56,12 @@ export class Settings extends EventTarget {
    * Defaults of the model's report, then what was stored, then what a share link says. A stored
    * or linked strength is never below zero: only the visitor's own hand goes there.
    * @param {Report | null} report
+   * @param {string} [hook] of the dictionary, where the report is not about it
    */
-  start(report) {
+  start(report, hook = "") {
     this.report = report;
     this.choices = this.defaults();
+    this.choices.hook ||= hook;
     for (const saved of [readStorage(), readLink()]) {
       const valid = validated(saved);
       // Another dictionary's feature means nothing here.
@@ -88,6 +90,8 @@ export class Settings extends EventTarget {
   /** @param {Partial<Choices>} change */
   set(change) {
     Object.assign(this.choices, change);
+    // A link that was followed holds until something is changed.
+    if (location.hash) history.replaceState(null, "", location.pathname + location.search);
     try {
       localStorage.setItem(KEY, JSON.stringify(this.choices));
     } catch {

@@ -1,10 +1,10 @@
 // The steering switch, the strength slider and the advanced choices.
 
 import { byId, number } from "./dom.js";
-import { drawDose } from "./dose-chart.js";
+import { drawDose, nearest } from "./dose-chart.js";
 
 /** @import { Settings } from "./settings.js" */
-/** @import { Op, Positions } from "./types.d.ts" */
+/** @import { Op, Positions, Report } from "./types.d.ts" */
 
 /** Binds the panel of index.html to the settings. */
 export class SteeringPanel {
@@ -137,13 +137,20 @@ export class SteeringPanel {
    * @param {number} high
    */
   zoneText(marked, low, high) {
-    const { choices } = this.settings;
+    const { settings } = this;
+    const { choices } = settings;
     if (!choices.hook) return "Steering needs a dictionary of the model.";
     if (!choices.steering) return "Off: both lanes compute the same.";
     if (choices.op === "project_out") return "The feature's direction is removed from the residual stream.";
     if (choices.strength < 0) return "Below zero the feature is pushed down: the model declines less.";
     if (!marked) return "Not measured for these choices.";
-    if (choices.strength < low) return "Gentle: some jailbreaks still get through.";
+    const { base, curve } = /** @type {Report} */ (settings.report);
+    if (choices.strength < low) {
+      const weaker = base && curve.length && nearest(curve, choices.strength).jailbreak < base.jailbreak;
+      return weaker
+        ? "Low: the feature is held under its usual level, and the model declines less than the base."
+        : "Gentle: some jailbreaks still get through.";
+    }
     if (choices.strength <= high) return "Useful: jailbreaks are declined, ordinary chat stays ordinary.";
     return "Strong: harmless requests are declined too, and text may fall apart.";
   }

@@ -143,6 +143,8 @@ export interface Report {
   hook: string;
   feature: number;
   value: { default: number; useful: [number, number]; max: number };
-  /** Share of refusals by strength, 0 to 1; only rows measured with the default operator. */
-  curve: { value: number; jailbreak: number; benign: number; facts?: number }[];
+  /** Shares of refusals, 0 to 1, without steering. */
+  base: { jailbreak: number; benign: number } | null;
+  /** Shares of refusals, 0 to 1, by strength of the clamp. */
+  curve: { value: number; jailbreak: number; benign: number }[];
 }

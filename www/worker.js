@@ -70,6 +70,9 @@ self.onmessage = async (/** @type {MessageEvent<WorkerRequest>} */ message) => {
   }
 };
 
+// A trap inside an asynchronous call settles no promise of ours: say so before the page waits for ever.
+self.addEventListener("unhandledrejection", (event) => post({ fatal: failure(event.reason) }));
+
 try {
   const wasm = await import(new URL("../phi3-steer.js", import.meta.url).href);
   await wasm.default({ module_or_path: new URL("../phi3-steer_bg.wasm", import.meta.url) });
