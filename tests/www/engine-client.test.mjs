@@ -1,0 +1,134 @@
+// The worker client against a worker that is played by the test.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Engine } from "../../www/engine-client.js";
+
+/** What the last made worker was sent, and how it answers. */
+let worker;
+globalThis.Worker = class {
+  constructor() {
+    this.sent = [];
+    this.ended = false;
+    this.answer = () => {};
+    worker = this;
+  }
+  postMessage(message) {
+    const sent = structuredClone(message);
+    this.sent.push(sent);
+    this.answer(sent);
+  }
+  terminate() {
+    this.ended = true;
+  }
+  says(data) {
+    this.onmessage({ data });
+  }
+};
+
+const INFO = { model: { name: "tiny" } };
+
+async function loaded() {
+  const progress = [];
+  const loading = Engine.load({ model: "https://a.example/m/", onProgress: (event) => progress.push(event) });
+  assert.equal(worker.sent.length, 0, "nothing is sent before the worker is ready");
+  worker.answer = ({ id }) => {
+    worker.says({ id, event: { stage: "weights", loaded: 1, total: 2 } });
+    worker.says({ id, ok: INFO });
+  };
+  worker.says({ ready: true });
+  const engine = await loading;
+  assert.deepEqual(progress, [{ stage: "weights", loaded: 1, total: 2 }]);
+  worker.sent.length = 0;
+  worker.answer = () => {};
+  return engine;
+}
+
+const code = (wanted) => (error) => error.code === wanted && error.message.length > 0;
+
+test("load passes progress on and gives the info", async () => {
+  assert.deepEqual((await loaded()).info, INFO);
+});
+
+test("chat streams its events in order and ends", async () => {
+  const engine = await loaded();
+  worker.answer = async ({ id, method }) => {
+    if (method !== "chat") return;
+    for (let n = 0; n < 20; n++) {
+      worker.says({ id, event: { n } });
+      if (n % 3 === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    worker.says({ id, ok: null });
+  };
+  const seen = [];
+  for await (const event of engine.chat({ lanes: [] })) seen.push(event.n);
+  assert.deepEqual(seen, [...Array(20).keys()]);
+});
+
+test("leaving a chat early cancels it", async () => {
+  const engine = await loaded();
+  let chat;
+  worker.answer = ({ id, method }) => {
+    if (method === "chat") {
+      chat = id;
+      worker.says({ id, event: { n: 0 } });
+    } else if (method === "cancel") {
+      worker.says({ id, ok: null });
+      worker.says({ id: chat, ok: null });
+    }
+  };
+  for await (const event of engine.chat({ lanes: [] })) {
+    assert.equal(event.n, 0);
+    break;
+  }
+  assert.deepEqual(
+    worker.sent.map((message) => message.method),
+    ["chat", "cancel"],
+  );
+});
+
+test("an error keeps its code, after the events before it", async () => {
+  const engine = await loaded();
+  worker.answer = ({ id }) => {
+    worker.says({ id, event: { n: 0 } });
+    worker.says({ id, error: { code: "context-full", message: "Too long." } });
+  };
+  const seen = [];
+  await assert.rejects(async () => {
+    for await (const event of engine.chat({ lanes: [] })) seen.push(event);
+  }, code("context-full"));
+  assert.equal(seen.length, 1);
+});
+
+test("a worker that dies rejects what waits and what comes", async () => {
+  const engine = await loaded();
+  const waiting = engine.setSteering(1, []);
+  worker.onerror({ message: "unreachable" });
+  await assert.rejects(waiting, code("crashed"));
+  await assert.rejects(engine.setSteering(1, []), code("crashed"));
+  assert.ok(worker.ended);
+});
+
+test("a worker without its wasm says so", async () => {
+  const loading = Engine.load({ model: "https://a.example/m/" });
+  worker.says({ fatal: { code: "no-engine", message: "404" } });
+  await assert.rejects(loading, code("no-engine"));
+});
+
+test("loading can be cancelled, before and during", async () => {
+  const abort = new AbortController();
+  const loading = Engine.load({ model: "https://a.example/m/" }, abort.signal);
+  worker.says({ ready: true });
+  abort.abort();
+  await assert.rejects(loading, code("cancelled"));
+  assert.ok(worker.ended);
+  await assert.rejects(Engine.load({ model: "https://a.example/m/" }, abort.signal), code("cancelled"));
+});
+
+test("a failed load ends the worker", async () => {
+  const loading = Engine.load({ model: "https://a.example/m/" });
+  worker.answer = ({ id }) => worker.says({ id, error: { code: "not-found", message: "No config.json." } });
+  worker.says({ ready: true });
+  await assert.rejects(loading, code("not-found"));
+  assert.ok(worker.ended);
+});
