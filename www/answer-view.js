@@ -22,8 +22,9 @@ export class AnswerView {
    * @param {Turn} turn
    * @param {number} lane
    * @param {() => number} scale the activation that gets the full tint
+   * @param {(feature: number) => void} choose steers another feature
    */
-  constructor(turn, lane, scale) {
+  constructor(turn, lane, scale, choose) {
     this.turn = turn;
     this.lane = lane;
     this.scale = scale;
@@ -37,7 +38,7 @@ export class AnswerView {
     this.tools = h(
       "div",
       { className: "tools" },
-      iconButton("tokens", `Tokens of the ${this.name.toLowerCase()} answer`, () => openTokens(turn, lane)),
+      iconButton("tokens", `Tokens of the ${this.name.toLowerCase()} answer`, () => openTokens(turn, lane, choose)),
       iconButton("copy", `Copy the ${this.name.toLowerCase()} answer`, () => this.copy()),
     );
     this.node = h(

@@ -9,6 +9,7 @@ import { errorPanel, isFatal } from "./errors.js";
 /**
  * @typedef {object} ChatActions
  * @property {(turn: Turn, prompt: string) => void} resend replaces the turn and all after it
+ * @property {(feature: number) => void} choose steers another feature
  * @property {() => boolean} canRun whether there is an engine to send to
  */
 
@@ -135,7 +136,7 @@ class TurnView {
   constructor(turn, index, scale, actions) {
     this.turn = turn;
     this.actions = actions;
-    this.answers = [new AnswerView(turn, 0, scale), new AnswerView(turn, 1, scale)];
+    this.answers = [0, 1].map((lane) => new AnswerView(turn, lane, scale, actions.choose));
     this.text = h("p", {}, turn.prompt);
     this.edit = iconButton("edit", "Edit and send again", () => this.openEditor());
     this.prompt = h(
@@ -167,7 +168,8 @@ class TurnView {
     const { turn } = this;
     for (const view of this.answers) view.update();
     const running = turn.state === "running";
-    this.foot.hidden = running;
+    this.foot.hidden = running && !turn.tokensPerSecond;
+    this.again.hidden = running;
     this.edit.hidden = running;
     this.speed.textContent = turn.tokensPerSecond ? `${number(Math.round(turn.tokensPerSecond * 10) / 10)} tokens per second` : "";
     if (turn.error && turn.state === "failed" && !this.trouble.firstChild) {

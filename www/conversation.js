@@ -25,7 +25,8 @@ export const STEERED = 1;
  * @property {{label: string, on: boolean, feature: number}} steering as it was for this turn
  * @property {"running" | "done" | "failed"} state
  * @property {import("./engine-client.js").EngineError | null} error
- * @property {number} tokensPerSecond 0 when not known
+ * @property {number} tokensPerSecond of both lanes together so far, 0 when not known
+ * @property {number} firstTokenAt milliseconds, 0 before it
  */
 
 /** @returns {Answer} */
@@ -66,6 +67,7 @@ export class Conversation extends EventTarget {
       state: "running",
       error: null,
       tokensPerSecond: 0,
+      firstTokenAt: 0,
     };
     const lanes = [BASE, STEERED].map((lane) => ({ messages: this.messages(lane, prompt) }));
     this.running = true;
@@ -140,6 +142,10 @@ export class Conversation extends EventTarget {
       answer.prompt = event.tokens;
     } else if (event.type === "token") {
       answer.text += event.text;
+      const now = performance.now();
+      turn.firstTokenAt ||= now;
+      const count = turn.answers[BASE].tokens.length + turn.answers[STEERED].tokens.length;
+      if (now - turn.firstTokenAt > 300) turn.tokensPerSecond = (1000 * count) / (now - turn.firstTokenAt);
       answer.tokens.push({ id: event.id, text: event.text, activation: event.activation, top: event.top, steered: event.steered });
     } else {
       answer.reason = event.reason;

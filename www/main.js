@@ -46,6 +46,7 @@ const view = new ChatView(conversation, byId("turns", HTMLElement), byId("scroll
     conversation.truncateAt(turn);
     play([prompt]);
   },
+  choose: (feature) => settings.set({ feature }),
   canRun: () => conversation.engine !== null && !conversation.running,
 });
 const dialog = new ModelDialog(async (model, sae) => {

@@ -9,12 +9,17 @@ import { heat, visible } from "./token-tip.js";
 /**
  * @param {Turn} turn
  * @param {number} lane
+ * @param {(feature: number) => void} choose steers another feature
  */
-export function openTokens(turn, lane) {
+export function openTokens(turn, lane, choose) {
   const answer = turn.answers[lane];
   const values = [...answer.prompt, ...answer.tokens].map((token) => token.activation ?? 0);
   const scale = Math.max(1e-6, ...values);
   const close = () => dialog.close();
+  const pick = (/** @type {number} */ feature) => {
+    close();
+    choose(feature);
+  };
   const dialog = h(
     "dialog",
     { className: "sheet", "aria-label": "Tokens" },
@@ -32,7 +37,7 @@ export function openTokens(turn, lane) {
         "table",
         { className: "tokens" },
         h("thead", {}, h("tr", {}, ...["", "Token", "Id", "Activation", "Strongest features"].map((name) => h("th", { scope: "col" }, name)))),
-        h("tbody", {}, ...rows(answer.prompt, "prompt", scale), ...rows(answer.tokens, "answer", scale)),
+        h("tbody", {}, ...rows(answer.prompt, "prompt", scale, pick), ...rows(answer.tokens, "answer", scale, pick)),
       ),
     ),
   );
@@ -48,9 +53,10 @@ export function openTokens(turn, lane) {
  * @param {TokenRecord[]} tokens
  * @param {string} part
  * @param {number} scale
+ * @param {(feature: number) => void} pick
  * @returns {Node[]}
  */
-function rows(tokens, part, scale) {
+function rows(tokens, part, scale, pick) {
   return tokens.map((token, index) => {
     const bar = h("span", { className: "bar" });
     bar.style.setProperty("--heat", heat(token.activation ?? 0, scale));
@@ -61,7 +67,13 @@ function rows(tokens, part, scale) {
       h("td", {}, h("code", {}, visible(token.text))),
       h("td", { className: "figure muted" }, String(token.id)),
       h("td", { className: "figure" }, token.activation === undefined ? "" : number(token.activation), bar),
-      h("td", { className: "muted" }, (token.top ?? []).map(([feature, value]) => `${feature} (${number(value)})`).join(", ")),
+      h(
+        "td",
+        {},
+        ...(token.top ?? []).map(([feature, value]) =>
+          h("button", { type: "button", className: "quiet", title: `Steer feature ${feature}`, onclick: () => pick(feature) }, `${feature} (${number(value)})`),
+        ),
+      ),
     );
   });
 }
