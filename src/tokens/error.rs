@@ -1,0 +1,39 @@
+//! What can go wrong with a tokenizer.
+
+/// A tokenizer could not be read or used.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// `tokenizer.json` cannot be read.
+    #[error("tokenizer.json: {reason}: get the file that belongs to the model again")]
+    BadTokenizer {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// `tokenizer_config.json` cannot be read.
+    #[error("tokenizer_config.json: {reason}")]
+    BadConfig {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The tokenizer turns tokens into text in a way that is not known here.
+    #[error(
+        "tokenizer.json: its decoder ({decoder}) is not supported; that of Phi-3 (Llama style) and \
+         the byte-level one are"
+    )]
+    UnknownDecoder {
+        /// The decoder's parts.
+        decoder: String,
+    },
+    /// A token of Phi-3's chat format is missing.
+    #[error("tokenizer.json: it has no token \"{token}\": it is not that of a Phi-3 chat model")]
+    MissingToken {
+        /// The token's text.
+        token: String,
+    },
+    /// The text could not be encoded.
+    #[error("the text could not be encoded: {reason}")]
+    Encode {
+        /// What the tokenizer said.
+        reason: String,
+    },
+}

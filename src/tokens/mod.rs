@@ -1,0 +1,18 @@
+//! Text to tokens and back: `tokenizer.json`, Phi-3's chat format, text as it streams.
+//!
+//! - [`ChatTokenizer`] encodes text and conversations and decodes tokens;
+//! - [`Prompt`] is a conversation in tokens, with the part that each plays;
+//! - [`Detokenizer`] turns tokens that arrive one by one into text.
+
+mod chat;
+mod decode;
+mod error;
+mod tokenizer;
+
+pub use chat::{Message, Prompt, Role, TokenRole};
+pub use decode::Detokenizer;
+pub use error::TokenError;
+pub use tokenizer::ChatTokenizer;
+
+#[cfg(test)]
+mod tests;
