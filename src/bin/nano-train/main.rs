@@ -38,7 +38,7 @@ struct Args {
     #[arg(long, default_value = "target/nano-train")]
     work: PathBuf,
     /// Optimiser steps of about 4,000 tokens.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 877)]
     steps: usize,
     /// Threads; the result does not depend on their number.
     #[arg(long, default_value_t = 2)]

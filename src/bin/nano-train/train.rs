@@ -26,8 +26,11 @@ const PER_STEP: usize = 4;
 /// A dialogue's longest length in training.
 const LONGEST: usize = 448;
 const WARMUP: usize = 60;
-/// The share of the steps with the full learning rate; then a cosine to [`FINAL_RATE`].
-const FLAT: f32 = 0.45;
+/// Steps with the full learning rate; then a cosine that would reach zero at [`COSINE_END`].
+const FLAT: f32 = 450.0;
+const COSINE_END: f32 = 1000.0;
+/// Steps of the linear descent to [`FINAL_RATE`] that ends the training.
+const COOLDOWN: f32 = 120.0;
 const FINAL_RATE: f32 = 0.02;
 /// The share of sequences whose residual is perturbed, and the largest offset over the mean norm.
 const PERTURBED: f64 = 0.45;
@@ -160,15 +163,20 @@ fn gradients(model: &Model, b: &Microbatch) -> Result<Gradients> {
     })
 }
 
-/// The learning rate's factor at `step` of `steps`.
+/// The learning rate's factor at `step` of `steps`: warm-up, flat, cosine, cooldown.
 fn schedule(step: usize, steps: usize) -> f32 {
-    let done = step as f32 / steps as f32;
+    let cosine = |step: f32| {
+        let done = ((step - FLAT) / (COSINE_END - FLAT)).clamp(0.0, 1.0);
+        0.5 * (1.0 + (std::f32::consts::PI * done).cos())
+    };
     let warm = ((step + 1) as f32 / WARMUP as f32).min(1.0);
-    if done < FLAT {
-        return warm;
+    let cooldown = steps as f32 - COOLDOWN;
+    let past = (step as f32 - cooldown) / COOLDOWN;
+    if past <= 0.0 {
+        return warm * cosine(step as f32);
     }
-    let cosine = 0.5 * (1.0 + (std::f32::consts::PI * (done - FLAT) / (1.0 - FLAT)).cos());
-    warm * cosine.max(FINAL_RATE)
+    let from = cosine(cooldown);
+    warm * (from + past * (FINAL_RATE - from))
 }
 
 /// Trains `model` for `steps` steps on `threads` threads, from `work`'s checkpoint if it holds one,
