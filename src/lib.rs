@@ -3,5 +3,13 @@
 #![deny(missing_docs)]
 
 pub mod checkpoint;
+pub mod generate;
+pub mod gpu;
+pub mod matrix;
+pub mod phi3;
 pub mod quant;
+pub mod sae;
+pub mod steering;
 pub mod tokens;
+#[cfg(target_arch = "wasm32")]
+pub mod web;

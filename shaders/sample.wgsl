@@ -1,0 +1,197 @@
+// Kernel: samples each lane's next token from its logits and makes it the lane's next row.
+//
+// logits [lanes, vocab]; one workgroup of WG invocations a lane. The order is that of the usual
+// samplers: repetition penalty, temperature, min-p, top-k, top-p of what is left, then one draw. Thresholds on the
+// probabilities are found exactly, by bisection over the bits of their floats. A temperature of zero
+// takes the largest logit, the lowest id among equals. Grid: (lanes).
+//
+// The sampled token goes to out [lanes] (token, flags, step, -), into the lane's set of seen tokens,
+// and into the decode rows: the next pass reads it there, without the host.
+const OUT_STOPPED: u32 = 1u; // the token is a stop token
+const OUT_NOT_FINITE: u32 = 2u; // a logit is NaN or infinite
+const OUT_IDLE: u32 = 4u; // the lane had stopped before
+
+struct Lane {
+    temperature: f32,
+    top_p: f32,
+    min_p: f32,
+    repetition_penalty: f32,
+    top_k: u32, // 0: all
+    seed: u32,
+    step: u32, // tokens sampled so far
+    unused: u32,
+}
+
+struct SampleShape {
+    vocab: u32,
+    seen_words: u32, // ceil(vocab / 32)
+    stops: u32, // how many stop tokens
+    unused: u32,
+    stop: array<vec4<u32>, 4>, // up to 16 stop tokens
+}
+
+@group(0) @binding(0) var<storage, read> logits: array<f32>; // [lanes, vocab]
+@group(0) @binding(1) var<storage, read_write> lanes: array<Lane>; // [lanes]
+@group(0) @binding(2) var<storage, read_write> seen: array<u32>; // [lanes, seen_words] bits
+@group(0) @binding(3) var<uniform> shape: SampleShape;
+@group(0) @binding(4) var<storage, read_write> out: array<vec4<u32>>; // [lanes]
+@group(0) @binding(5) var<storage, read_write> rows: Rows; // the decode rows
+
+var<workgroup> chunk_sums: array<f32, WG>;
+var<workgroup> found: atomic<u32>;
+var<workgroup> asked: u32; // bit 0: top-k, bit 1: top-p
+
+// The logit of token i after penalty and temperature.
+fn adjusted(lane: u32, i: u32) -> f32 {
+    var l = logits[lane * shape.vocab + i];
+    let penalty = lanes[lane].repetition_penalty;
+    if penalty != 1.0 && (seen[lane * shape.seen_words + i / 32u] >> (i % 32u) & 1u) == 1u {
+        l = select(l * penalty, l / penalty, l > 0.0);
+    }
+    let temperature = lanes[lane].temperature;
+    return l / select(1.0, temperature, temperature > 0.0);
+}
+
+// The unnormalised probability of token i: 1 for the likeliest.
+fn weight(lane: u32, i: u32, top: f32) -> f32 {
+    let below = adjusted(lane, i) - top;
+    return select(exp(max(below, -80.0)), 1.0, below >= 0.0);
+}
+
+// (how many, their sum) of the weights that are at least `least`.
+fn at_least(lane: u32, top: f32, least: f32, tid: u32) -> vec2f {
+    var sum = vec4f(0.0);
+    for (var i = tid; i < shape.vocab; i += WG) {
+        let w = weight(lane, i, top);
+        if w >= least {
+            sum += vec4f(1.0, w, 0.0, 0.0);
+        }
+    }
+    return reduce_sum(sum, tid).xy;
+}
+
+// The largest threshold whose tokens reach `goal` in component `by` of at_least.
+fn threshold(lane: u32, top: f32, goal: f32, by: u32, tid: u32) -> f32 {
+    var low = 0u; // as bits of a float >= 0; reaches the goal
+    var high = 0x3f800001u; // just above 1; does not
+    for (var i = 0u; i < 31u; i++) {
+        let middle = (low + high) / 2u;
+        let reached = at_least(lane, top, bitcast<f32>(middle), tid)[by] >= goal;
+        low = select(low, middle, reached);
+        high = select(middle, high, reached);
+    }
+    return bitcast<f32>(low);
+}
+
+// A number in 0..1 that depends on seed and step alone: PCG3D (Jarzynski and Olano, 2020).
+fn uniform_draw(seed: u32, step: u32) -> f32 {
+    var v = vec3u(seed, step, 0x9e3779b9u) * 1664525u + 1013904223u;
+    v.x += v.y * v.z;
+    v.y += v.z * v.x;
+    v.z += v.x * v.y;
+    v ^= v >> vec3u(16u);
+    v.x += v.y * v.z;
+    return f32(v.x >> 8u) / 16777216.0;
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) tid: u32) {
+    let lane = workgroup.x;
+    // Largest logit and whether any is not finite.
+    var best = -3.0e38;
+    var bad = 0.0;
+    for (var i = tid; i < shape.vocab; i += WG) {
+        let raw = logits[lane * shape.vocab + i];
+        // NaN fails every comparison.
+        if !(abs(raw) <= 3.0e38) {
+            bad = 1.0;
+        } else {
+            best = max(best, adjusted(lane, i));
+        }
+    }
+    let top = reduce_max(best, tid);
+    let not_finite = reduce_max(bad, tid) > 0.0;
+    if tid == 0u {
+        atomicStore(&found, shape.vocab - 1u);
+    }
+    workgroupBarrier();
+
+    let temperature = lanes[lane].temperature;
+    let top_k = lanes[lane].top_k;
+    let top_p = lanes[lane].top_p;
+    let greedy = temperature <= 0.0;
+    // The searches run only where the lane asks for them.
+    if tid == 0u {
+        asked = select(0u, 1u, top_k > 0u && top_k < shape.vocab && !greedy)
+            | select(0u, 2u, top_p < 1.0 && !greedy);
+    }
+    let asks = workgroupUniformLoad(&asked);
+    var least = select(lanes[lane].min_p, 1.0, greedy);
+    if (asks & 1u) != 0u {
+        least = max(least, threshold(lane, top, f32(top_k), 0u, tid));
+    }
+    if (asks & 2u) != 0u {
+        let kept = at_least(lane, top, least, tid).y;
+        least = max(least, threshold(lane, top, top_p * kept, 1u, tid));
+    }
+    // Each invocation owns a contiguous chunk of the vocabulary.
+    let chunk = (shape.vocab + WG - 1u) / WG;
+    let first = min(tid * chunk, shape.vocab);
+    let last = min(first + chunk, shape.vocab);
+    var sum = 0.0;
+    for (var i = first; i < last; i++) {
+        let w = weight(lane, i, top);
+        sum += select(0.0, w, w >= least);
+    }
+    chunk_sums[tid] = sum;
+    workgroupBarrier();
+    var before = 0.0;
+    var total = 0.0;
+    for (var i = 0u; i < WG; i++) {
+        before += select(0.0, chunk_sums[i], i < tid);
+        total += chunk_sums[i];
+    }
+    let draw = select(uniform_draw(lanes[lane].seed, lanes[lane].step) * total, 0.0, greedy);
+    // The first token whose cumulative weight exceeds the draw; rounding can leave none in one
+    // chunk, so that all chunks at or past the draw vote and the lowest id wins.
+    if before + sum > draw && sum > 0.0 {
+        var cumulative = before;
+        var token = shape.vocab;
+        for (var i = first; i < last; i++) {
+            let w = weight(lane, i, top);
+            if w >= least {
+                cumulative += w;
+                token = i;
+                if cumulative > draw {
+                    break;
+                }
+            }
+        }
+        atomicMin(&found, token);
+    }
+    workgroupBarrier();
+
+    if tid != 0u {
+        return;
+    }
+    let step = lanes[lane].step;
+    if (rows.row[lane].w & ROW_DONE) != 0u {
+        out[lane] = vec4u(0u, OUT_IDLE, step, 0u);
+        return;
+    }
+    let token = atomicLoad(&found);
+    var flags = 0u;
+    for (var i = 0u; i < shape.stops; i++) {
+        if shape.stop[i / 4u][i % 4u] == token {
+            flags |= OUT_STOPPED;
+        }
+    }
+    if not_finite {
+        flags |= OUT_NOT_FINITE;
+    }
+    out[lane] = vec4u(token, flags, step, 0u);
+    lanes[lane].step = step + 1u;
+    seen[lane * shape.seen_words + token / 32u] |= 1u << (token % 32u);
+    let done = select(0u, ROW_DONE, flags != 0u);
+    rows.row[lane] = vec4u(token, lane, rows.row[lane].z + 1u, ROW_GENERATED | done);
+}

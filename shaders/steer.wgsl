@@ -1,0 +1,125 @@
+// Kernel: edits the residual stream at a hook point by the steering table.
+//
+// residual [rows, hidden] -> the same, edited. A lane owns SLOTS entries of the table; they are applied
+// in order, up to the first empty one, to the rows that they are for:
+//
+//   clamp    h += (value - f) d            f: the latent's activation, measured once on the unedited h
+//   add      h += value d                  d: the latent's decoder row
+//   scale    h += (value - 1) f d
+//   project  h -= <h, d> d / <d, d>        of the h that the entries before have left
+//   replace  as clamp, on the dictionary's reconstruction in place of h
+//   rebuild  h := the reconstruction
+//
+// The first replace or rebuild that applies to a row puts the reconstruction in place of h; the host
+// lists them first, so that all other edits come on top. One workgroup of WG invocations a row; an
+// invocation owns the same elements throughout. Grid: (1, rows).
+const OP_EMPTY: u32 = 0u;
+const OP_CLAMP: u32 = 1u;
+const OP_ADD: u32 = 2u;
+const OP_SCALE: u32 = 3u;
+const OP_PROJECT: u32 = 4u;
+const OP_REPLACE: u32 = 5u;
+const OP_REBUILD: u32 = 6u;
+
+const AT_PROMPT: u32 = 1u; // applies to prompt positions
+const AT_GENERATED: u32 = 2u; // applies to generated positions
+const AT_BOS: u32 = 4u; // applies to the beginning-of-sequence token too
+const IF_ACTIVE: u32 = 8u; // applies only where the latent is active
+
+struct Entry {
+    op: u32,
+    flags: u32,
+    latent: u32,
+    value: f32,
+}
+
+struct SteerShape {
+    hidden4: u32, // hidden / 4
+    k: u32,
+    slots: u32, // entries a lane
+    unused: u32,
+}
+
+@group(0) @binding(0) var<storage, read> table: array<Entry>; // [lanes, slots]
+@group(0) @binding(1) var<storage, read> directions: array<vec4f>; // [lanes, slots, hidden/4] decoder rows
+@group(0) @binding(2) var<storage, read> features: array<vec2u>; // [rows, k] (latent, f32 bits)
+@group(0) @binding(3) var<uniform> shape: SteerShape;
+@group(0) @binding(4) var<storage, read> rebuilt: array<vec4f>; // [rows, hidden/4] reconstructions
+@group(0) @binding(5) var<uniform> rows: Rows;
+@group(0) @binding(6) var<storage, read_write> residual: array<vec4f>; // [rows, hidden/4]
+
+// The latent's activation in the row: zero if it is not among the k.
+fn activation(row: u32, latent: u32) -> f32 {
+    for (var i = 0u; i < shape.k; i++) {
+        let feature = features[row * shape.k + i];
+        if feature.x == latent {
+            return bitcast<f32>(feature.y);
+        }
+    }
+    return 0.0;
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) tid: u32) {
+    let row = workgroup.y;
+    // Control flow is uniform: it depends on read-only buffers and the workgroup alone.
+    if row >= rows.count {
+        return;
+    }
+    let token = rows.row[row];
+    if (token.w & ROW_DONE) != 0u {
+        return;
+    }
+    let role = select(AT_PROMPT, AT_GENERATED, (token.w & ROW_GENERATED) != 0u);
+    let bos = select(0u, AT_BOS, (token.w & ROW_BOS) != 0u);
+    let base = row * shape.hidden4;
+    var replaced = false;
+    for (var slot = 0u; slot < shape.slots; slot++) {
+        let index = token.y * shape.slots + slot;
+        let entry = table[index];
+        if entry.op == OP_EMPTY {
+            break;
+        }
+        if (entry.flags & role) == 0u || (entry.flags & bos) != bos {
+            continue;
+        }
+        let direction = index * shape.hidden4;
+        var f = 0.0;
+        // Entries without these do not need the encoder, which may not have run.
+        let measures = entry.op == OP_CLAMP || entry.op == OP_SCALE || entry.op == OP_REPLACE;
+        if measures || (entry.flags & IF_ACTIVE) != 0u {
+            f = activation(row, entry.latent);
+        }
+        if (entry.flags & IF_ACTIVE) != 0u && f <= 0.0 {
+            continue;
+        }
+        if (entry.op == OP_REPLACE || entry.op == OP_REBUILD) && !replaced {
+            replaced = true;
+            for (var i = tid; i < shape.hidden4; i += WG) {
+                residual[base + i] = rebuilt[base + i];
+            }
+        }
+        var c = 0.0;
+        if entry.op == OP_CLAMP || entry.op == OP_REPLACE {
+            c = entry.value - f;
+        } else if entry.op == OP_ADD {
+            c = entry.value;
+        } else if entry.op == OP_SCALE {
+            c = (entry.value - 1.0) * f;
+        } else if entry.op == OP_PROJECT {
+            var part = vec4f(0.0);
+            for (var i = tid; i < shape.hidden4; i += WG) {
+                let d = directions[direction + i];
+                part += vec4f(dot(residual[base + i], d), dot(d, d), 0.0, 0.0);
+            }
+            let sums = reduce_sum(part, tid);
+            // A decoder row of zeros has no direction.
+            c = select(0.0, -sums.x / sums.y, sums.y > 0.0);
+        }
+        if entry.op != OP_REBUILD {
+            for (var i = tid; i < shape.hidden4; i += WG) {
+                residual[base + i] += c * directions[direction + i];
+            }
+        }
+    }
+}

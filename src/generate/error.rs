@@ -1,0 +1,71 @@
+//! What can go wrong with a chat.
+
+use crate::gpu::GpuError;
+use crate::phi3::ModelError;
+use crate::sae::SaeError;
+use crate::steering::SteeringError;
+use crate::tokens::TokenError;
+
+/// An error of a chat.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    /// The GPU failed.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    /// The model failed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The tokenizer failed.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The dictionary failed.
+    #[error(transparent)]
+    Sae(#[from] SaeError),
+    /// The steering was refused.
+    #[error(transparent)]
+    Steering(#[from] SteeringError),
+    /// There is nothing to answer.
+    #[error("lane {lane} has nothing to answer: write a message first")]
+    EmptyPrompt {
+        /// The lane.
+        lane: usize,
+    },
+    /// More conversations than lanes.
+    #[error("{asked} conversations were given, but the model was loaded with {lanes} lanes")]
+    TooManyLanes {
+        /// Conversations given.
+        asked: usize,
+        /// Lanes there are.
+        lanes: usize,
+    },
+    /// The tokenizer knows tokens that the model does not.
+    #[error(
+        "token {token} is outside of the model's vocabulary of {vocab}: the tokenizer belongs to another model"
+    )]
+    ForeignToken {
+        /// The token.
+        token: u32,
+        /// The model's vocabulary.
+        vocab: usize,
+    },
+    /// A sampling parameter makes no sense.
+    #[error("{name} is {value}: {rule}")]
+    BadSampling {
+        /// The parameter.
+        name: &'static str,
+        /// Its value.
+        value: f32,
+        /// What it must be.
+        rule: &'static str,
+    },
+    /// The model's logits are not numbers.
+    #[error(
+        "the model's output in lane {lane} is not finite at token {step}: the weights or the steering strength are out of range"
+    )]
+    NotFinite {
+        /// The lane.
+        lane: usize,
+        /// Tokens generated before.
+        step: usize,
+    },
+}

@@ -1,0 +1,127 @@
+//! What the adapter can do, and which kernel variants follow from it.
+
+use super::{GpuError, GpuOptions};
+
+/// How a workgroup adds up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reduction {
+    /// Through subgroup operations.
+    Subgroup,
+    /// Through workgroup memory.
+    Shared,
+}
+
+/// The skeleton of a matrix product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatmulKind {
+    /// One invocation a pair of matrix rows, no barriers: for CPU adapters.
+    Thread,
+    /// One workgroup a pair of matrix rows.
+    Split,
+    /// Tiles in workgroup memory, for many activation rows.
+    Tile,
+}
+
+/// What the adapter offers, and the variants chosen.
+#[derive(Clone, Debug)]
+pub struct Capabilities {
+    /// The adapter's name.
+    pub name: String,
+    /// The graphics API behind it.
+    pub backend: String,
+    /// Whether it computes on the CPU.
+    pub cpu: bool,
+    /// Whether it offers `shader-f16`.
+    pub has_f16: bool,
+    /// Whether it offers subgroup operations.
+    pub has_subgroups: bool,
+    /// Whether kernels use f16.
+    pub f16: bool,
+    /// How workgroups reduce.
+    pub reduction: Reduction,
+    /// The skeleton for few activation rows (decode).
+    pub few_rows: MatmulKind,
+    /// The skeleton for many activation rows (prefill).
+    pub many_rows: MatmulKind,
+}
+
+impl Capabilities {
+    /// What `adapter` offers, with the variants that suit it.
+    pub fn of(adapter: &wgpu::Adapter) -> Self {
+        let info = adapter.get_info();
+        let features = adapter.features();
+        // Browsers report no device type; their software adapter goes by this name.
+        let software = ["swiftshader", "llvmpipe", "lavapipe", "basic render"];
+        let said = format!("{} {}", info.name, info.driver).to_lowercase();
+        let cpu = info.device_type == wgpu::DeviceType::Cpu
+            || software.iter().any(|name| said.contains(name));
+        #[cfg(target_arch = "wasm32")]
+        let (has_subgroups, cpu) = (
+            super::subgroups::adapter_has("subgroups"),
+            cpu || super::subgroups::adapter_is_fallback(),
+        );
+        #[cfg(not(target_arch = "wasm32"))]
+        let has_subgroups = features.contains(wgpu::Features::SUBGROUP);
+        let has_f16 = features.contains(wgpu::Features::SHADER_F16);
+        let name = [info.name.as_str(), info.driver.as_str()]
+            .into_iter()
+            .find(|s| !s.trim().is_empty())
+            .unwrap_or("unnamed adapter")
+            .to_string();
+        Self {
+            name,
+            backend: format!("{:?}", info.backend),
+            cpu,
+            has_f16,
+            has_subgroups,
+            f16: has_f16,
+            reduction: if has_subgroups && !cpu {
+                Reduction::Subgroup
+            } else {
+                Reduction::Shared
+            },
+            few_rows: if cpu {
+                MatmulKind::Thread
+            } else {
+                MatmulKind::Split
+            },
+            many_rows: if cpu {
+                MatmulKind::Thread
+            } else {
+                MatmulKind::Tile
+            },
+        }
+    }
+
+    /// Takes what `options` ask for, if the adapter has it.
+    pub(super) fn choose(&mut self, options: &GpuOptions) -> Result<(), GpuError> {
+        if let Some(f16) = options.f16 {
+            if f16 && !self.has_f16 {
+                return Err(GpuError::Unsupported("shader-f16"));
+            }
+            self.f16 = f16;
+        }
+        if let Some(reduction) = options.reduction {
+            if reduction == Reduction::Subgroup && !self.has_subgroups {
+                return Err(GpuError::Unsupported("subgroups"));
+            }
+            self.reduction = reduction;
+        }
+        self.few_rows = options.few_rows.unwrap_or(self.few_rows);
+        self.many_rows = options.many_rows.unwrap_or(self.many_rows);
+        Ok(())
+    }
+
+    /// The device features that the chosen variants need.
+    pub(super) fn features(&self) -> wgpu::Features {
+        let mut features = wgpu::Features::empty();
+        if self.f16 {
+            features |= wgpu::Features::SHADER_F16;
+        }
+        // Browsers are asked by way of `subgroups::request_subgroups`.
+        if cfg!(not(target_arch = "wasm32")) && self.reduction == Reduction::Subgroup {
+            features |= wgpu::Features::SUBGROUP;
+        }
+        features
+    }
+}

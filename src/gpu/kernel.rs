@@ -1,0 +1,171 @@
+//! Compute kernels: a pipeline with an explicit layout, and prepared dispatches.
+
+use super::{Gpu, GpuError, Reduction};
+
+/// How a kernel uses a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Uniform buffer.
+    Uniform,
+    /// Storage buffer, read.
+    Read,
+    /// Storage buffer, read and written.
+    Write,
+}
+
+/// What a kernel is made of.
+pub struct KernelDescriptor<'a> {
+    /// Its name, for error messages and captures.
+    pub label: &'a str,
+    /// WGSL texts in order, after the capability prelude.
+    pub parts: &'a [&'a str],
+    /// Override constants; every name must be declared in the text.
+    pub constants: &'a [(&'a str, f64)],
+    /// Bindings of group 0.
+    pub bindings: &'a [(u32, Access)],
+}
+
+/// A compiled kernel.
+pub struct Kernel {
+    label: String,
+    pipeline: wgpu::ComputePipeline,
+    layout: wgpu::BindGroupLayout,
+}
+
+/// Workgroups in x, y and z.
+pub type Grid = [u32; 3];
+
+/// A kernel with its buffers, ready to dispatch.
+pub struct Step {
+    pipeline: wgpu::ComputePipeline,
+    bind_group: wgpu::BindGroup,
+}
+
+impl Gpu {
+    /// Compiles a kernel; a fault in its text or layout is an error with the compiler's words.
+    pub async fn kernel(&self, desc: &KernelDescriptor<'_>) -> Result<Kernel, GpuError> {
+        let source = self.assemble(desc.parts);
+        let scope = self
+            .device()
+            .push_error_scope(wgpu::ErrorFilter::Validation);
+        let module = self
+            .device()
+            .create_shader_module(wgpu::ShaderModuleDescriptor {
+                label: Some(desc.label),
+                source: wgpu::ShaderSource::Wgsl(source.into()),
+            });
+        let entries: Vec<_> = desc
+            .bindings
+            .iter()
+            .map(|&(binding, access)| wgpu::BindGroupLayoutEntry {
+                binding,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: match access {
+                        Access::Uniform => wgpu::BufferBindingType::Uniform,
+                        Access::Read => wgpu::BufferBindingType::Storage { read_only: true },
+                        Access::Write => wgpu::BufferBindingType::Storage { read_only: false },
+                    },
+                    has_dynamic_offset: false,
+                    min_binding_size: None,
+                },
+                count: None,
+            })
+            .collect();
+        let layout = self
+            .device()
+            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                label: Some(desc.label),
+                entries: &entries,
+            });
+        let pipeline_layout =
+            self.device()
+                .create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                    label: Some(desc.label),
+                    bind_group_layouts: &[Some(&layout)],
+                    immediate_size: 0,
+                });
+        let pipeline = self
+            .device()
+            .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(desc.label),
+                layout: Some(&pipeline_layout),
+                module: &module,
+                entry_point: Some("main"),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    constants: desc.constants,
+                    ..Default::default()
+                },
+                cache: None,
+            });
+        if let Some(error) = scope.pop().await {
+            return Err(GpuError::Validation(format!(
+                "kernel {}: {error}",
+                desc.label
+            )));
+        }
+        Ok(Kernel {
+            label: desc.label.into(),
+            pipeline,
+            layout,
+        })
+    }
+
+    /// The capability prelude and `parts` as one WGSL text.
+    fn assemble(&self, parts: &[&str]) -> String {
+        let mut source = String::new();
+        // Browsers require the directive, naga rejects it.
+        if cfg!(target_arch = "wasm32") && self.capabilities().reduction == Reduction::Subgroup {
+            source.push_str("enable subgroups;\n");
+        }
+        source.push_str(if self.capabilities().f16 {
+            super::shaders::PRELUDE_F16
+        } else {
+            super::shaders::PRELUDE_F32
+        });
+        for part in parts {
+            source.push('\n');
+            source.push_str(part);
+        }
+        source
+    }
+
+    /// The reduction twin of the device's choice.
+    pub fn reduction_part(&self) -> &'static str {
+        match self.capabilities().reduction {
+            Reduction::Subgroup => super::shaders::REDUCE_SUBGROUP,
+            Reduction::Shared => super::shaders::REDUCE_SHARED,
+        }
+    }
+}
+
+impl Kernel {
+    /// Binds `buffers` (binding, buffer), one for each binding of the layout.
+    pub fn bind(&self, gpu: &Gpu, buffers: &[(u32, &wgpu::Buffer)]) -> Step {
+        let entries: Vec<_> = buffers
+            .iter()
+            .map(|&(binding, buffer)| wgpu::BindGroupEntry {
+                binding,
+                resource: buffer.as_entire_binding(),
+            })
+            .collect();
+        let bind_group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(&self.label),
+            layout: &self.layout,
+            entries: &entries,
+        });
+        Step {
+            pipeline: self.pipeline.clone(),
+            bind_group,
+        }
+    }
+}
+
+impl Step {
+    /// Records a dispatch of `grid` workgroups.
+    pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, grid: Grid) {
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
+    }
+}

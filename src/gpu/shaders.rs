@@ -1,0 +1,62 @@
+//! The WGSL texts in `shaders/`.
+
+macro_rules! shaders {
+    ($($(#[$doc:meta])* $name:ident = $file:literal;)*) => {
+        $($(#[$doc])* pub const $name: &str = include_str!(concat!("../../shaders/", $file));)*
+    };
+}
+
+shaders! {
+    /// Capability prelude with `shader-f16`.
+    PRELUDE_F16 = "prelude/f16.wgsl";
+    /// Capability prelude without.
+    PRELUDE_F32 = "prelude/f32.wgsl";
+    /// The rows of a pass.
+    ROWS = "prelude/rows.wgsl";
+    /// Reductions through subgroups.
+    REDUCE_SUBGROUP = "reduce/subgroup.wgsl";
+    /// Reductions through workgroup memory.
+    REDUCE_SHARED = "reduce/shared.wgsl";
+    /// 4-bit weights.
+    WEIGHTS_Q4 = "weights/q4.wgsl";
+    /// f32 weights.
+    WEIGHTS_F32 = "weights/f32.wgsl";
+    /// f16 key-value cache.
+    KV_F16 = "kv/f16.wgsl";
+    /// f32 key-value cache.
+    KV_F32 = "kv/f32.wgsl";
+    /// Input and shape of matrix products.
+    MATMUL_INPUT = "matmul/input.wgsl";
+    /// Running sums of the GEMV skeletons.
+    MATMUL_ACCUMULATE = "matmul/accumulate.wgsl";
+    /// GEMV, an invocation a unit.
+    MATMUL_THREAD = "matmul/thread.wgsl";
+    /// GEMV, a workgroup a unit.
+    MATMUL_SPLIT = "matmul/split.wgsl";
+    /// GEMM in tiles.
+    MATMUL_TILE = "matmul/tile.wgsl";
+    /// Attention projection.
+    PROJECT_QKV = "project_qkv.wgsl";
+    /// Projection onto the residual stream.
+    PROJECT_RESIDUAL = "project_residual.wgsl";
+    /// MLP up.
+    PROJECT_SWIGLU = "project_swiglu.wgsl";
+    /// Language-model head.
+    PROJECT_HEAD = "project_head.wgsl";
+    /// Dictionary encoder.
+    PROJECT_LATENTS = "project_latents.wgsl";
+    /// Token embedding.
+    EMBED = "embed.wgsl";
+    /// Attention.
+    ATTENTION = "attention.wgsl";
+    /// Attention, combination of splits.
+    ATTENTION_MERGE = "attention_merge.wgsl";
+    /// TopK activation.
+    TOPK = "topk.wgsl";
+    /// Dictionary decoder.
+    DECODE_LATENTS = "decode_latents.wgsl";
+    /// Edits of the residual stream.
+    STEER = "steer.wgsl";
+    /// Sampling.
+    SAMPLE = "sample.wgsl";
+}

@@ -1,0 +1,45 @@
+//! Subgroups in browsers: wgpu does not map the feature and keeps the browser's adapter to itself, so
+//! that both are reached by way of the call that hands the adapter out.
+
+use wasm_bindgen::prelude::*;
+
+#[wasm_bindgen(inline_js = r#"
+let adapter = null;
+export function has_webgpu() {
+  return typeof navigator !== "undefined" && !!navigator.gpu;
+}
+export function watch_adapter() {
+  const gpu = navigator.gpu;
+  if (Object.hasOwn(gpu, "requestAdapter")) return;
+  gpu.requestAdapter = async (options) => {
+    adapter = await GPU.prototype.requestAdapter.call(gpu, options);
+    return adapter;
+  };
+}
+export function adapter_has(feature) {
+  return !!adapter && adapter.features.has(feature);
+}
+export function adapter_is_fallback() {
+  return !!adapter && !!(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter);
+}
+export function request_subgroups() {
+  if (!adapter) return;
+  adapter.requestDevice = (descriptor = {}) =>
+    GPUAdapter.prototype.requestDevice.call(adapter, {
+      ...descriptor,
+      requiredFeatures: [...new Set([...(descriptor.requiredFeatures ?? []), "subgroups"])],
+    });
+}
+"#)]
+extern "C" {
+    /// Whether the browser has WebGPU at all.
+    pub fn has_webgpu() -> bool;
+    /// Remembers the adapter that the browser hands out next.
+    pub fn watch_adapter();
+    /// Whether that adapter has a feature, by its WebGPU name.
+    pub fn adapter_has(feature: &str) -> bool;
+    /// Whether the browser says that it is its software adapter.
+    pub fn adapter_is_fallback() -> bool;
+    /// Makes that adapter's device come with subgroups.
+    pub fn request_subgroups();
+}

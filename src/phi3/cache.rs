@@ -1,0 +1,109 @@
+//! The key-value cache of all lanes; it grows.
+
+use super::{Config, ModelError};
+use crate::gpu::{Gpu, shaders};
+
+/// How keys and values are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheFormat {
+    /// 2 bytes an element.
+    F16,
+    /// 4 bytes an element.
+    F32,
+}
+
+impl CacheFormat {
+    /// The key-value twin.
+    pub fn part(self) -> &'static str {
+        match self {
+            CacheFormat::F16 => shaders::KV_F16,
+            CacheFormat::F32 => shaders::KV_F32,
+        }
+    }
+
+    /// Bytes of a pair of neighbouring elements.
+    fn pair_bytes(self) -> u64 {
+        match self {
+            CacheFormat::F16 => 4,
+            CacheFormat::F32 => 8,
+        }
+    }
+}
+
+/// Keys and values of one block, `[lanes, kv_heads, capacity, head_dim / 2]` pairs each.
+pub(super) struct LayerCache {
+    pub keys: wgpu::Buffer,
+    pub values: wgpu::Buffer,
+}
+
+/// Keys and values of all blocks.
+pub(super) struct Cache {
+    pub layers: Vec<LayerCache>,
+    pub capacity: usize,
+    strips: u64,
+    position_bytes: u64,
+}
+
+impl Cache {
+    /// An empty cache for `capacity` positions in each of `lanes` lanes.
+    pub async fn new(
+        gpu: &Gpu,
+        config: &Config,
+        lanes: usize,
+        capacity: usize,
+        format: CacheFormat,
+    ) -> Result<Self, ModelError> {
+        let strips = (lanes * config.num_key_value_heads) as u64;
+        let position_bytes = config.head_dim as u64 / 2 * format.pair_bytes();
+        let layers = Self::allocate(
+            gpu,
+            config.num_hidden_layers,
+            strips * capacity as u64 * position_bytes,
+        )
+        .await?;
+        Ok(Self {
+            layers,
+            capacity,
+            strips,
+            position_bytes,
+        })
+    }
+
+    async fn allocate(gpu: &Gpu, layers: usize, bytes: u64) -> Result<Vec<LayerCache>, ModelError> {
+        let mut all = Vec::with_capacity(layers);
+        for _ in 0..layers {
+            all.push(LayerCache {
+                keys: gpu.storage("key cache", bytes).await?,
+                values: gpu.storage("value cache", bytes).await?,
+            });
+        }
+        Ok(all)
+    }
+
+    /// Makes room for `capacity` positions, keeping what is there; on an error nothing has changed.
+    pub async fn grow(&mut self, gpu: &Gpu, capacity: usize) -> Result<(), ModelError> {
+        let strip = |capacity: usize| capacity as u64 * self.position_bytes;
+        let (old, new) = (strip(self.capacity), strip(capacity));
+        let layers = Self::allocate(gpu, self.layers.len(), self.strips * new).await?;
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        for (before, after) in self.layers.iter().zip(&layers) {
+            for i in 0..self.strips {
+                for (b, a) in [(&before.keys, &after.keys), (&before.values, &after.values)] {
+                    encoder.copy_buffer_to_buffer(b, i * old, a, i * new, old);
+                }
+            }
+        }
+        gpu.queue().submit([encoder.finish()]);
+        self.layers = layers;
+        self.capacity = capacity;
+        Ok(())
+    }
+
+    /// Bytes on the GPU.
+    pub fn gpu_bytes(&self) -> u64 {
+        self.layers
+            .iter()
+            .map(|l| l.keys.size() + l.values.size())
+            .sum()
+    }
+}

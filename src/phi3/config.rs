@@ -1,0 +1,261 @@
+//! Hugging Face's `config.json` of the Phi-3 architecture.
+
+use serde::Deserialize;
+
+use super::ModelError;
+
+/// The sizes of a model, under Hugging Face's names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Tokens.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the MLP.
+    pub intermediate_size: usize,
+    /// Blocks.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads.
+    pub num_key_value_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Elements of a head that are rotated.
+    pub rotary_dim: usize,
+    /// RMSNorm's epsilon.
+    pub rms_norm_eps: f64,
+    /// The rotary embedding's base.
+    pub rope_theta: f64,
+    /// Positions that the model was trained for.
+    pub max_position_embeddings: usize,
+    /// Positions that a token sees, itself included, if limited.
+    pub sliding_window: Option<usize>,
+    /// Whether the head shares the embedding's weights.
+    pub tie_word_embeddings: bool,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    model_type: Option<String>,
+    vocab_size: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    partial_rotary_factor: Option<f64>,
+    #[serde(default = "default_eps")]
+    rms_norm_eps: f64,
+    #[serde(default = "default_theta")]
+    rope_theta: f64,
+    rope_scaling: Option<serde_json::Value>,
+    max_position_embeddings: usize,
+    sliding_window: Option<usize>,
+    #[serde(default)]
+    tie_word_embeddings: bool,
+    #[serde(default)]
+    attention_bias: bool,
+    hidden_act: Option<String>,
+}
+
+fn default_eps() -> f64 {
+    1e-5
+}
+
+fn default_theta() -> f64 {
+    10_000.0
+}
+
+impl Config {
+    /// Parses and checks `config.json`.
+    pub fn from_json(json: &[u8]) -> Result<Self, ModelError> {
+        let fail = |reason: String| ModelError::Config(reason);
+        let raw: Raw = serde_json::from_slice(json).map_err(|e| fail(e.to_string()))?;
+        if let Some(kind) = raw.model_type.as_deref().filter(|t| *t != "phi3") {
+            return Err(fail(format!(
+                "model_type is \"{kind}\"; this engine runs \"phi3\""
+            )));
+        }
+        if raw.rope_scaling.as_ref().is_some_and(|v| !v.is_null()) {
+            return Err(fail(
+                "rope_scaling (LongRoPE) is not supported yet; use a 4k model".into(),
+            ));
+        }
+        if raw.attention_bias {
+            return Err(fail("attention_bias is not part of Phi-3".into()));
+        }
+        if let Some(act) = raw.hidden_act.as_deref().filter(|a| *a != "silu") {
+            return Err(fail(format!(
+                "hidden_act is \"{act}\"; Phi-3 uses \"silu\""
+            )));
+        }
+        let heads = raw.num_attention_heads;
+        let kv_heads = raw.num_key_value_heads.unwrap_or(heads);
+        let sizes = [
+            ("vocab_size", raw.vocab_size, 1 << 20),
+            ("hidden_size", raw.hidden_size, 1 << 16),
+            ("intermediate_size", raw.intermediate_size, 1 << 18),
+            ("num_hidden_layers", raw.num_hidden_layers, 1 << 10),
+            ("num_attention_heads", heads, 1 << 10),
+            ("num_key_value_heads", kv_heads, 1 << 10),
+            (
+                "max_position_embeddings",
+                raw.max_position_embeddings,
+                1 << 22,
+            ),
+        ];
+        for (name, value, most) in sizes {
+            if value == 0 || value > most {
+                return Err(fail(format!("{name} is {value}; 1 to {most} makes sense")));
+            }
+        }
+        if !heads.is_multiple_of(kv_heads) {
+            return Err(fail(format!(
+                "{heads} attention heads cannot share {kv_heads} key-value heads evenly"
+            )));
+        }
+        let head_dim = raw.head_dim.unwrap_or(raw.hidden_size / heads);
+        if head_dim == 0 || !head_dim.is_multiple_of(2) || head_dim > 256 {
+            return Err(fail(format!(
+                "a head of {head_dim} elements: an even number up to 256 is supported"
+            )));
+        }
+        for (name, value) in [
+            ("hidden_size", raw.hidden_size),
+            ("intermediate_size", raw.intermediate_size),
+            ("num_attention_heads * head_dim", heads * head_dim),
+        ] {
+            if !value.is_multiple_of(4) {
+                return Err(fail(format!(
+                    "{name} is {value}; a multiple of 4 is needed"
+                )));
+            }
+        }
+        let rotary = raw.partial_rotary_factor.unwrap_or(1.0);
+        let rotary_dim = (head_dim as f64 * rotary) as usize;
+        if !(0.0..=1.0).contains(&rotary) || !rotary_dim.is_multiple_of(2) || rotary_dim == 0 {
+            return Err(fail(format!(
+                "partial_rotary_factor {rotary} rotates {rotary_dim} of {head_dim} elements; an even number is needed"
+            )));
+        }
+        if !(raw.rms_norm_eps > 0.0 && raw.rope_theta > 1.0) {
+            return Err(fail(
+                "rms_norm_eps must be positive and rope_theta above 1".into(),
+            ));
+        }
+        Ok(Self {
+            vocab_size: raw.vocab_size,
+            hidden_size: raw.hidden_size,
+            intermediate_size: raw.intermediate_size,
+            num_hidden_layers: raw.num_hidden_layers,
+            num_attention_heads: heads,
+            num_key_value_heads: kv_heads,
+            head_dim,
+            rotary_dim,
+            rms_norm_eps: raw.rms_norm_eps,
+            rope_theta: raw.rope_theta,
+            max_position_embeddings: raw.max_position_embeddings,
+            sliding_window: raw.sliding_window.filter(|w| *w > 0),
+            tie_word_embeddings: raw.tie_word_embeddings,
+        })
+    }
+
+    /// Rows of the fused attention projection: queries, keys and values.
+    pub fn qkv_rows(&self) -> usize {
+        (self.num_attention_heads + 2 * self.num_key_value_heads) * self.head_dim
+    }
+
+    /// Width of the attention's output.
+    pub fn attention_width(&self) -> usize {
+        self.num_attention_heads * self.head_dim
+    }
+
+    /// Positions that a token sees, itself included.
+    pub fn window(&self) -> usize {
+        self.sliding_window.unwrap_or(usize::MAX)
+    }
+
+    /// Parameters, a tied head counted once.
+    pub fn parameters(&self) -> u64 {
+        let (d, inner) = (self.hidden_size, self.intermediate_size);
+        let block = self.qkv_rows() * d + self.attention_width() * d + 3 * inner * d + 2 * d;
+        let ends = if self.tie_word_embeddings { 1 } else { 2 } * self.vocab_size * d + d;
+        (self.num_hidden_layers * block + ends) as u64
+    }
+
+    /// `[positions, rotary_dim / 2]` (cos, sin), computed in f64.
+    pub fn rotary_table(&self, positions: usize) -> Vec<[f32; 2]> {
+        let half = self.rotary_dim / 2;
+        let mut table = Vec::with_capacity(positions * half);
+        for position in 0..positions {
+            for i in 0..half {
+                let frequency = self
+                    .rope_theta
+                    .powf(-2.0 * i as f64 / self.rotary_dim as f64);
+                let (sin, cos) = (position as f64 * frequency).sin_cos();
+                table.push([cos as f32, sin as f32]);
+            }
+        }
+        table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn base() -> serde_json::Value {
+        json!({
+            "model_type": "phi3", "vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192,
+            "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
+            "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "max_position_embeddings": 4096,
+            "sliding_window": 2047, "rope_scaling": null, "hidden_act": "silu"
+        })
+    }
+
+    fn parse(json: &serde_json::Value) -> Result<Config, ModelError> {
+        Config::from_json(json.to_string().as_bytes())
+    }
+
+    #[test]
+    fn phi3_mini_has_its_published_size() {
+        let c = parse(&base()).unwrap();
+        assert_eq!(
+            (c.head_dim, c.rotary_dim, c.sliding_window),
+            (96, 96, Some(2047))
+        );
+        assert_eq!(c.parameters(), 3_821_079_552);
+    }
+
+    #[test]
+    fn what_cannot_run_is_refused_by_name() {
+        for (key, value, word) in [
+            ("model_type", json!("llama"), "llama"),
+            ("rope_scaling", json!({"type": "longrope"}), "LongRoPE"),
+            ("hidden_size", json!(0), "hidden_size"),
+            ("num_key_value_heads", json!(5), "evenly"),
+            ("hidden_act", json!("gelu"), "gelu"),
+            ("vocab_size", json!(1u64 << 40), "vocab_size"),
+            ("partial_rotary_factor", json!(1.5), "partial_rotary_factor"),
+        ] {
+            let mut c = base();
+            c[key] = value;
+            let message = parse(&c).unwrap_err().to_string();
+            assert!(message.contains(word), "{key}: {message}");
+        }
+        let message = Config::from_json(b"{").unwrap_err().to_string();
+        assert!(message.starts_with("config.json:"), "{message}");
+    }
+
+    #[test]
+    fn the_rotary_table_turns_by_position() {
+        let c = parse(&base()).unwrap();
+        let table = c.rotary_table(3);
+        assert_eq!(table.len(), 3 * 48);
+        assert_eq!(table[0], [1.0, 0.0]);
+        assert_eq!(table[48], [1f64.cos() as f32, 1f64.sin() as f32]);
+    }
+}

@@ -1,0 +1,15 @@
+//! Phi-3: configuration, weights on the GPU, key-value cache, forward pass.
+
+mod cache;
+mod config;
+mod error;
+mod layer;
+mod model;
+mod rows;
+mod weights;
+
+pub use cache::CacheFormat;
+pub use config::Config;
+pub use error::ModelError;
+pub use model::{BlockHook, Model, ModelOptions, Phase, Tap};
+pub use rows::{MAX_ROWS, ROW_BOS, ROW_DONE, ROW_GENERATED, Row};

@@ -1,0 +1,350 @@
+//! The model: embedding, blocks with their hook points, head.
+
+use std::rc::Rc;
+
+use super::cache::Cache;
+use super::layer::{Activations, Bindings, Kernels, Steps};
+use super::rows::{MAX_ROWS, Row, Rows};
+use super::weights::Weights;
+use super::{CacheFormat, Config, ModelError};
+use crate::checkpoint::{Checkpoint, Folder, MAX_JSON};
+use crate::gpu::Gpu;
+use crate::matrix::Format;
+
+/// How to load a model.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelOptions {
+    /// Sequences in lockstep, 1 to [`MAX_ROWS`].
+    pub lanes: usize,
+    /// Positions a lane can hold at most; `None` for what the model was trained for.
+    pub context: Option<usize>,
+    /// How weights are stored.
+    pub format: Format,
+    /// How keys and values are stored.
+    pub cache: CacheFormat,
+}
+
+impl Default for ModelOptions {
+    /// Two lanes, the model's context, 4-bit weights, f16 cache.
+    fn default() -> Self {
+        Self {
+            lanes: 2,
+            context: None,
+            format: Format::Q4,
+            cache: CacheFormat::F16,
+        }
+    }
+}
+
+/// Which of the two sets of rows a pass works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Up to [`MAX_ROWS`] tokens of any lanes, written by the host.
+    Prefill,
+    /// One token a lane, written by the sampler.
+    Decode,
+}
+
+/// Work on the residual stream at the output of a block.
+pub trait BlockHook {
+    /// The block whose output the hook sees.
+    fn layer(&self) -> usize;
+    /// Records the hook's dispatches on the first `rows` rows of the pass.
+    fn record(&self, pass: &mut wgpu::ComputePass<'_>, phase: Phase, rows: u32);
+}
+
+/// A copy of the residual stream at the output of a block.
+pub struct Tap<'a> {
+    /// The block.
+    pub layer: usize,
+    /// Where the rows go, `[rows, hidden]` f32.
+    pub buffer: &'a wgpu::Buffer,
+    /// The byte to start at.
+    pub offset: u64,
+}
+
+/// Positions that the cache holds at first.
+const FIRST_CAPACITY: usize = 256;
+
+/// A model on the GPU, with the cache of its lanes.
+pub struct Model {
+    gpu: Rc<Gpu>,
+    config: Config,
+    options: ModelOptions,
+    context: usize,
+    weights: Weights,
+    kernels: Kernels,
+    activations: Activations,
+    cache: Cache,
+    prefill_rows: wgpu::Buffer,
+    prefill_head: wgpu::Buffer,
+    decode_rows: wgpu::Buffer,
+    decode_head: wgpu::Buffer,
+    prefill: Steps,
+    decode: Steps,
+}
+
+impl Model {
+    /// Loads `config.json` and the weights of `folder`.
+    pub async fn load(
+        gpu: Rc<Gpu>,
+        folder: &Folder,
+        options: ModelOptions,
+    ) -> Result<Self, ModelError> {
+        let json = folder.require_bytes("config.json", MAX_JSON).await?;
+        let config = Config::from_json(&json)?;
+        let checkpoint = Checkpoint::open(folder, "model").await?;
+        Self::from_checkpoint(gpu, config, &checkpoint, options).await
+    }
+
+    /// Loads the weights of `checkpoint`.
+    pub async fn from_checkpoint(
+        gpu: Rc<Gpu>,
+        config: Config,
+        checkpoint: &Checkpoint,
+        options: ModelOptions,
+    ) -> Result<Self, ModelError> {
+        let lanes = options.lanes;
+        if lanes == 0 || lanes > MAX_ROWS {
+            return Err(ModelError::Config(format!(
+                "{lanes} lanes were asked for; 1 to {MAX_ROWS} are possible"
+            )));
+        }
+        let trained = config.max_position_embeddings;
+        let context = options.context.map_or(trained, |c| c.clamp(1, trained));
+        let kernels = Kernels::new(&gpu, &config, lanes, options.format, options.cache).await?;
+        let weights = Weights::load(&gpu, &config, checkpoint, options.format).await?;
+        let activations = Activations::new(&gpu, &config, lanes, context).await?;
+        let first = FIRST_CAPACITY.min(context);
+        let cache = Cache::new(&gpu, &config, lanes, first, options.cache).await?;
+        let rows = async |what| {
+            let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::STORAGE;
+            gpu.buffer(what, size_of::<Rows>() as u64, usage).await
+        };
+        let (prefill_rows, prefill_head) = (rows("rows").await?, rows("head rows").await?);
+        let (decode_rows, decode_head) = (rows("rows").await?, rows("head rows").await?);
+        let each_lane: Vec<Row> = (0..lanes as u32)
+            .map(|lane| Row {
+                token: lane,
+                lane,
+                ..Row::default()
+            })
+            .collect();
+        gpu.write(&decode_head, 0, &[Rows::new(&each_lane)]);
+        let bind = |rows, head_rows, many| {
+            Steps::new(
+                &gpu,
+                &kernels,
+                &Bindings {
+                    config: &config,
+                    weights: &weights,
+                    activations: &activations,
+                    cache: &cache,
+                    rows,
+                    head_rows,
+                    many,
+                },
+            )
+        };
+        let prefill = bind(&prefill_rows, &prefill_head, true);
+        let decode = bind(&decode_rows, &decode_head, false);
+        Ok(Self {
+            gpu,
+            config,
+            options,
+            context,
+            weights,
+            kernels,
+            activations,
+            cache,
+            prefill_rows,
+            prefill_head,
+            decode_rows,
+            decode_head,
+            prefill,
+            decode,
+        })
+    }
+
+    /// The GPU that holds the model.
+    pub fn gpu(&self) -> &Rc<Gpu> {
+        &self.gpu
+    }
+
+    /// The model's sizes.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Sequences in lockstep.
+    pub fn lanes(&self) -> usize {
+        self.options.lanes
+    }
+
+    /// Positions that a lane can hold.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// How weights are stored.
+    pub fn format(&self) -> Format {
+        self.options.format
+    }
+
+    /// Bytes of weights and cache on the GPU.
+    pub fn gpu_bytes(&self) -> u64 {
+        self.weights.gpu_bytes() + self.cache.gpu_bytes()
+    }
+
+    /// The residual stream, `[MAX_ROWS, hidden]` f32.
+    pub fn residual(&self) -> &wgpu::Buffer {
+        &self.activations.residual
+    }
+
+    /// The lanes' logits, `[lanes, vocab]` f32.
+    pub fn logits(&self) -> &wgpu::Buffer {
+        &self.activations.logits
+    }
+
+    /// A phase's rows: a count, then [`Row`]s from byte 16 on.
+    pub fn rows(&self, phase: Phase) -> &wgpu::Buffer {
+        match phase {
+            Phase::Prefill => &self.prefill_rows,
+            Phase::Decode => &self.decode_rows,
+        }
+    }
+
+    /// Makes room for `positions` positions in every lane.
+    pub async fn reserve(&mut self, positions: usize) -> Result<(), ModelError> {
+        if positions > self.context {
+            return Err(ModelError::ContextFull {
+                tokens: positions,
+                context: self.context,
+            });
+        }
+        if positions <= self.cache.capacity {
+            return Ok(());
+        }
+        let capacity = positions.max(2 * self.cache.capacity).min(self.context);
+        self.cache.grow(&self.gpu, capacity).await?;
+        let bind = |rows, head_rows, many| {
+            Steps::new(
+                &self.gpu,
+                &self.kernels,
+                &Bindings {
+                    config: &self.config,
+                    weights: &self.weights,
+                    activations: &self.activations,
+                    cache: &self.cache,
+                    rows,
+                    head_rows,
+                    many,
+                },
+            )
+        };
+        self.prefill = bind(&self.prefill_rows, &self.prefill_head, true);
+        self.decode = bind(&self.decode_rows, &self.decode_head, false);
+        Ok(())
+    }
+
+    /// Runs up to [`MAX_ROWS`] tokens, whose positions [`Model::reserve`] has made room for. The
+    /// logits of each row in `heads` (row, lane) go to its lane.
+    pub fn prefill(
+        &self,
+        rows: &[Row],
+        heads: &[(usize, usize)],
+        hooks: &[&dyn BlockHook],
+        taps: &[Tap<'_>],
+    ) {
+        self.gpu.write(&self.prefill_rows, 0, &[Rows::new(rows)]);
+        let heads: Vec<Row> = heads
+            .iter()
+            .map(|&(row, lane)| Row {
+                token: row as u32,
+                lane: lane as u32,
+                ..Row::default()
+            })
+            .collect();
+        self.gpu.write(&self.prefill_head, 0, &[Rows::new(&heads)]);
+        let mut encoder = self
+            .gpu
+            .device()
+            .create_command_encoder(&Default::default());
+        let count = rows.len() as u32;
+        self.blocks(&mut encoder, Phase::Prefill, count, 0, hooks, taps);
+        if !heads.is_empty() {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            self.prefill.head(&mut pass, heads.len() as u32);
+        }
+        self.gpu.queue().submit([encoder.finish()]);
+    }
+
+    /// The logits of up to `lanes` rows of the last prefill pass, row `first + i` to lane `i`.
+    pub fn head_of(&self, first: usize, count: usize) {
+        let heads: Vec<Row> = (0..count as u32)
+            .map(|i| Row {
+                token: first as u32 + i,
+                lane: i,
+                ..Row::default()
+            })
+            .collect();
+        self.gpu.write(&self.prefill_head, 0, &[Rows::new(&heads)]);
+        let mut encoder = self
+            .gpu
+            .device()
+            .create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        self.prefill.head(&mut pass, count as u32);
+        drop(pass);
+        self.gpu.queue().submit([encoder.finish()]);
+    }
+
+    /// Sets the decode rows, one a lane.
+    pub fn set_decode_rows(&self, rows: &[Row]) {
+        self.gpu.write(&self.decode_rows, 0, &[Rows::new(rows)]);
+    }
+
+    /// Records one token of every lane, from the decode rows to the logits; no lane sees more than
+    /// `seen` positions.
+    pub fn decode(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        seen: usize,
+        hooks: &[&dyn BlockHook],
+    ) {
+        let lanes = self.lanes() as u32;
+        self.blocks(encoder, Phase::Decode, lanes, seen, hooks, &[]);
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        self.decode.head(&mut pass, lanes);
+    }
+
+    /// Embedding and blocks, with the hooks at the blocks' outputs.
+    fn blocks(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        phase: Phase,
+        rows: u32,
+        seen: usize,
+        hooks: &[&dyn BlockHook],
+        taps: &[Tap<'_>],
+    ) {
+        let steps = match phase {
+            Phase::Prefill => &self.prefill,
+            Phase::Decode => &self.decode,
+        };
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        steps.embed(&mut pass, rows);
+        for layer in 0..self.config.num_hidden_layers {
+            steps.block(&mut pass, layer, rows, seen);
+            for hook in hooks.iter().filter(|h| h.layer() == layer) {
+                hook.record(&mut pass, phase, rows);
+            }
+            for tap in taps.iter().filter(|t| t.layer == layer) {
+                drop(pass);
+                let bytes = rows as u64 * self.config.hidden_size as u64 * 4;
+                encoder.copy_buffer_to_buffer(self.residual(), 0, tap.buffer, tap.offset, bytes);
+                pass = encoder.begin_compute_pass(&Default::default());
+            }
+        }
+    }
+}

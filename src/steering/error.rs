@@ -1,0 +1,93 @@
+//! What can be wrong with an intervention.
+
+use super::{Operator, SLOTS};
+use crate::gpu::GpuError;
+use crate::sae::{HookPoint, SaeError};
+
+/// An error of setting up or changing the steering.
+#[derive(Debug, thiserror::Error)]
+pub enum SteeringError {
+    /// The written form of an intervention is not understood.
+    #[error(
+        "\"{text}\": {reason}; an intervention is written HOOK:FEATURE:OPERATOR:VALUE and options, as in layers.3:1415:clamp:10:generated:+bos:if-active"
+    )]
+    Syntax {
+        /// What was written.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No dictionary is loaded for the hook point.
+    #[error("{hook} cannot be steered: {loaded}")]
+    UnknownHook {
+        /// The hook point asked for.
+        hook: HookPoint,
+        /// What is loaded, in words.
+        loaded: String,
+    },
+    /// The feature is not in the dictionary.
+    #[error(
+        "feature {feature} is not in the dictionary of {hook}, which has {latents}: 0 to {}",
+        latents - 1
+    )]
+    UnknownFeature {
+        /// The hook point.
+        hook: HookPoint,
+        /// The feature asked for.
+        feature: u32,
+        /// The dictionary's latents.
+        latents: usize,
+    },
+    /// The lane is not there.
+    #[error("there is no lane {lane}: the model was loaded with {lanes}, counted from 0")]
+    UnknownLane {
+        /// The lane asked for.
+        lane: usize,
+        /// The model's lanes.
+        lanes: usize,
+    },
+    /// The operator needs a value.
+    #[error("{op} of feature {feature} needs a value")]
+    MissingValue {
+        /// The operator.
+        op: Operator,
+        /// The feature.
+        feature: u32,
+    },
+    /// The value is NaN or infinite.
+    #[error("{op} of feature {feature} has the value {value}: a finite number is needed")]
+    NotFinite {
+        /// The operator.
+        op: Operator,
+        /// The feature.
+        feature: u32,
+        /// The value.
+        value: f32,
+    },
+    /// Two interventions give one feature two activations at the same positions.
+    #[error("feature {feature} is set twice at the same positions: keep one of the two")]
+    Conflict {
+        /// The feature.
+        feature: u32,
+    },
+    /// `reconstruct` has no feature to be active.
+    #[error("reconstruct concerns no feature, so that it cannot depend on one being active")]
+    ReconstructIfActive,
+    /// A lane has more interventions than fit.
+    #[error("{count} interventions at {hook} in one lane: at most {SLOTS} are possible")]
+    TooMany {
+        /// The hook point.
+        hook: HookPoint,
+        /// How many there are.
+        count: usize,
+    },
+    /// Two dictionaries for one hook point.
+    #[error("two dictionaries are loaded for {0}: keep one of them")]
+    TwoDictionaries(HookPoint),
+    /// The dictionary cannot be used.
+    #[error(transparent)]
+    Dictionary(#[from] SaeError),
+    /// The GPU failed.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+}

@@ -1,0 +1,30 @@
+//! Steering: edits of the residual stream along a dictionary's features, per lane, changed at any time.
+//!
+//! An [`Intervention`] names a hook point, a feature, an [`Operator`] and the positions; [`Steering`]
+//! holds those of all lanes in small GPU buffers, which is all that a change writes; a [`Hook`] records
+//! the work of one hook point in a pass of the model: nothing where no lane is steered and nobody looks
+//! at the features, no encoding where no intervention depends on it.
+//!
+//! # Order
+//!
+//! 1. The activations f are measured once, on h as the block left it.
+//! 2. Where a `clamp_replace` or `reconstruct` applies to a token, h becomes the dictionary's
+//!    reconstruction with every replaced activation at its value.
+//! 3. The other interventions follow in the order given; `clamp`, `add` and `scale` add to h what they
+//!    add alone, whatever came before; `project_out` works on h as it is by then.
+//!
+//! One feature may not be given two activations at one position.
+
+mod error;
+mod hook;
+mod intervention;
+mod set;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use error::SteeringError;
+pub use hook::Hook;
+pub use intervention::{Intervention, Operator, Positions};
+pub use set::Steering;
+pub use table::SLOTS;

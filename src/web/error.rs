@@ -1,0 +1,163 @@
+//! From typed errors to JavaScript `Error` objects with a code to branch on.
+
+use wasm_bindgen::JsValue;
+
+use crate::checkpoint::{CheckpointError, SourceError};
+use crate::generate::GenerateError;
+use crate::gpu::GpuError;
+use crate::phi3::ModelError;
+use crate::sae::SaeError;
+use crate::steering::SteeringError;
+use crate::tokens::TokenError;
+
+/// An error with its code.
+pub struct WebError {
+    code: &'static str,
+    message: String,
+}
+
+impl WebError {
+    /// An error of the API itself.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { code, message }
+    }
+}
+
+impl From<WebError> for JsValue {
+    fn from(e: WebError) -> Self {
+        let error = js_sys::Error::new(&e.message);
+        // Setting a property of a fresh object cannot fail.
+        let _ = js_sys::Reflect::set(&error, &"code".into(), &e.code.into());
+        error.into()
+    }
+}
+
+/// The code of an error, which the page branches on.
+trait Code {
+    fn code(&self) -> &'static str;
+}
+
+impl Code for SourceError {
+    fn code(&self) -> &'static str {
+        match self {
+            SourceError::NotFound { .. } | SourceError::NoFolder { .. } => "not-found",
+            SourceError::Status { status, .. } if [404, 410].contains(status) => "not-found",
+            SourceError::Status { .. }
+            | SourceError::Network { .. }
+            | SourceError::BadAnswer { .. } => "network",
+            SourceError::Cancelled { .. } => "cancelled",
+            SourceError::Short { .. }
+            | SourceError::OutOfRange { .. }
+            | SourceError::TooLarge { .. }
+            | SourceError::Unreadable { .. } => "bad-checkpoint",
+        }
+    }
+}
+
+impl Code for CheckpointError {
+    fn code(&self) -> &'static str {
+        match self {
+            CheckpointError::Source(e) => e.code(),
+            CheckpointError::NoWeights { .. } => "not-found",
+            CheckpointError::MissingTensor { .. } => "missing-tensor",
+            CheckpointError::WrongShape { .. } => "wrong-shape",
+            CheckpointError::NotFinite { .. } => "not-finite",
+            CheckpointError::Header { .. }
+            | CheckpointError::Entry { .. }
+            | CheckpointError::Index { .. }
+            | CheckpointError::WrongType { .. } => "bad-checkpoint",
+        }
+    }
+}
+
+impl Code for GpuError {
+    fn code(&self) -> &'static str {
+        match self {
+            GpuError::NoWebGpu => "no-webgpu",
+            GpuError::NoAdapter { .. } | GpuError::Device(_) | GpuError::Unsupported(_) => {
+                "no-adapter"
+            }
+            GpuError::Lost(_) => "device-lost",
+            GpuError::OutOfMemory { .. } | GpuError::TooLarge { .. } => "out-of-memory",
+            GpuError::Validation(_) | GpuError::Readback(_) => "gpu-error",
+        }
+    }
+}
+
+impl Code for ModelError {
+    fn code(&self) -> &'static str {
+        match self {
+            ModelError::Config(_) => "bad-config",
+            ModelError::Checkpoint(e) => e.code(),
+            ModelError::Source(e) => e.code(),
+            ModelError::Gpu(e) => e.code(),
+            ModelError::ContextFull { .. } => "context-full",
+        }
+    }
+}
+
+impl Code for TokenError {
+    fn code(&self) -> &'static str {
+        "bad-tokenizer"
+    }
+}
+
+impl Code for SaeError {
+    fn code(&self) -> &'static str {
+        match self {
+            SaeError::Source(e) => e.code(),
+            SaeError::Checkpoint(e) => e.code(),
+            SaeError::Gpu(e) => e.code(),
+            SaeError::NotFound { .. } => "not-found",
+            _ => "wrong-dictionary",
+        }
+    }
+}
+
+impl Code for SteeringError {
+    fn code(&self) -> &'static str {
+        match self {
+            SteeringError::Dictionary(e) => e.code(),
+            SteeringError::Gpu(e) => e.code(),
+            _ => "bad-steering",
+        }
+    }
+}
+
+impl Code for GenerateError {
+    fn code(&self) -> &'static str {
+        match self {
+            GenerateError::Gpu(e) => e.code(),
+            GenerateError::Model(e) => e.code(),
+            GenerateError::Token(e) => e.code(),
+            GenerateError::Sae(e) => e.code(),
+            GenerateError::Steering(e) => e.code(),
+            GenerateError::EmptyPrompt { .. } => "empty-prompt",
+            GenerateError::NotFinite { .. } => "not-finite",
+            GenerateError::ForeignToken { .. } => "bad-tokenizer",
+            GenerateError::TooManyLanes { .. } | GenerateError::BadSampling { .. } => "bad-request",
+        }
+    }
+}
+
+macro_rules! with_code {
+    ($($error:ty),*) => {
+        $(impl From<$error> for WebError {
+            fn from(e: $error) -> Self {
+                Self::new(e.code(), e.to_string())
+            }
+        })*
+    };
+}
+
+with_code!(
+    SourceError,
+    CheckpointError,
+    GpuError,
+    ModelError,
+    TokenError,
+    SaeError,
+    SteeringError,
+    GenerateError
+);

@@ -1,0 +1,80 @@
+/** A folder of files: its base URL, or the files themselves. */
+export type Source = string | File[];
+
+export interface LoadProgress {
+  stage: "config" | "tokenizer" | "weights" | "dictionary" | "warmup";
+  /** Bytes of the file so far. */
+  loaded: number;
+  /** Bytes of the file, 0 when not known. */
+  total: number;
+  file: string;
+}
+
+export interface LoadOptions {
+  /** Folder with config.json, tokenizer.json, model.safetensors. */
+  model: Source;
+  /** Folder with cfg.json and sae.safetensors, or with layers.N that holds them. */
+  sae?: Source;
+  /** Hook point of the dictionary, where the folder does not say. */
+  saeHook?: string;
+  /** Conversations in lockstep; 2 by default. */
+  lanes?: number;
+  quant?: "q4" | "none";
+  contextLength?: number;
+  onProgress?: (progress: LoadProgress) => void;
+}
+
+export interface Info {
+  model: { name: string; layers: number; hidden: number; vocab: number; context: number; quant: string; parameters: number; gpuBytes: number };
+  adapter: { name: string; backend: string; f16: boolean; subgroups: boolean; cpu: boolean };
+  sae?: { hook: string; features: number; k: number };
+}
+
+export interface Intervention {
+  /** The output of a block: "layers.3". */
+  hook: string;
+  feature: number;
+  op: "clamp" | "clamp_replace" | "add" | "scale" | "project_out" | "reconstruct";
+  value?: number;
+  positions?: "all" | "prompt" | "generated";
+  includeBos?: boolean;
+  onlyIfActive?: boolean;
+}
+
+export interface Sampling {
+  /** 0, the default, takes the likeliest token. */
+  temperature?: number;
+  topK?: number;
+  topP?: number;
+  minP?: number;
+  repetitionPenalty?: number;
+  seed?: number;
+}
+
+export interface ChatOptions {
+  /** One conversation a lane; lane i is steered by setSteering(i, …). */
+  lanes: { messages: { role: "system" | "user" | "assistant"; content: string }[] }[];
+  maxTokens?: number;
+  sampling?: Sampling;
+  /** Report this feature's activation at every token. */
+  track?: { hook: string; feature: number };
+  /** Report the k strongest features at every token. */
+  topFeatures?: number;
+}
+
+export interface TokenInfo {
+  id: number;
+  text: string;
+  activation?: number;
+  top?: [number, number][];
+}
+
+export interface TokenFeatures {
+  tokens: TokenInfo[];
+}
+
+export type ChatEvent =
+  | { type: "prompt"; lane: number; tokens: TokenInfo[]; reused: number }
+  | ({ type: "token"; lane: number; steered: boolean } & TokenInfo)
+  | { type: "done"; lane: number; reason: "stop" | "length" | "cancelled" | "context"; text: string; tokens: number }
+  | { type: "stats"; promptTokens: number; prefillMs: number; generatedTokens: number; decodeMs: number; tokensPerSecond: number };

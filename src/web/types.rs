@@ -1,0 +1,182 @@
+//! What crosses the border to JavaScript; the TypeScript side is [`TYPES`].
+
+use serde::{Deserialize, Serialize};
+use wasm_bindgen::prelude::*;
+
+use crate::generate::{DoneReason, Sampling, Stats};
+use crate::tokens::Message;
+
+#[wasm_bindgen(typescript_custom_section)]
+const TYPES: &str = include_str!("types.d.ts");
+
+#[wasm_bindgen]
+extern "C" {
+    /// `LoadOptions`
+    #[wasm_bindgen(typescript_type = "LoadOptions")]
+    pub type LoadOptions;
+    /// `ChatOptions`
+    #[wasm_bindgen(typescript_type = "ChatOptions")]
+    pub type ChatOptions;
+    /// `Intervention[]`
+    #[wasm_bindgen(typescript_type = "Intervention[]")]
+    pub type Interventions;
+    /// `Info`
+    #[wasm_bindgen(typescript_type = "Info")]
+    pub type InfoObject;
+    /// `ReadableStream<ChatEvent>`
+    #[wasm_bindgen(typescript_type = "ReadableStream<ChatEvent>")]
+    pub type ChatEvents;
+    /// `TokenFeatures`
+    #[wasm_bindgen(typescript_type = "TokenFeatures")]
+    pub type TokenFeaturesObject;
+}
+
+/// The members of `LoadOptions` that are plain data.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LoadSettings {
+    pub lanes: Option<usize>,
+    pub quant: Option<String>,
+    pub context_length: Option<usize>,
+}
+
+#[derive(Deserialize)]
+pub struct LaneRequest {
+    pub messages: Vec<Message>,
+}
+
+#[derive(Deserialize)]
+pub struct Track {
+    pub hook: String,
+    pub feature: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChatSettings {
+    pub lanes: Vec<LaneRequest>,
+    pub max_tokens: Option<usize>,
+    #[serde(default)]
+    pub sampling: Sampling,
+    pub track: Option<Track>,
+    #[serde(default)]
+    pub top_features: usize,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelInfo {
+    pub name: String,
+    pub layers: usize,
+    pub hidden: usize,
+    pub vocab: usize,
+    pub context: usize,
+    pub quant: &'static str,
+    pub parameters: f64,
+    pub gpu_bytes: f64,
+}
+
+#[derive(Serialize)]
+pub struct AdapterInfo {
+    pub name: String,
+    pub backend: String,
+    pub f16: bool,
+    pub subgroups: bool,
+    pub cpu: bool,
+}
+
+#[derive(Serialize)]
+pub struct SaeInfo {
+    pub hook: String,
+    pub features: usize,
+    pub k: usize,
+}
+
+#[derive(Serialize)]
+pub struct Info {
+    pub model: ModelInfo,
+    pub adapter: AdapterInfo,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sae: Option<SaeInfo>,
+}
+
+/// A token with what was asked for about its features.
+#[derive(Serialize)]
+pub struct TokenInfo {
+    pub id: u32,
+    pub text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activation: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top: Option<Vec<(u32, f32)>>,
+}
+
+#[derive(Serialize)]
+pub struct TokenFeatures {
+    pub tokens: Vec<TokenInfo>,
+}
+
+#[derive(Serialize)]
+#[serde(
+    tag = "type",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
+pub enum ChatEvent {
+    Prompt {
+        lane: usize,
+        tokens: Vec<TokenInfo>,
+        reused: usize,
+    },
+    Token {
+        lane: usize,
+        #[serde(flatten)]
+        token: TokenInfo,
+        steered: bool,
+    },
+    Done {
+        lane: usize,
+        reason: &'static str,
+        /// The last characters, where the tokens broke off inside one.
+        text: String,
+        tokens: usize,
+    },
+    Stats {
+        prompt_tokens: usize,
+        prefill_ms: f64,
+        generated_tokens: usize,
+        decode_ms: f64,
+        tokens_per_second: f64,
+    },
+}
+
+impl ChatEvent {
+    /// The counts and times of an answer.
+    pub fn stats(stats: &Stats) -> Self {
+        ChatEvent::Stats {
+            prompt_tokens: stats.prefilled + stats.reused,
+            prefill_ms: stats.prefill.as_secs_f64() * 1e3,
+            generated_tokens: stats.generated,
+            decode_ms: stats.decode.as_secs_f64() * 1e3,
+            tokens_per_second: stats.generated as f64 / stats.decode.as_secs_f64().max(1e-3),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub struct Progress<'a> {
+    pub stage: &'static str,
+    pub loaded: f64,
+    pub total: f64,
+    pub file: &'a str,
+}
+
+/// The reason's name in events.
+pub fn reason(r: DoneReason) -> &'static str {
+    match r {
+        DoneReason::Stop => "stop",
+        DoneReason::Length => "length",
+        DoneReason::Cancelled => "cancelled",
+        DoneReason::Context => "context",
+    }
+}
