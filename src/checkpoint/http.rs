@@ -305,7 +305,8 @@ async fn request(url: &str, at: u64, cancel: &Cancel) -> Result<Answer, SourceEr
         url: url.into(),
         reason: reason.into(),
     };
-    let stream = |at| Stream::new(&answer, at);
+    // From here on a refused answer is also closed.
+    let mut stream = Stream::new(&answer, at);
     let kind = match answer.status() {
         206 => {
             let total = match header("Content-Range") {
@@ -318,7 +319,7 @@ async fn request(url: &str, at: u64, cancel: &Cancel) -> Result<Answer, SourceEr
                     }
                 },
                 // A foreign server may hide the first header and not the second.
-                None => number("Content-Length").map(|rest| at + rest),
+                None => number("Content-Length").map(|rest| at.saturating_add(rest)),
             };
             let total = total.ok_or_else(|| {
                 bad(
@@ -326,23 +327,19 @@ async fn request(url: &str, at: u64, cancel: &Cancel) -> Result<Answer, SourceEr
                      Content-Range",
                 )
             })?;
-            Kind::Part {
-                total,
-                stream: stream(at),
-            }
+            Kind::Part { total, stream }
         }
-        200 => Kind::Whole {
+        200 => {
+            stream.at = 0;
             // The length of what is sent, which is not that of the file if it is compressed.
-            length: match header("Content-Encoding") {
+            let length = match header("Content-Encoding") {
                 None => number("Content-Length"),
                 Some(_) => None,
-            },
-            stream: stream(0),
-        },
+            };
+            Kind::Whole { length, stream }
+        }
         416 if at == 0 => Kind::Empty,
         status => {
-            // Closes the connection: what the error page says is of no use.
-            drop(stream(at));
             return Err(SourceError::Status {
                 url: url.into(),
                 status,

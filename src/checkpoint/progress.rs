@@ -20,12 +20,9 @@ pub struct Progress {
 /// block elsewhere. Clones are the same handle.
 #[derive(Clone, Debug)]
 pub struct Cancel {
-    #[cfg(not(target_arch = "wasm32"))]
     flag: Rc<Cell<bool>>,
     #[cfg(target_arch = "wasm32")]
     controller: Option<web_sys::AbortController>,
-    #[cfg(target_arch = "wasm32")]
-    flag: Rc<Cell<bool>>,
 }
 
 impl Default for Cancel {
