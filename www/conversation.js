@@ -148,6 +148,10 @@ export class Conversation extends EventTarget {
       if (now - turn.firstTokenAt > 300) turn.tokensPerSecond = (1000 * count) / (now - turn.firstTokenAt);
       answer.tokens.push({ id: event.id, text: event.text, activation: event.activation, top: event.top, steered: event.steered });
     } else {
+      // The last characters, if the tokens broke off inside one.
+      answer.text += event.text;
+      const last = answer.tokens.at(-1);
+      if (last) last.text += event.text;
       answer.reason = event.reason;
     }
     this.emit("stream", turn);

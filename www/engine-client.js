@@ -3,19 +3,20 @@
 //
 // Messages. The page sends {id, method, args}; the worker answers each with any number of
 // {id, event} and then one of {id, ok: value} or {id, error: {code, message}}.
-//   method     args                       events            ok
-//   load       [LoadOptions without functions]  Progress    Info
-//   chat       [ChatOptions]              ChatEvent         null
-//   setSteering[lane, Intervention[]]     -                 null
-//   topFeatures[text, hook, k]            -                 {tokens}
-//   cancel     []                         -                 null
-//   dispose    []                         -                 null
+//   method       args                     events        ok
+//   load         [LoadOptions, less       LoadProgress  Info
+//                 its functions]
+//   chat         [ChatOptions]            ChatEvent     null
+//   setSteering  [lane, Intervention[]]   none          null
+//   topFeatures  [text, hook, k]          none          TokenFeatures
+//   cancel       []                       none          null
+//   dispose      []                       none          null
 // Before anything else the worker sends {ready: true} once its wasm runs. It sends
 // {fatal: {code, message}} when its wasm cannot be started or has trapped, which rejects every call
 // that is waiting; a worker that dies without a word does the same with the code "crashed".
 
 /**
- * @import { ChatEvent, ChatOptions, EngineFailure, Info, Intervention, LoadOptions, Progress, Top, WorkerReply } from "./types.d.ts"
+ * @import { ChatEvent, ChatOptions, EngineFailure, Info, Intervention, LoadOptions, TokenFeatures, WorkerReply } from "./types.d.ts"
  */
 
 /** An error with the engine's code, for example "no-webgpu" or "device-lost". */
@@ -229,7 +230,7 @@ export class Engine {
    * @param {string} text
    * @param {string} hook
    * @param {number} k
-   * @returns {Promise<{tokens: {id: number, text: string, top: Top}[]}>}
+   * @returns {Promise<TokenFeatures>}
    */
   topFeatures(text, hook, k) {
     return this.line.call("topFeatures", [text, hook, k]);

@@ -45,6 +45,8 @@ const ADVICE = {
     steps: ["Check the address: a model folder needs config.json, tokenizer.json and model.safetensors.", "A dictionary folder needs cfg.json and sae.safetensors."],
     reload: true,
   },
+  "bad-config": { title: "This model cannot run here", steps: ["Use a checkpoint of the Phi-3 architecture with its own config.json."], reload: true },
+  "gpu-error": { title: "The GPU refused a command", steps: ["Update the graphics driver or the browser, then reload the engine."], reload: true },
   "bad-checkpoint": { title: "The model's file is damaged", steps: ["Fetch the file again: it is cut short or was changed on the way."], reload: true },
   "missing-tensor": { title: "The model's file lacks a tensor", steps: ["Use a checkpoint in the Hugging Face layout of Phi-3."], reload: true },
   "wrong-shape": { title: "The model's file and its config do not agree", steps: ["Use config.json and model.safetensors of the same model."], reload: true },
@@ -75,7 +77,7 @@ const UNKNOWN = { title: "Something went wrong", steps: ["Try again, or reload t
  * Whether the engine behind this error is gone for good.
  * @param {string} code
  */
-export const isFatal = (code) => ["device-lost", "crashed", "no-engine", "out-of-memory"].includes(code);
+export const isFatal = (code) => ["device-lost", "crashed", "no-engine", "out-of-memory", "gpu-error"].includes(code);
 
 /**
  * A panel for an error.

@@ -4,7 +4,7 @@ import { byId, bytes, h, number, short } from "./dom.js";
 import { canReload, errorPanel } from "./errors.js";
 
 /** @import { EngineError } from "./engine-client.js" */
-/** @import { Info, Progress } from "./types.d.ts" */
+/** @import { Info, LoadProgress } from "./types.d.ts" */
 /** @import { Settings } from "./settings.js" */
 
 const STAGES = {
@@ -35,7 +35,7 @@ export class StatusView {
     settings.addEventListener("change", () => this.describe());
   }
 
-  /** @param {Progress | null} progress */
+  /** @param {LoadProgress | null} progress */
   loading(progress) {
     if (!this.stage.contains(this.bar)) {
       this.bar.removeAttribute("value");

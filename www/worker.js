@@ -1,7 +1,7 @@
 // The engine's worker: owns the wasm module and the GPU device, and speaks the protocol written
 // down in engine-client.js. The build puts the wasm files beside index.html.
 
-/** @import { ChatEvent, EngineFailure, WorkerReply, WorkerRequest } from "./types.d.ts" */
+/** @import { EngineFailure, WorkerReply, WorkerRequest } from "./types.d.ts" */
 
 /** @type {(reply: WorkerReply) => void} */
 const post = (reply) => self.postMessage(reply);
@@ -35,8 +35,13 @@ const methods = {
     return engine.info;
   },
   async chat(id, options) {
-    for await (const event of engine.chat(options)) post({ id, event });
-    return null;
+    // A reader and not `for await`, which Safari does not have for streams.
+    const reader = engine.chat(options).getReader();
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return null;
+      post({ id, event: value });
+    }
   },
   async setSteering(_id, lane, interventions) {
     await engine.setSteering(lane, interventions);
