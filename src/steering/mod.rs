@@ -18,6 +18,8 @@
 mod error;
 mod hook;
 mod intervention;
+#[cfg(test)]
+mod model_tests;
 mod set;
 mod table;
 #[cfg(test)]

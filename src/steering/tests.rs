@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use super::hook::Site;
 use super::{Hook, Intervention, Operator, Positions, Steering, SteeringError};
 use crate::gpu::{Gpu, GpuOptions};
-use crate::phi3::{BlockHook, MAX_ROWS, Phase, ROW_BOS, ROW_DONE, ROW_GENERATED, Row};
+use crate::phi3::{MAX_ROWS, Phase, ROW_BOS, ROW_DONE, ROW_GENERATED, Row};
 use crate::sae::reference::{
     Reference, assert_near, fresh_rng, numbers, software_gpu, software_gpus,
 };
@@ -445,7 +445,7 @@ fn a_refused_change_changes_nothing() {
     for (text, word) in [
         ("layers.3:211:clamp:3", "0 to 210"),
         ("layers.4:5:clamp:3", "loaded are of layers.3"),
-        ("layers.3:5:clamp:nan", "finite"),
+        ("layers.3:6:clamp:nan", "finite"),
     ] {
         let bad: Intervention = text.parse().unwrap();
         let message = bench
