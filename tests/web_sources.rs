@@ -330,7 +330,7 @@ async fn failures_are_told_apart() {
     let read = |script: &'static str| async move {
         let server = Server::start(SIZE, script);
         let source = HttpSource::open(ADDRESS).await.expect(script);
-        let error = source.read(0..SIZE as u64).await.err().expect(script);
+        let error = source.read(0..SIZE as u64).await.expect_err(script);
         (error, server.asked().len())
     };
     let (error, asked) = read("drop:2500 fail").await;
