@@ -9,9 +9,9 @@ mod config;
 mod dictionary;
 mod error;
 mod hook_point;
-#[cfg(test)]
+#[cfg(all(test, not(target_arch = "wasm32")))]
 pub(crate) mod reference;
-#[cfg(test)]
+#[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests;
 
 pub use coder::{Activation, Coder, CoderStep, Encoded, encode_all, live};

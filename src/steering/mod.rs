@@ -22,7 +22,7 @@ mod intervention;
 mod model_tests;
 mod set;
 mod table;
-#[cfg(test)]
+#[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests;
 
 pub use error::SteeringError;

@@ -1,0 +1,22 @@
+# phi3-steer. `make` lists what there is; each target installs what it lacks (scripts/setup.sh).
+
+.PHONY: help demo test bench nano
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Build the page and open it: chat with the nano model (PORT=8080)
+	@scripts/setup.sh rust site
+	@scripts/demo.sh
+
+test: ## All tests: native, in browsers, of the built page (ONLY="types native page chromium firefox")
+	@scripts/setup.sh rust site vulkan browser node firefox
+	@scripts/test.sh $(ONLY)
+
+bench: ## Measure speed on this machine's GPU
+	@scripts/setup.sh rust vulkan
+	@scripts/bench.sh
+
+nano: ## Train the nano model and its dictionary again (about two hours on two cores; SEED=1)
+	@scripts/setup.sh rust
+	cargo run --locked --profile tool --features train --bin nano-train -- --seed $(or $(SEED),1) --out models/nano

@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# Runs the tests: scripts/test.sh [types] [native] [page] [chromium] [firefox]   (default: all)
+#   types     the page's JavaScript: types and unit tests
+#   native    Rust tests on this machine's GPU or on a software adapter
+#   page      the built page, driven through WebDriver
+#   chromium  tests/web_*.rs in headless Chromium
+#   firefox   FIREFOX_TESTS in headless Firefox, where it is installed
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/env.sh
+
+# A small set: Firefox is the second WebGPU, but each readback takes it 100 ms.
+FIREFOX_TESTS="web_smoke"
+
+test_types() {
+  say "the page's JavaScript: types, then unit tests"
+  npx --yes --prefer-offline --package "typescript@$TYPESCRIPT_VERSION" -- tsc -p www
+  node --test tests/www/*.test.mjs
+}
+
+# The page's tests are part of the same build; they run later, with the page.
+test_native() {
+  say "native tests"
+  use_software_adapter_without_gpu
+  cargo test --locked --all-features -- --skip built_page_
+}
+
+test_page() {
+  say "building the page"
+  trunk build --release --locked
+  say "tests of the built page"
+  use_software_adapter_without_gpu
+  CHROME=$(find_chrome) cargo test --locked --all-features --test page
+}
+
+# Browser tests that would be skipped without a word, and native tests that would break the build.
+check_web_tests() {
+  local file
+  for file in tests/*.rs tests/*/main.rs; do
+    [ -e "$file" ] || continue
+    case $file in
+      tests/web_*)
+        grep -q 'wasm_bindgen_test_configure!(run_in_' "$file" ||
+          die "$file has no wasm_bindgen_test_configure!(run_in_...): browsers would skip it"
+        grep -q '^#!\[cfg(target_arch = "wasm32")\]' "$file" ||
+          die "$file must begin with #![cfg(target_arch = \"wasm32\")]"
+        ;;
+      *)
+        grep -q '^#!\[cfg(not(target_arch = "wasm32"))\]' "$file" ||
+          die "$file must begin with #![cfg(not(target_arch = \"wasm32\"))]: wasm-pack compiles every test"
+        ;;
+    esac
+  done
+}
+
+# web_tests BROWSER TEST...: runs them, and fails if a test file ran nothing.
+web_tests() {
+  local browser=$1 log ran want name args=()
+  shift
+  for name in "$@"; do args+=(--test "$name"); done
+  log=$(mktemp)
+  wasm-pack test --mode no-install --headless "--$browser" . \
+    --locked --no-default-features "${args[@]}" 2>&1 | tee "$log"
+  ! grep -q 'only configured to run in node.js' "$log" || die "a test file ran in no browser"
+  ran=$(grep -cE '^test result: ok\. [1-9][0-9]* passed' "$log" || true)
+  want=$#
+  rm -f "$log"
+  [ "$ran" -eq "$want" ] || die "$want files of browser tests, but only $ran ran tests"
+}
+
+test_chromium() {
+  say "tests in headless Chromium"
+  check_web_tests
+  local names=() file
+  for file in tests/web_*.rs; do
+    [ -e "$file" ] || die "there is no tests/web_*.rs"
+    names+=("$(basename "$file" .rs)")
+  done
+  CHROMEDRIVER=$(command -v chromedriver) web_tests chrome "${names[@]}"
+}
+
+test_firefox() {
+  if ! find_firefox >/dev/null; then
+    say "Firefox is not installed: its tests do not run"
+    return
+  fi
+  say "tests in headless Firefox"
+  check_web_tests
+  # shellcheck disable=SC2086
+  GECKODRIVER=$(command -v geckodriver) web_tests firefox $FIREFOX_TESTS
+}
+
+started=$SECONDS
+[ $# -gt 0 ] || set -- types native page chromium firefox
+for part in "$@"; do
+  case $part in
+    types | native | page | chromium | firefox) "test_$part" ;;
+    *) die "unknown part '$part': types native page chromium firefox" ;;
+  esac
+  say "$part: passed, $((SECONDS - started)) s since the start"
+done

@@ -1,0 +1,140 @@
+//! A headless Chromium behind its WebDriver, with a few steps that the tests share.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use fantoccini::elements::Element;
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
+
+/// What tests return: any error fails them with its message.
+pub type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Software rendering is slow, and machines differ: long enough for any of them.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// One browser at a time: each one computes on every core.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A browser; it and its driver end with the test.
+pub struct Browser {
+    /// The WebDriver session.
+    pub client: Client,
+    driver: Driver,
+    _turn: MutexGuard<'static, ()>,
+}
+
+struct Driver(Child);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Already gone is as good.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+impl Browser {
+    /// Starts Chromium with the flags of `webdriver.json` and more.
+    pub async fn start(more_flags: &[&str]) -> Result<Browser> {
+        let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let program = std::env::var("CHROMEDRIVER").unwrap_or_else(|_| "chromedriver".into());
+        let mut child = Command::new(&program)
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{program} does not start: {error}"))?;
+        let output = child.stdout.take().ok_or("chromedriver has no output")?;
+        let driver = Driver(child);
+        let mut lines = BufReader::new(output).lines();
+        let port = loop {
+            let line = lines.next().ok_or("chromedriver ended early")??;
+            if let Some((_, port)) = line.split_once("started successfully on port ") {
+                break port.trim_end_matches('.').to_owned();
+            }
+        };
+        // It must not block on a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("webdriver.json");
+        let settings: Value = serde_json::from_str(&std::fs::read_to_string(file)?)?;
+        let mut options = settings["goog:chromeOptions"].clone();
+        let flags = options["args"]
+            .as_array_mut()
+            .ok_or("webdriver.json has no flags")?;
+        flags.extend(more_flags.iter().map(|flag| json!(flag)));
+        if let Ok(chrome) = std::env::var("CHROME") {
+            options["binary"] = json!(chrome);
+        }
+        let capabilities = json!({
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": { "browser": "ALL" },
+            "timeouts": { "script": PATIENCE.as_millis() as u64 },
+        });
+        let Value::Object(capabilities) = capabilities else {
+            return Err("capabilities are an object".into());
+        };
+        let client = ClientBuilder::new(HttpConnector::new())
+            .capabilities(capabilities)
+            .connect(&format!("http://localhost:{port}"))
+            .await?;
+        Ok(Browser {
+            client,
+            driver,
+            _turn: turn,
+        })
+    }
+
+    /// Ends the browser in an orderly way.
+    pub async fn close(self) -> Result {
+        self.client.close().await?;
+        drop(self.driver);
+        Ok(())
+    }
+
+    /// The one element for a CSS selector; an error if there is none.
+    pub async fn find(&self, css: &str) -> Result<Element> {
+        self.client
+            .find(Locator::Css(css))
+            .await
+            .map_err(|error| format!("{css}: {error}").into())
+    }
+
+    /// The value of a JavaScript expression.
+    pub async fn eval(&self, expression: &str) -> Result<Value> {
+        Ok(self
+            .client
+            .execute(&format!("return ({expression});"), vec![])
+            .await?)
+    }
+
+    /// Waits until a JavaScript expression is true, and says what it was waiting for if it never is.
+    pub async fn wait_until(&self, what: &str, expression: &str) -> Result {
+        let start = Instant::now();
+        loop {
+            if self.eval(expression).await? == json!(true) {
+                return Ok(());
+            }
+            if start.elapsed() > PATIENCE {
+                let text = self.eval("document.body.innerText").await?;
+                return Err(format!("never happened: {what}. The page says:\n{text}").into());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Writes what the window shows to `target/screenshots/NAME.png`.
+    pub async fn screenshot(&self, name: &str) -> Result {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(
+            folder.join(format!("{name}.png")),
+            self.client.screenshot().await?,
+        )?;
+        Ok(())
+    }
+}
