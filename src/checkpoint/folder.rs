@@ -75,12 +75,18 @@ impl Folder {
     /// Browser blobs by name, as [`Folder::files`].
     #[cfg(target_arch = "wasm32")]
     pub fn blobs(mut files: Vec<(String, web_sys::Blob)>) -> Self {
+        // The folder's name says where a dictionary belongs.
+        let mut label = String::new();
         while let Some(root) = common_root(files.iter().map(|(name, _)| name.as_str())) {
+            label.push_str(&files[0].0[..root]);
             for (name, _) in &mut files {
                 name.drain(..root);
             }
         }
-        Self::new(Place::Blobs(Rc::new(files)), "the chosen files".into())
+        if label.is_empty() {
+            label.push_str("the chosen files");
+        }
+        Self::new(Place::Blobs(Rc::new(files)), label)
     }
 
     fn new(place: Place, label: String) -> Self {
