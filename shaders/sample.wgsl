@@ -45,7 +45,7 @@ var<workgroup> asked: u32; // bit 0: top-k, bit 1: top-p
 fn adjusted(lane: u32, i: u32) -> f32 {
     var l = logits[lane * shape.vocab + i];
     let penalty = lanes[lane].repetition_penalty;
-    if penalty != 1.0 && (seen[lane * shape.seen_words + i / 32u] >> (i % 32u) & 1u) == 1u {
+    if penalty != 1.0 && ((seen[lane * shape.seen_words + i / 32u] >> (i % 32u)) & 1u) == 1u {
         l = select(l * penalty, l / penalty, l > 0.0);
     }
     let temperature = lanes[lane].temperature;
