@@ -50,20 +50,24 @@ impl Capabilities {
     pub fn of(adapter: &wgpu::Adapter) -> Self {
         let info = adapter.get_info();
         let features = adapter.features();
+        #[cfg(target_arch = "wasm32")]
+        let said_name = super::browser::adapter_name();
+        #[cfg(not(target_arch = "wasm32"))]
+        let said_name = info.name;
         // Browsers report no device type; their software adapter goes by this name.
         let software = ["swiftshader", "llvmpipe", "lavapipe", "basic render"];
-        let said = format!("{} {}", info.name, info.driver).to_lowercase();
+        let said = format!("{said_name} {}", info.driver).to_lowercase();
         let cpu = info.device_type == wgpu::DeviceType::Cpu
             || software.iter().any(|name| said.contains(name));
         #[cfg(target_arch = "wasm32")]
         let (has_subgroups, cpu) = (
-            super::subgroups::adapter_has("subgroups"),
-            cpu || super::subgroups::adapter_is_fallback(),
+            super::browser::adapter_has("subgroups"),
+            cpu || super::browser::adapter_is_fallback(),
         );
         #[cfg(not(target_arch = "wasm32"))]
         let has_subgroups = features.contains(wgpu::Features::SUBGROUP);
         let has_f16 = features.contains(wgpu::Features::SHADER_F16);
-        let name = [info.name.as_str(), info.driver.as_str()]
+        let name = [said_name.as_str(), info.driver.as_str()]
             .into_iter()
             .find(|s| !s.trim().is_empty())
             .unwrap_or("unnamed adapter")
@@ -118,7 +122,7 @@ impl Capabilities {
         if self.f16 {
             features |= wgpu::Features::SHADER_F16;
         }
-        // Browsers are asked by way of `subgroups::request_subgroups`.
+        // Browsers are asked by way of `browser::request_subgroups`.
         if cfg!(not(target_arch = "wasm32")) && self.reduction == Reduction::Subgroup {
             features |= wgpu::Features::SUBGROUP;
         }

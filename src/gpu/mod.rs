@@ -1,12 +1,12 @@
 //! The GPU: adapter and device, capabilities, typed errors, buffers, kernels, readback.
 
+#[cfg(target_arch = "wasm32")]
+mod browser;
 mod capabilities;
 mod error;
 mod kernel;
 mod readback;
 pub mod shaders;
-#[cfg(target_arch = "wasm32")]
-mod subgroups;
 
 use std::sync::{Arc, Mutex};
 
@@ -52,10 +52,10 @@ impl Gpu {
     pub async fn open(options: &GpuOptions) -> Result<Self, GpuError> {
         #[cfg(target_arch = "wasm32")]
         {
-            if !subgroups::has_webgpu() {
+            if !browser::has_webgpu() {
                 return Err(GpuError::NoWebGpu);
             }
-            subgroups::watch_adapter();
+            browser::watch_adapter();
         }
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
             backends: wgpu::Backends::all(),
@@ -66,7 +66,7 @@ impl Gpu {
         capabilities.choose(options)?;
         #[cfg(target_arch = "wasm32")]
         if capabilities.reduction == Reduction::Subgroup {
-            subgroups::request_subgroups();
+            browser::request_subgroups();
         }
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {

@@ -1,5 +1,5 @@
-//! Subgroups in browsers: wgpu does not map the feature and keeps the browser's adapter to itself, so
-//! that both are reached by way of the call that hands the adapter out.
+//! The browser's adapter: wgpu keeps it to itself and does not map the subgroups feature, so that both
+//! are reached by way of the call that hands the adapter out.
 
 use wasm_bindgen::prelude::*;
 
@@ -22,6 +22,10 @@ export function adapter_has(feature) {
 export function adapter_is_fallback() {
   return !!adapter && !!(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter);
 }
+export function adapter_name() {
+  const { description, vendor, architecture } = adapter?.info ?? {};
+  return description || [vendor, architecture].filter(Boolean).join(" ");
+}
 export function request_subgroups() {
   if (!adapter) return;
   adapter.requestDevice = (descriptor = {}) =>
@@ -40,6 +44,8 @@ extern "C" {
     pub fn adapter_has(feature: &str) -> bool;
     /// Whether the browser says that it is its software adapter.
     pub fn adapter_is_fallback() -> bool;
+    /// What the browser says that the adapter is; empty where it keeps that to itself.
+    pub fn adapter_name() -> String;
     /// Makes that adapter's device come with subgroups.
     pub fn request_subgroups();
 }
