@@ -1,6 +1,7 @@
 //! A headless Chromium behind its WebDriver, with a few steps that the tests share.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard};
@@ -24,6 +25,7 @@ static TURN: Mutex<()> = Mutex::new(());
 pub struct Browser {
     /// The WebDriver session.
     pub client: Client,
+    port: u16,
     driver: Driver,
     _turn: MutexGuard<'static, ()>,
 }
@@ -51,10 +53,10 @@ impl Browser {
         let output = child.stdout.take().ok_or("chromedriver has no output")?;
         let driver = Driver(child);
         let mut lines = BufReader::new(output).lines();
-        let port = loop {
+        let port: u16 = loop {
             let line = lines.next().ok_or("chromedriver ended early")??;
             if let Some((_, port)) = line.split_once("started successfully on port ") {
-                break port.trim_end_matches('.').to_owned();
+                break port.trim_end_matches('.').parse()?;
             }
         };
         // It must not block on a full pipe.
@@ -84,6 +86,7 @@ impl Browser {
             .await?;
         Ok(Browser {
             client,
+            port,
             driver,
             _turn: turn,
         })
@@ -125,6 +128,43 @@ impl Browser {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Clicks the one element for a CSS selector.
+    pub async fn click(&self, css: &str) -> Result {
+        Ok(self.find(css).await?.click().await?)
+    }
+
+    /// Errors that the console has shown since the last call, such as violations of the page's
+    /// content security policy. Chromium's own addition to WebDriver, so by hand.
+    pub async fn console_errors(&self) -> Result<Vec<String>> {
+        let session = self
+            .client
+            .session_id()
+            .await?
+            .ok_or("the session has ended")?;
+        let body = json!({ "type": "browser" }).to_string();
+        let mut stream = TcpStream::connect(("localhost", self.port))?;
+        write!(
+            stream,
+            "POST /session/{session}/se/log HTTP/1.0\r\nHost: localhost\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (_, content) = answer
+            .split_once("\r\n\r\n")
+            .ok_or("chromedriver's answer has no content")?;
+        let log: Value = serde_json::from_str(content)?;
+        let entries = log["value"]
+            .as_array()
+            .ok_or_else(|| format!("not a log: {content}"))?;
+        Ok(entries
+            .iter()
+            .filter(|entry| entry["level"] == "SEVERE")
+            .map(|entry| entry["message"].to_string())
+            .collect())
     }
 
     /// Writes what the window shows to `target/screenshots/NAME.png`.

@@ -26,19 +26,10 @@ pub enum Fault {
     Slow(Duration),
 }
 
-/// One request as the server saw it.
-#[derive(Clone, Debug)]
-pub struct Seen {
-    /// Path below the site's root, without a leading slash.
-    pub path: String,
-    /// The `Range` header.
-    pub range: Option<String>,
-}
-
 struct Site {
     root: PathBuf,
     faults: Mutex<HashMap<String, Fault>>,
-    seen: Mutex<Vec<Seen>>,
+    seen: Mutex<Vec<String>>,
 }
 
 /// A server on a free port of this machine; it ends with the process.
@@ -68,7 +59,7 @@ impl Server {
         Ok(Server { address, site })
     }
 
-    /// The site's address, with a slash at the end. A new host name each time keeps storage apart.
+    /// The site's address, with a slash at the end.
     pub fn url(&self) -> String {
         format!("http://localhost:{}/", self.address.port())
     }
@@ -85,8 +76,8 @@ impl Server {
         lock(&self.site.faults).clear();
     }
 
-    /// All requests so far.
-    pub fn seen(&self) -> Vec<Seen> {
+    /// The paths of all requests so far, without a leading slash.
+    pub fn seen(&self) -> Vec<String> {
         lock(&self.site.seen).clone()
     }
 }
@@ -123,10 +114,7 @@ impl Site {
         if path.is_empty() || path.ends_with('/') {
             path.push_str("index.html");
         }
-        lock(&self.seen).push(Seen {
-            path: path.clone(),
-            range: range.clone(),
-        });
+        lock(&self.seen).push(path.clone());
         let head = request.starts_with("HEAD ");
         let fault = lock(&self.faults).get(&path).cloned();
 
