@@ -147,7 +147,7 @@ impl Browser {
         let mut stream = TcpStream::connect(("localhost", self.port))?;
         write!(
             stream,
-            "POST /session/{session}/se/log HTTP/1.0\r\nHost: localhost\r\n\
+            "POST /session/{session}/se/log HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         )?;

@@ -1,6 +1,7 @@
 //! What goes wrong: each time the page says so in a sentence and can go on.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -155,6 +156,28 @@ async fn built_page_names_what_is_wrong_with_the_files() -> Result {
     ready(&browser)
         .await
         .map_err(|error| format!("a server without ranges: {error}"))?;
+    browser.close().await
+}
+
+/// A slow download can be cancelled, and started again.
+#[tokio::test]
+async fn built_page_cancels_loading() -> Result {
+    let server = Server::start(&dist()?)?;
+    server.break_file(MODEL, Fault::Slow(Duration::from_secs(2)));
+    let browser = Browser::start(&[]).await?;
+    browser.client.goto(&server.url()).await?;
+    browser
+        .wait_until(
+            "the weights are loading",
+            "document.querySelector('.loading-card')?.innerText.includes('Loading the weights') ?? false",
+        )
+        .await?;
+    browser.click(".loading-card button").await?;
+    let (title, _) = trouble(&browser).await?;
+    assert_eq!(title, "Loading was cancelled");
+    server.repair();
+    browser.click("#stage .error-panel button").await?;
+    ready(&browser).await?;
     browser.close().await
 }
 
