@@ -181,7 +181,7 @@ impl Gpu {
         let limit = if usage.contains(wgpu::BufferUsages::STORAGE) {
             limits
                 .max_buffer_size
-                .min(limits.max_storage_buffer_binding_size as u64)
+                .min(limits.max_storage_buffer_binding_size)
         } else {
             limits.max_buffer_size
         };

@@ -250,7 +250,7 @@ fn part_bytes(gpu: &Gpu) -> u64 {
     let limits = gpu.device().limits();
     limits
         .max_buffer_size
-        .min(limits.max_storage_buffer_binding_size as u64)
+        .min(limits.max_storage_buffer_binding_size)
 }
 
 fn check_block(hook: HookPoint, layers: usize) -> Result<(), SaeError> {
