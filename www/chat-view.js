@@ -3,6 +3,8 @@
 import { AnswerView } from "./answer-view.js";
 import { h, iconButton, number } from "./dom.js";
 import { errorPanel, isFatal } from "./errors.js";
+import { heardPrompt } from "./heard-prompt.js";
+import { keyWalk } from "./token-tip.js";
 
 /** @import { Conversation, Turn } from "./conversation.js" */
 
@@ -109,10 +111,11 @@ export class ChatView {
 
   /** The largest activation seen, so that tints compare over the conversation. */
   scale() {
-    let most = this.conversation.settings.report?.value.default ?? 1;
+    // A floor, so that faint activations look faint: a clamp is chosen well above what occurs.
+    let most = (this.conversation.settings.report?.value.default ?? 4) / 4;
     for (const turn of this.conversation.turns) {
-      for (const answer of turn.answers) {
-        for (const token of answer.tokens) most = Math.max(most, token.activation ?? 0);
+      for (const { prompt, tokens } of turn.answers) {
+        for (const token of [...prompt, ...tokens]) most = Math.max(most, token.activation ?? 0);
       }
     }
     return most;
@@ -136,8 +139,12 @@ class TurnView {
   constructor(turn, index, scale, actions) {
     this.turn = turn;
     this.actions = actions;
+    this.scale = scale;
+    /** Whether the prompt shows its tokens yet. */
+    this.heard = false;
     this.answers = [0, 1].map((lane) => new AnswerView(turn, lane, scale, actions.choose));
     this.text = h("p", {}, turn.prompt);
+    keyWalk(this.text);
     this.edit = iconButton("edit", "Edit and send again", () => this.openEditor());
     this.prompt = h(
       "div",
@@ -168,6 +175,12 @@ class TurnView {
     const { turn } = this;
     for (const view of this.answers) view.update();
     const running = turn.state === "running";
+    const { prompt } = turn.answers[0];
+    // Once when the tokens arrive, and once more with the turn's scale.
+    if (prompt.length && (!this.heard || !running)) {
+      this.heard = true;
+      this.text.replaceChildren(...heardPrompt(turn, prompt, this.scale()));
+    }
     this.foot.hidden = running && !turn.tokensPerSecond;
     this.again.hidden = running;
     this.edit.hidden = running;

@@ -7,7 +7,7 @@ import { byId, icon } from "./dom.js";
 import { asEngineError, Engine, EngineError } from "./engine-client.js";
 import { isFatal } from "./errors.js";
 import { ModelDialog } from "./model-dialog.js";
-import { fetchReport } from "./report.js";
+import { readReport } from "./report.js";
 import { Settings } from "./settings.js";
 import { StatusView } from "./status-view.js";
 import { SteeringPanel } from "./steering-panel.js";
@@ -21,6 +21,7 @@ import { startTips } from "./token-tip.js";
  * @typedef {object} Choice
  * @property {Source} model
  * @property {Source | null} sae null: the one the report names, if there is one
+ * @property {string} saeHook "" where the dictionary's folder says it
  */
 
 const nano = new URL("models/nano/", document.baseURI).href;
@@ -30,7 +31,7 @@ const conversation = new Conversation(settings);
 const announcer = byId("announcer", HTMLElement);
 
 /** @type {Choice} */
-let choice = { model: nano, sae: null };
+let choice = { model: nano, sae: null, saeHook: "" };
 /** @type {AbortController | null} */
 let loading = null;
 /** Scripted turns that are still to be sent. */
@@ -49,8 +50,8 @@ const view = new ChatView(conversation, byId("turns", HTMLElement), byId("scroll
   choose: (feature) => settings.set({ feature }),
   canRun: () => conversation.engine !== null && !conversation.running,
 });
-const dialog = new ModelDialog(async (model, sae) => {
-  choice = { model: model ?? nano, sae };
+const dialog = new ModelDialog(async (model, sae, saeHook) => {
+  choice = { model: model ?? nano, sae, saeHook };
   await stop();
   newChat();
   load();
@@ -71,12 +72,12 @@ async function load() {
   if (loading !== abort) return;
   try {
     if (!("gpu" in navigator)) throw new EngineError("no-webgpu", missingWebGpu());
-    const report = typeof choice.model === "string" ? await fetchReport(choice.model) : null;
+    const report = await readReport(choice.model);
     if (loading !== abort) return;
     settings.start(report);
     const sae = choice.sae ?? dictionaryOf(report);
     const engine = await Engine.load(
-      { model: choice.model, ...(sae ? { sae } : {}), lanes: 2, onProgress: (progress) => loading === abort && status.loading(progress) },
+      { model: choice.model, ...(sae ? { sae } : {}), ...(choice.saeHook ? { saeHook: choice.saeHook } : {}), lanes: 2, onProgress: (progress) => loading === abort && status.loading(progress) },
       abort.signal,
     );
     if (loading !== abort) return;
@@ -84,7 +85,7 @@ async function load() {
     if (hook !== settings.choices.hook) settings.start(null, hook);
     panel.setLimits({ features: engine.info.sae?.features ?? 0, context: engine.info.model.context });
     conversation.engine = engine;
-    status.ready(engine.info);
+    status.ready(engine.info, choice.model === nano ? "Nano Phi-3" : engine.info.model.name);
     announcer.textContent = "The model is ready.";
     if (!matchMedia("(pointer: coarse)").matches && document.activeElement === document.body) composer.field.focus();
   } catch (error) {

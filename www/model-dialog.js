@@ -6,7 +6,7 @@ import { byId } from "./dom.js";
 
 /** Asks for a model and a dictionary. */
 export class ModelDialog {
-  /** @param {(model: Source | null, sae: Source | null) => void} load null: the nano model, its own dictionary */
+  /** @param {(model: Source | null, sae: Source | null, saeHook: string) => void} load null: the nano model, its own dictionary */
   constructor(load) {
     this.dialog = byId("model-dialog", HTMLDialogElement);
     this.message = byId("model-message", HTMLElement);
@@ -17,13 +17,13 @@ export class ModelDialog {
       const sae = this.source("sae");
       if (model === undefined || sae === undefined) return;
       this.dialog.close();
-      load(model, sae);
+      load(model, sae, byId("sae-hook", HTMLInputElement).value.trim());
     });
     byId("model-close", HTMLButtonElement).addEventListener("click", () => this.dialog.close());
     byId("model-nano", HTMLButtonElement).addEventListener("click", () => {
       this.dialog.close();
       form.reset();
-      load(null, null);
+      load(null, null, "");
     });
   }
 
@@ -38,7 +38,8 @@ export class ModelDialog {
    */
   source(name) {
     const files = byId(`${name}-files`, HTMLInputElement).files;
-    if (files?.length) return [...files];
+    // A message to the worker may lose the path inside the folder, but not the name.
+    if (files?.length) return [...files].map((file) => new File([file], file.webkitRelativePath || file.name));
     const text = byId(`${name}-url`, HTMLInputElement).value.trim();
     if (!text) return null;
     try {

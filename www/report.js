@@ -1,14 +1,18 @@
 // Reads report.json, the measured table beside a model. Without one the page still chats.
 
-/** @import { Report } from "./types.d.ts" */
+/** @import { Report, Source } from "./types.d.ts" */
 
 /**
- * @param {string} modelUrl base URL of the model's folder
+ * @param {Source} model the model's folder
  * @returns {Promise<Report | null>}
  */
-export async function fetchReport(modelUrl) {
+export async function readReport(model) {
   try {
-    const response = await fetch(new URL("report.json", modelUrl));
+    if (typeof model !== "string") {
+      const file = model.find(({ name }) => name.split("/").at(-1) === "report.json");
+      return file ? parseReport(JSON.parse(await file.text())) : null;
+    }
+    const response = await fetch(new URL("report.json", model));
     return response.ok ? parseReport(await response.json()) : null;
   } catch {
     return null;

@@ -29,6 +29,7 @@ export class StatusView {
     this.stage = byId("stage", HTMLElement);
     /** @type {Info | null} */
     this.info = null;
+    this.name = "";
     this.bar = h("progress", { max: 1, "aria-label": "Loading the model" });
     this.barText = h("p", { className: "muted" });
     this.announced = "";
@@ -79,9 +80,13 @@ export class StatusView {
     this.line.textContent = "The engine stopped.";
   }
 
-  /** @param {Info} info */
-  ready(info) {
+  /**
+   * @param {Info} info
+   * @param {string} name of the model for people
+   */
+  ready(info, name) {
     this.info = info;
+    this.name = name;
     this.stage.replaceChildren();
     this.describe();
   }
@@ -92,9 +97,10 @@ export class StatusView {
     const { choices, report } = this.settings;
     const { model, adapter, sae } = info;
     const precision = model.quant === "q4" ? "4-bit" : "unquantised";
+    const backend = adapter.backend === "BrowserWebGpu" ? "WebGPU" : adapter.backend;
     const where = adapter.cpu ? `${adapter.name} (software, slow)` : adapter.name;
     this.line.textContent = [
-      `${model.name}, ${precision}`,
+      `${this.name}, ${precision}`,
       where,
       sae ? `dictionary after block ${blockOf(sae.hook)}, feature ${choices.feature}` : "no dictionary",
     ].join(" \u00b7 ");
@@ -102,8 +108,8 @@ export class StatusView {
     const features = [adapter.f16 && "f16", adapter.subgroups && "subgroups"].filter(Boolean).join(", ");
     const found = report && choices.feature === report.feature && choices.hook === report.hook;
     this.details.replaceChildren(
-      ...row("Model", `${model.name}: ${short(model.parameters)} parameters, ${model.layers} layers of width ${model.hidden}, ${precision}, context ${number(model.context)}`),
-      ...row("Runs on", `${where}, ${adapter.backend}${features ? `, ${features}` : ""}; ${bytes(model.gpuBytes)} on the GPU. Nothing you type leaves this page.`),
+      ...row("Model", `${this.name}: ${short(model.parameters)} parameters, ${model.layers} layers of width ${model.hidden}, ${precision}, context ${number(model.context)}`),
+      ...row("Runs on", `${where}, ${backend}${features ? `, ${features}` : ""}; ${bytes(model.gpuBytes)} on the GPU. Nothing you type leaves this page.`),
       ...row("Dictionary", sae ? `${number(sae.features)} features at ${sae.hook}, ${sae.k} active a token` : "none loaded"),
       ...row("Feature", sae ? `${choices.feature}, ${found ? "which mediates refusal in this model" : "chosen by hand"}` : "none"),
     );
