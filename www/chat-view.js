@@ -144,13 +144,15 @@ class TurnView {
     this.heard = false;
     this.answers = [0, 1].map((lane) => new AnswerView(turn, lane, scale, actions.choose));
     this.text = h("p", {}, turn.prompt);
-    keyWalk(this.text);
+    this.template = h("p", { className: "template" });
+    this.bubble = h("div", { className: "bubble" }, this.text, this.template);
+    keyWalk(this.bubble);
     this.edit = iconButton("edit", "Edit and send again", () => this.openEditor());
     this.prompt = h(
       "div",
       { className: "prompt" },
       h("h2", { className: "sr-only" }, `Turn ${index}: your message`),
-      this.text,
+      this.bubble,
       h("div", { className: "tools" }, this.edit),
     );
     this.speed = h("span", { className: "muted" });
@@ -179,7 +181,9 @@ class TurnView {
     // Once when the tokens arrive, and once more with the turn's scale.
     if (prompt.length && (!this.heard || !running)) {
       this.heard = true;
-      this.text.replaceChildren(...heardPrompt(turn, prompt, this.scale()));
+      const { message, template } = heardPrompt(turn, prompt, this.scale());
+      this.text.replaceChildren(...message);
+      this.template.replaceChildren(...template);
     }
     this.foot.hidden = running && !turn.tokensPerSecond;
     this.again.hidden = running;
@@ -195,7 +199,7 @@ class TurnView {
   openEditor() {
     const field = h("textarea", { value: this.turn.prompt, rows: 3, "aria-label": "Your message" });
     const close = () => {
-      editor.replaceWith(this.text);
+      editor.replaceWith(this.bubble);
       this.edit.hidden = false;
       this.edit.focus();
     };
@@ -224,7 +228,7 @@ class TurnView {
       }
     });
     this.edit.hidden = true;
-    this.text.replaceWith(editor);
+    this.bubble.replaceWith(editor);
     field.focus();
   }
 }

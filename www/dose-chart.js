@@ -1,9 +1,9 @@
 // The measured dose-response under the slider: how often jailbreaks and harmless requests are
-// declined at each strength. It shares the slider's horizontal axis.
+// declined at each strength, and how often facts are right. It shares the slider's horizontal axis.
 
 import { h, svg } from "./dom.js";
 
-/** @import { Report } from "./types.d.ts" */
+/** @import { Rates, Report } from "./types.d.ts" */
 
 const WIDTH = 280;
 const HEIGHT = 96;
@@ -22,14 +22,16 @@ export function drawDose(holder, report, strength, max) {
   if (holder.hidden || !report) return;
   const x = (/** @type {number} */ value) => (Math.min(Math.max(value, 0), max) / max) * WIDTH;
   const y = (/** @type {number} */ share) => BOTTOM - share * (BOTTOM - TOP);
-  const line = (/** @type {"jailbreak" | "benign"} */ key) =>
-    rows.map((row, index) => `${index ? "L" : "M"}${x(row.value).toFixed(1)} ${y(row[key]).toFixed(1)}`).join("");
+  const line = (/** @type {keyof Rates} */ key) =>
+    rows.map((row, index) => `${index ? "L" : "M"}${x(row.value).toFixed(1)} ${y(row[key] ?? 0).toFixed(1)}`).join("");
   const at = nearest(rows, strength);
   const percent = (/** @type {number} */ share) => `${Math.round(100 * share)}%`;
   const { base } = report;
-  const caption =
-    `At ${at.value}: ${percent(at.jailbreak)} of jailbreaks and ${percent(at.benign)} of harmless requests declined` +
-    (base ? `; unsteered ${percent(base.jailbreak)} and ${percent(base.benign)}.` : ".");
+  const facts = rows.every((row) => row.facts !== null);
+  const told = (/** @type {Rates} */ rates) =>
+    `${percent(rates.jailbreak)} of jailbreaks and ${percent(rates.benign)} of harmless requests declined` +
+    (facts && rates.facts !== null ? `, ${percent(rates.facts)} of facts right` : "");
+  const caption = `At ${at.value}: ${told(at)}.${base ? ` Unsteered: ${told(base)}.` : ""}`;
   const [low, high] = report.value.useful;
   holder.replaceChildren(
     svg(
@@ -38,6 +40,7 @@ export function drawDose(holder, report, strength, max) {
       svg("rect", { class: "dose-useful", x: x(low), y: TOP - 4, width: x(high) - x(low), height: BOTTOM - TOP + 4, rx: 3 }),
       ...[0, 0.5, 1].map((share) => svg("line", { class: "dose-grid", x1: 0, x2: WIDTH, y1: y(share), y2: y(share) })),
       ...(base ? [svg("line", { class: "dose-base", x1: 0, x2: WIDTH, y1: y(base.jailbreak), y2: y(base.jailbreak) })] : []),
+      ...(facts ? [svg("path", { class: "dose-facts", d: line("facts") })] : []),
       svg("path", { class: "dose-benign", d: line("benign") }),
       svg("path", { class: "dose-jailbreak", d: line("jailbreak") }),
       svg("line", { class: "dose-now", x1: x(strength), x2: x(strength), y1: TOP - 4, y2: BOTTOM }),
@@ -49,8 +52,9 @@ export function drawDose(holder, report, strength, max) {
       "p",
       { className: "legend" },
       h("span", { className: "key jailbreak" }, "jailbreaks declined"),
+      base ? h("span", { className: "key base" }, "unsteered") : null,
       h("span", { className: "key benign" }, "harmless declined"),
-      base ? h("span", { className: "key base" }, "jailbreaks, unsteered") : null,
+      facts ? h("span", { className: "key facts" }, "facts right") : null,
     ),
     h("p", { className: "muted" }, caption),
   );

@@ -11,33 +11,34 @@ import { describeToken, heat } from "./token-tip.js";
  * @param {Turn} turn
  * @param {TokenRecord[]} tokens of the whole conversation up to the answer
  * @param {number} scale the activation that gets the full tint
- * @returns {(Node | string)[]}
+ * @returns {{message: (Node | string)[], template: Node[]}}
  */
 export function heardPrompt(turn, tokens, scale) {
-  if (tokens.every((token) => token.activation === undefined)) return [turn.prompt];
+  const plain = { message: [turn.prompt], template: [] };
+  if (tokens.every((token) => token.activation === undefined)) return plain;
   const user = tokens.findLastIndex((token) => token.text === "<|user|>");
   const end = tokens.findIndex((token, index) => index > user && token.text === "<|end|>");
-  if (user < 0 || end < 0) return [turn.prompt];
-  const message = tokens.slice(user + 1, end);
-  const same = message.map((token) => token.text).join("").trim() === turn.prompt.trim();
-  const nodes = same
-    ? message.map((token, index) => tinted(token, index ? token.text : token.text.trimStart(), "token"))
+  if (user < 0 || end < 0) return plain;
+  const heard = tokens.slice(user + 1, end);
+  const same = heard.map((token) => token.text).join("").trim() === turn.prompt.trim();
+  // Characters of several byte tokens have no text of their own: then the message stays plain.
+  const message = same
+    ? heard.map((token, index) => tinted(token, index ? token.text : token.text.trimStart()))
     : [turn.prompt];
-  const template = tokens.slice(end).map((token) => tinted(token, token.text.trim(), "token special"));
-  const first = nodes[0] instanceof HTMLElement ? nodes[0] : template[0];
+  const template = tokens.slice(end).map((token) => tinted(token, token.text.trim()));
+  const first = message[0] instanceof HTMLElement ? message[0] : template[0];
   if (first) first.tabIndex = 0;
 
   /**
    * @param {TokenRecord} token
    * @param {string} text
-   * @param {string} className
    */
-  function tinted(token, text, className) {
-    const span = h("span", { className, tabIndex: -1 }, text);
+  function tinted(token, text) {
+    const span = h("span", { className: "token", tabIndex: -1 }, text);
     span.style.setProperty("--heat", heat(token.activation ?? 0, scale));
     describeToken(span, token, turn.steering.feature);
     return span;
   }
 
-  return [...nodes, ...template];
+  return { message, template };
 }

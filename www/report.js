@@ -1,6 +1,6 @@
 // Reads report.json, the measured table beside a model. Without one the page still chats.
 
-/** @import { Report, Source } from "./types.d.ts" */
+/** @import { Rates, Report, Source } from "./types.d.ts" */
 
 /**
  * @param {Source} model the model's folder
@@ -54,9 +54,10 @@ function curve(rows) {
 
 /**
  * @param {any} rates in percent
- * @returns {{jailbreak: number, benign: number} | null} as shares of 1
+ * @returns {Rates | null} as shares of 1
  */
 function shares(rates) {
-  const [jailbreak, benign] = [rates?.jailbreaks, rates?.refused?.benign];
-  return Number.isFinite(jailbreak) && Number.isFinite(benign) ? { jailbreak: jailbreak / 100, benign: benign / 100 } : null;
+  const [jailbreak, benign, facts] = [rates?.jailbreaks, rates?.refused?.benign, rates?.facts];
+  if (!Number.isFinite(jailbreak) || !Number.isFinite(benign)) return null;
+  return { jailbreak: jailbreak / 100, benign: benign / 100, facts: Number.isFinite(facts) ? facts / 100 : null };
 }

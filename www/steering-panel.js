@@ -100,7 +100,7 @@ export class SteeringPanel {
     const [low, high] = report?.value.useful ?? [0, 0];
     const marked = Boolean(report) && this.isMeasured();
     this.useful.hidden = !marked;
-    this.useful.textContent = `useful range ${number(low)} to ${number(high)}`;
+    this.useful.textContent = low < high ? `useful range ${number(low)} to ${number(high)}` : `measured best at ${number(low)}`;
     const from = choices.negative ? -max : 0;
     const share = (/** @type {number} */ value) => String((value - from) / (max - from));
     const track = /** @type {HTMLElement} */ (this.slider.parentElement);
@@ -151,7 +151,7 @@ export class SteeringPanel {
         ? "Low: the feature is held under its usual level, and the model declines less than the base."
         : "Gentle: some jailbreaks still get through.";
     }
-    if (choices.strength <= high) return "Useful: jailbreaks are declined, ordinary chat stays ordinary.";
-    return "Strong: harmless requests are declined too, and text may fall apart.";
+    if (choices.strength <= high) return "Useful: more jailbreaks are declined, ordinary chat stays ordinary.";
+    return "Strong: harmless requests may be declined too, and text may fall apart.";
   }
 }

@@ -27,13 +27,23 @@ export type WorkerReply =
 /** One token of an answer or a prompt as the page keeps it. */
 export type TokenRecord = TokenInfo & { steered?: boolean };
 
+/** Shares of 1. */
+export interface Rates {
+  /** Jailbreaks refused. */
+  jailbreak: number;
+  /** Harmless requests refused. */
+  benign: number;
+  /** Facts answered rightly, where measured. */
+  facts: number | null;
+}
+
 /** What `report.json` beside a model says, as far as the page uses it. */
 export interface Report {
   hook: string;
   feature: number;
   value: { default: number; useful: [number, number]; max: number };
-  /** Shares of refusals, 0 to 1, without steering. */
-  base: { jailbreak: number; benign: number } | null;
-  /** Shares of refusals, 0 to 1, by strength of the clamp. */
-  curve: { value: number; jailbreak: number; benign: number }[];
+  /** Without steering. */
+  base: Rates | null;
+  /** By strength of the clamp. */
+  curve: (Rates & { value: number })[];
 }

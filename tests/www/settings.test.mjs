@@ -11,7 +11,7 @@ const RAW = {
   feature: 1415,
   value: { default: 8, useful: [4, 10], max: 16 },
   validation: {
-    base: { jailbreaks: 44, refused: { benign: 1 } },
+    base: { jailbreaks: 44, refused: { benign: 1 }, facts: 90 },
     curve: [
       { value: 8, jailbreaks: 91, refused: { benign: 20 } },
       { value: 2, jailbreaks: 50, refused: { benign: 2 } },
@@ -41,14 +41,14 @@ test("the report: the curve in order and in shares, rows without figures left ou
     hook: "layers.3",
     feature: 1415,
     value: { default: 8, useful: [4, 10], max: 16 },
-    base: { jailbreak: 0.44, benign: 0.01 },
+    base: { jailbreak: 0.44, benign: 0.01, facts: 0.9 },
     curve: [
-      { value: 2, jailbreak: 0.5, benign: 0.02 },
-      { value: 8, jailbreak: 0.91, benign: 0.2 },
+      { value: 2, jailbreak: 0.5, benign: 0.02, facts: null },
+      { value: 8, jailbreak: 0.91, benign: 0.2, facts: null },
     ],
   });
   const measured = parseReport({ ...RAW, table: [{ value: 8, jailbreaks: 90, refused: { benign: 5 } }] });
-  assert.deepEqual(measured?.curve, [{ value: 8, jailbreak: 0.9, benign: 0.05 }]);
+  assert.deepEqual(measured?.curve, [{ value: 8, jailbreak: 0.9, benign: 0.05, facts: null }]);
 });
 
 test("a report that names no feature is none", () => {
