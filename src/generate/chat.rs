@@ -179,6 +179,12 @@ impl Chat {
         &self.steering
     }
 
+    /// The model and its steering, for work beside the conversations, which are forgotten.
+    pub fn model_and_steering(&mut self) -> (&mut Model, Rc<Steering>) {
+        self.reset();
+        (&mut self.model, self.steering.clone())
+    }
+
     /// Forgets what the lanes hold.
     pub fn reset(&mut self) {
         self.lanes.iter_mut().for_each(|l| l.held.clear());

@@ -4,7 +4,9 @@ mod chat;
 mod error;
 mod lane;
 mod sampler;
+mod trace;
 
 pub use chat::{Chat, ChatRequest, DoneReason, Event, FeatureWish, PromptToken, Stats};
 pub use error::GenerateError;
 pub use sampler::{Sampled, Sampler, Sampling};
+pub use trace::{TraceRequest, Traced, bare_prompt, trace};

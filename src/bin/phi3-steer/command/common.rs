@@ -1,0 +1,167 @@
+//! What several subcommands share.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use clap::ValueEnum;
+use phi3_steer::checkpoint::{Folder, MAX_JSON, MAX_TOKENIZER};
+use phi3_steer::gpu::{Gpu, GpuOptions};
+use phi3_steer::matrix::Format;
+use phi3_steer::phi3::{CacheFormat, Model, ModelOptions};
+use phi3_steer::sae::{Dictionary, HookPoint, Wanted};
+use phi3_steer::steering::{Intervention, Steering};
+use phi3_steer::tokens::{ChatTokenizer, Message};
+use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
+
+use super::Failure;
+
+/// How weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Quant {
+    /// f32 weights and key-value cache.
+    None,
+    /// 4-bit weights in groups of 32, f16 key-value cache, as on the page.
+    Q4,
+}
+
+/// The model on the command line.
+#[derive(clap::Args)]
+pub struct ModelArguments {
+    /// Folder of the model: config.json, model.safetensors, tokenizer.json.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// How weights are stored.
+    #[arg(long, value_enum, default_value = "q4")]
+    pub quant: Quant,
+}
+
+/// The steering on the command line.
+#[derive(clap::Args)]
+pub struct SteerArguments {
+    /// Folder of the dictionary: cfg.json and sae.safetensors, or layers.N with these.
+    #[arg(long, value_name = "DIR")]
+    pub sae: Option<PathBuf>,
+    /// What to do, HOOK:FEATURE:OPERATOR:VALUE and options, as in layers.3:1415:clamp:10:generated; may
+    /// be repeated. Operators: clamp, clamp_replace, add, scale, project_out, reconstruct; options:
+    /// prompt, generated, +bos, if-active.
+    #[arg(long, value_name = "WHAT", requires = "sae", allow_hyphen_values = true)]
+    pub steer: Vec<Intervention>,
+}
+
+/// Opens the GPU, or a software adapter.
+pub async fn open_gpu(cpu_adapter: bool) -> Result<Rc<Gpu>, Failure> {
+    let options = GpuOptions {
+        cpu_adapter,
+        ..GpuOptions::default()
+    };
+    Ok(Rc::new(Gpu::open(&options).await?))
+}
+
+/// Loads a model for `lanes` lanes.
+pub async fn load_model(
+    gpu: &Rc<Gpu>,
+    arguments: &ModelArguments,
+    lanes: usize,
+) -> Result<Model, Failure> {
+    let (format, cache) = match arguments.quant {
+        Quant::None => (Format::F32, CacheFormat::F32),
+        Quant::Q4 => (Format::Q4, CacheFormat::F16),
+    };
+    let options = ModelOptions {
+        lanes,
+        format,
+        cache,
+        ..ModelOptions::default()
+    };
+    let folder = Folder::directory(&arguments.model);
+    Ok(Model::load(gpu.clone(), &folder, options).await?)
+}
+
+/// Loads the tokenizer beside a model.
+pub async fn load_tokenizer(model: &Path) -> Result<Rc<ChatTokenizer>, Failure> {
+    let folder = Folder::directory(model);
+    let json = folder
+        .require_bytes("tokenizer.json", MAX_TOKENIZER)
+        .await?;
+    let config = folder.bytes("tokenizer_config.json", MAX_JSON).await?;
+    let tokenizer = ChatTokenizer::from_json(&json, config.as_deref())?;
+    Ok(Rc::new(tokenizer))
+}
+
+/// Loads the dictionaries that the interventions name and sets them in every lane.
+pub async fn load_steering(
+    model: &Model,
+    arguments: &SteerArguments,
+) -> Result<Steering, Failure> {
+    let mut hooks: Vec<HookPoint> = arguments.steer.iter().map(|i| i.hook).collect();
+    hooks.sort_unstable();
+    hooks.dedup();
+    let mut dictionaries = Vec::with_capacity(hooks.len());
+    if let Some(sae) = &arguments.sae {
+        let folder = Folder::directory(sae);
+        for hook in hooks {
+            let wanted = wanted(model, Some(hook));
+            dictionaries.push(Dictionary::find(model.gpu(), &folder, wanted).await?);
+        }
+    }
+    let steering = Steering::new(model, dictionaries).await?;
+    for lane in 0..model.lanes() {
+        steering.set(lane, &arguments.steer)?;
+    }
+    Ok(steering)
+}
+
+/// A dictionary that fits `model`.
+pub fn wanted(model: &Model, hook: Option<HookPoint>) -> Wanted {
+    Wanted {
+        hook,
+        width: Some(model.config().hidden_size),
+        layers: Some(model.config().num_hidden_layers),
+    }
+}
+
+/// A file's bytes.
+pub fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|e| format!("{} cannot be read: {e}", path.display()).into())
+}
+
+/// Everything on stdin, as text.
+pub fn read_stdin() -> Result<String, Failure> {
+    let mut text = String::new();
+    match std::io::stdin().read_to_string(&mut text) {
+        Ok(_) => Ok(text),
+        Err(e) => Err(format!("stdin cannot be read as text: {e}").into()),
+    }
+}
+
+/// A conversation as a JSON list of messages; `place` names it in errors.
+pub fn parse_messages(json: &[u8], place: &str) -> Result<Vec<Message>, Failure> {
+    let messages: Vec<Message> = serde_json::from_slice(json).map_err(|e| {
+        format!(
+            "{place} is no list of messages ({e}): \
+             [{{\"role\": \"user\", \"content\": \"Hello\"}}] is one"
+        )
+    })?;
+    if messages.is_empty() {
+        return Err(format!("{place} holds no message").into());
+    }
+    Ok(messages)
+}
+
+/// A named f32 tensor of some shape.
+pub type Output<'a> = (String, Vec<usize>, &'a [f32]);
+
+/// Writes f32 tensors to a safetensors file.
+pub fn write_safetensors(path: &Path, tensors: &[Output<'_>]) -> Result<(), Failure> {
+    let fail = |e: String| -> Failure { format!("{} cannot be written: {e}", path.display()).into() };
+    let views = tensors
+        .iter()
+        .map(|(name, shape, values)| {
+            let bytes = bytemuck::cast_slice(values);
+            let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
+            Ok((name.as_str(), view.map_err(|e| fail(e.to_string()))?))
+        })
+        .collect::<Result<Vec<_>, Failure>>()?;
+    serialize_to_file(views, None, path).map_err(|e| fail(e.to_string()))
+}

@@ -1,0 +1,113 @@
+//! `phi3-steer logits`
+
+use std::path::PathBuf;
+
+use phi3_steer::checkpoint::{Folder, MAX_JSON};
+use phi3_steer::generate::{TraceRequest, Traced, bare_prompt, trace};
+use serde_json::Value;
+
+use super::Failure;
+use super::common::{
+    ModelArguments, SteerArguments, load_model, load_steering, open_gpu, read_stdin,
+    write_safetensors,
+};
+
+/// Rows of logits that are computed together.
+const LANES: usize = 4;
+
+const EXAMPLES: &str = "Examples:
+  phi3-steer logits --model models/nano --ids 1,2,3 --out logits.safetensors
+  phi3-steer logits --model models/nano --quant none --ids 1,2,3 --residual 3 --out f32.safetensors
+  phi3-steer logits --model models/nano --ids 1,2,3 --residual 3 \\
+      --sae models/nano/sae --steer layers.3:1415:clamp:10 --out steered.safetensors
+  echo -n \"Hello\" | phi3-steer tokenize --model models/nano \\
+      | phi3-steer logits --model models/nano --ids - --out logits.safetensors";
+
+/// Tokens to logits and residual streams, a safetensors file: `logits` f32 [tokens, vocab], and for
+/// each --residual L `residual.L` f32 [tokens, hidden], the output of block L after steering.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// The tokens, as in 1,2,3 or [1,2,3]; - for stdin.
+    #[arg(long, value_name = "IDS", allow_hyphen_values = true)]
+    ids: String,
+    /// A block whose output is written, counted from 0; may be repeated.
+    #[arg(long, value_name = "L")]
+    residual: Vec<usize>,
+    #[command(flatten)]
+    steer: SteerArguments,
+    /// The file to write.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure> {
+    let ids = match arguments.ids.as_str() {
+        "-" => parse_ids(&read_stdin()?)?,
+        text => parse_ids(text)?,
+    };
+    let config = Folder::directory(&arguments.model.model)
+        .require_bytes("config.json", MAX_JSON)
+        .await?;
+    let gpu = open_gpu(cpu_adapter).await?;
+    let mut model = load_model(&gpu, &arguments.model, LANES).await?;
+    let steering = load_steering(&model, &arguments.steer).await?;
+    let (hidden, vocab) = (model.config().hidden_size, model.config().vocab_size);
+    // A string of JSON that the model has already been loaded from.
+    let config: Value = serde_json::from_slice(&config)?;
+    let bos = config["bos_token_id"]
+        .as_u64()
+        .and_then(|id| u32::try_from(id).ok());
+    let mut layers = arguments.residual.clone();
+    layers.sort_unstable();
+    layers.dedup();
+
+    let tokens = ids.len();
+    let mut all_logits = Vec::with_capacity(tokens * vocab);
+    let mut residuals = vec![Vec::with_capacity(tokens * hidden); layers.len()];
+    let request = TraceRequest {
+        prompts: &[bare_prompt(ids, bos)],
+        logits: &|_, _| true,
+        residual: &layers,
+    };
+    // One lane: its tokens come in order.
+    let mut take = |traced: Traced<'_>| match traced {
+        Traced::Logits { logits, .. } => all_logits.extend_from_slice(logits),
+        Traced::Residual {
+            layer, residual, ..
+        } => {
+            if let Ok(at) = layers.binary_search(&layer) {
+                residuals[at].extend_from_slice(residual);
+            }
+        }
+    };
+    trace(&mut model, &steering, &request, &mut take).await?;
+    let mut outputs = vec![("logits".to_string(), vec![tokens, vocab], &all_logits[..])];
+    for (layer, values) in layers.iter().zip(&residuals) {
+        let name = format!("residual.{layer}");
+        outputs.push((name, vec![tokens, hidden], values));
+    }
+    write_safetensors(&arguments.out, &outputs)
+}
+
+/// Token ids separated by commas, in brackets or not.
+fn parse_ids(text: &str) -> Result<Vec<u32>, Failure> {
+    let list = text.trim();
+    let list = match list.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
+        Some(Some(inner)) => inner,
+        Some(None) => return Err("the token ids begin with [ but do not end with ]".into()),
+        None => list,
+    };
+    if list.trim().is_empty() {
+        return Err("no token ids were given".into());
+    }
+    list.split(',')
+        .map(|id| {
+            let id = id.trim();
+            id.parse()
+                .map_err(|_| format!("\"{id}\" is no token id: give numbers such as 1,2,3").into())
+        })
+        .collect()
+}

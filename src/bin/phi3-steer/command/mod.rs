@@ -1,0 +1,91 @@
+//! The subcommands, one a file.
+
+mod common;
+mod encode;
+mod eval;
+mod generate;
+mod logits;
+mod tokenize;
+
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+/// An error as a sentence for the user.
+type Failure = Box<dyn std::error::Error>;
+
+/// Phi-3 with sparse-autoencoder steering, as the page runs it, on any GPU or software adapter.
+#[derive(Parser)]
+#[command(name = "phi3-steer", version, propagate_version = true, after_help = EXAMPLES)]
+struct Arguments {
+    /// Compute on a software adapter (Mesa's lavapipe, WARP) even if there is a GPU.
+    #[arg(long, global = true)]
+    cpu_adapter: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  phi3-steer generate --model models/nano --prompt \"Tell me a joke.\"
+  phi3-steer generate --model models/nano --prompt \"Hi\" --sae models/nano/sae --steer layers.3:1415:clamp:8
+  phi3-steer eval --model models/nano --sae models/nano/sae --quick
+  phi3-steer help logits";
+
+#[derive(Subcommand)]
+enum Command {
+    Tokenize(tokenize::Arguments),
+    Logits(logits::Arguments),
+    Encode(encode::Arguments),
+    Generate(generate::Arguments),
+    Eval(eval::Arguments),
+}
+
+/// Runs the command line; what goes wrong is one sentence on stderr and exit code 1.
+pub fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    let cpu = arguments.cpu_adapter;
+    let result = pollster::block_on(async {
+        match arguments.command {
+            Command::Tokenize(a) => tokenize::run(&a).await,
+            Command::Logits(a) => logits::run(&a, cpu).await,
+            Command::Encode(a) => encode::run(&a, cpu).await,
+            Command::Generate(a) => generate::run(&a, cpu).await,
+            Command::Eval(a) => eval::run(&a, cpu).await,
+        }
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("phi3-steer: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints help as it is and a mistake as one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // Nothing is left to do when even this cannot be printed.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            eprintln!("phi3-steer: no subcommand was given: see phi3-steer --help");
+            ExitCode::FAILURE
+        }
+        _ => {
+            let text = error.to_string();
+            let first = text.split("\n\n").next().unwrap_or_default();
+            let words: Vec<&str> = first.split_whitespace().collect();
+            let sentence = words.join(" ");
+            let sentence = sentence.trim_start_matches("error: ");
+            eprintln!("phi3-steer: {sentence} (see --help)");
+            ExitCode::FAILURE
+        }
+    }
+}

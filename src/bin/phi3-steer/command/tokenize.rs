@@ -1,0 +1,35 @@
+//! `phi3-steer tokenize`
+
+use std::path::PathBuf;
+
+use super::Failure;
+use super::common::{load_tokenizer, parse_messages, read_stdin};
+
+const EXAMPLES: &str = "Examples:
+  echo -n \"Hello, world\" | phi3-steer tokenize --model models/nano
+  echo '[{\"role\": \"user\", \"content\": \"Hi\"}]' | phi3-steer tokenize --model models/nano --chat";
+
+/// Text on stdin to token ids, a JSON array on stdout.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Folder of the model: tokenizer.json, tokenizer_config.json.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Stdin is a JSON list of messages; the chat template is applied, ready for an answer.
+    #[arg(long)]
+    chat: bool,
+}
+
+pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let tokenizer = load_tokenizer(&arguments.model).await?;
+    let text = read_stdin()?;
+    let ids = if arguments.chat {
+        let messages = parse_messages(text.as_bytes(), "stdin")?;
+        tokenizer.chat(&messages, true)?.ids
+    } else {
+        tokenizer.encode(&text)?
+    };
+    println!("{}", serde_json::to_string(&ids)?);
+    Ok(())
+}

@@ -1,0 +1,200 @@
+//! Given tokens through the model: logits and residual stream wherever they are asked for.
+
+use super::GenerateError;
+use super::lane::flags;
+use crate::phi3::{MAX_ROWS, Model, ModelError, Row, Tap};
+use crate::steering::Steering;
+use crate::tokens::{Prompt, TokenRole};
+
+/// What to run and what to see of it.
+pub struct TraceRequest<'a> {
+    /// The tokens of each lane, from lane 0 on. What the lanes held before is overwritten.
+    pub prompts: &'a [Prompt],
+    /// Whether the logits after the token at (lane, position) are wanted.
+    pub logits: &'a dyn Fn(usize, usize) -> bool,
+    /// The blocks whose outputs are wanted, after steering, at every token.
+    pub residual: &'a [usize],
+}
+
+/// What a trace shows.
+pub enum Traced<'a> {
+    /// The logits after a token, `[vocab]`.
+    Logits {
+        /// The lane.
+        lane: usize,
+        /// The token's position.
+        position: usize,
+        /// `[vocab]`
+        logits: &'a [f32],
+    },
+    /// The residual stream at a token, `[hidden]`.
+    Residual {
+        /// The block that it is the output of.
+        layer: usize,
+        /// The lane.
+        lane: usize,
+        /// The token's position.
+        position: usize,
+        /// `[hidden]`
+        residual: &'a [f32],
+    },
+}
+
+/// Runs the prompts in chunks of up to [`MAX_ROWS`] tokens and tells what was asked for: first the
+/// lanes' tokens in order, for each chunk the residual streams before the logits.
+pub async fn trace(
+    model: &mut Model,
+    steering: &Steering,
+    request: &TraceRequest<'_>,
+    tell: &mut dyn FnMut(Traced<'_>),
+) -> Result<(), GenerateError> {
+    check(model, request)?;
+    let longest = request.prompts.iter().map(|p| p.ids.len()).max();
+    model.reserve(longest.unwrap_or(0)).await?;
+    let rows = rows_of(request.prompts);
+    let (hidden, vocab) = (model.config().hidden_size, model.config().vocab_size);
+    let mut buffers = Vec::with_capacity(request.residual.len());
+    for &layer in request.residual {
+        let bytes = (MAX_ROWS.min(rows.len()) * hidden * 4) as u64;
+        buffers.push((layer, model.gpu().storage("residual trace", bytes).await?));
+    }
+    for chunk in rows.chunks(MAX_ROWS) {
+        let taps: Vec<Tap<'_>> = buffers
+            .iter()
+            .map(|(layer, buffer)| Tap {
+                layer: *layer,
+                buffer,
+                offset: 0,
+            })
+            .collect();
+        model.prefill(chunk, &[], &steering.hooks(), &taps);
+        for (layer, buffer) in &buffers {
+            let values: Vec<f32> = model
+                .gpu()
+                .read_vec(buffer, 0, chunk.len() * hidden)
+                .await?;
+            for (row, residual) in chunk.iter().zip(values.chunks_exact(hidden)) {
+                tell(Traced::Residual {
+                    layer: *layer,
+                    lane: row.lane as usize,
+                    position: row.position as usize,
+                    residual,
+                });
+            }
+        }
+        let wanted = |row: &Row| (request.logits)(row.lane as usize, row.position as usize);
+        let mut first = 0;
+        while let Some(skip) = chunk[first..].iter().position(wanted) {
+            first += skip;
+            let most = model.lanes().min(chunk.len() - first);
+            let window = &chunk[first..first + most];
+            model.head_of(first, most);
+            let logits: Vec<f32> = model.gpu().read_vec(model.logits(), 0, most * vocab).await?;
+            for (row, logits) in window.iter().zip(logits.chunks_exact(vocab)) {
+                if wanted(row) {
+                    tell(Traced::Logits {
+                        lane: row.lane as usize,
+                        position: row.position as usize,
+                        logits,
+                    });
+                }
+            }
+            first += most;
+        }
+        model.gpu().finish().await?;
+    }
+    Ok(())
+}
+
+/// The rows of all lanes, lane by lane.
+fn rows_of(prompts: &[Prompt]) -> Vec<Row> {
+    let lanes = prompts.iter().enumerate();
+    lanes
+        .flat_map(|(lane, prompt)| {
+            let tokens = prompt.ids.iter().zip(&prompt.roles).enumerate();
+            tokens.map(move |(position, (&token, &role))| Row {
+                token,
+                lane: lane as u32,
+                position: position as u32,
+                flags: flags(role),
+            })
+        })
+        .collect()
+}
+
+fn check(model: &Model, request: &TraceRequest<'_>) -> Result<(), GenerateError> {
+    let (lanes, layers) = (model.lanes(), model.config().num_hidden_layers);
+    if request.prompts.len() > lanes {
+        return Err(GenerateError::TooManyLanes {
+            asked: request.prompts.len(),
+            lanes,
+        });
+    }
+    if let Some(&layer) = request.residual.iter().find(|l| **l >= layers) {
+        return Err(ModelError::Config(format!(
+            "there is no block {layer}: the model has {layers}, counted from 0"
+        ))
+        .into());
+    }
+    let vocab = model.config().vocab_size;
+    for (lane, prompt) in request.prompts.iter().enumerate() {
+        if prompt.ids.is_empty() {
+            return Err(GenerateError::EmptyPrompt { lane });
+        }
+        if let Some(&token) = prompt.ids.iter().find(|t| **t as usize >= vocab) {
+            return Err(GenerateError::ForeignToken { token, vocab });
+        }
+        if prompt.ids.len() > model.context() {
+            return Err(ModelError::ContextFull {
+                tokens: prompt.ids.len(),
+                context: model.context(),
+            }
+            .into());
+        }
+    }
+    Ok(())
+}
+
+/// Tokens without the text they came from: the first is the beginning of the sequence if it is `bos`,
+/// all others are a prompt's.
+pub fn bare_prompt(ids: Vec<u32>, bos: Option<u32>) -> Prompt {
+    let role = |(position, id): (usize, &u32)| match bos {
+        Some(bos) if position == 0 && *id == bos => TokenRole::Bos,
+        _ => TokenRole::Prompt,
+    };
+    let roles = ids.iter().enumerate().map(role).collect();
+    Prompt { ids, roles }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::phi3::{ROW_BOS, ROW_GENERATED};
+
+    #[test]
+    fn rows_follow_lanes_and_roles() {
+        let prompts = [
+            bare_prompt(vec![1, 7, 1], Some(1)),
+            Prompt {
+                ids: vec![9, 8],
+                roles: vec![TokenRole::Prompt, TokenRole::Generated],
+            },
+        ];
+        let rows: Vec<_> = rows_of(&prompts)
+            .iter()
+            .map(|r| (r.token, r.lane, r.position, r.flags))
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                (1, 0, 0, ROW_BOS),
+                (7, 0, 1, 0),
+                (1, 0, 2, 0),
+                (9, 1, 0, 0),
+                (8, 1, 1, ROW_GENERATED)
+            ]
+        );
+        assert_eq!(bare_prompt(vec![1], None).roles, [TokenRole::Prompt]);
+        assert_eq!(bare_prompt(vec![1], Some(2)).roles, [TokenRole::Prompt]);
+    }
+}

@@ -1,0 +1,221 @@
+//! Evaluation prompts, `eval.json`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::LabError;
+use crate::tokens::{Message, Role};
+
+/// What is asked of the replies to a set's prompts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Harmful requests: to be refused.
+    Refuse,
+    /// Harmful requests in disguise: to be refused. Sets called `jb_*` are of families that training
+    /// had, others are reported apart.
+    Jailbreak,
+    /// Harmless requests: not to be refused.
+    Benign,
+    /// Questions whose answer is known.
+    Fact,
+    /// Small talk: to be answered coherently.
+    Smalltalk,
+    /// Reference replies, whose perplexity is measured.
+    Perplexity,
+}
+
+/// One prompt.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Item {
+    /// The conversation; the user speaks last.
+    pub messages: Vec<Message>,
+    /// What a right answer holds (facts).
+    pub answer: Option<String>,
+    /// The reply to score (perplexity).
+    pub reference: Option<String>,
+}
+
+/// Prompts of one kind.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Set {
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its prompts.
+    pub items: Vec<Item>,
+}
+
+#[derive(Deserialize)]
+struct JudgeRules {
+    refusal_patterns: Vec<String>,
+    max_new_tokens: usize,
+}
+
+#[derive(Deserialize)]
+struct Split {
+    sets: Vec<Set>,
+}
+
+/// The contents of `eval.json`.
+#[derive(Deserialize)]
+pub struct EvalFile {
+    version: u32,
+    judge: JudgeRules,
+    splits: BTreeMap<String, Split>,
+}
+
+impl EvalFile {
+    /// Parses and checks `json`.
+    pub fn from_json(json: &[u8]) -> Result<Self, LabError> {
+        let fail = |reason: String| Err(LabError::Sets(reason));
+        let file: Self = match serde_json::from_slice(json) {
+            Ok(file) => file,
+            Err(e) => return fail(format!("they cannot be read: {e}")),
+        };
+        if file.version != 1 {
+            return fail(format!("version {} is not known, 1 is", file.version));
+        }
+        if file.judge.refusal_patterns.is_empty() || file.judge.max_new_tokens == 0 {
+            return fail("the judge has no refusal_patterns or no max_new_tokens".into());
+        }
+        for (split, sets) in &file.splits {
+            for set in &sets.sets {
+                if set.items.is_empty() {
+                    return fail(format!("{split}/{} is empty", set.name));
+                }
+                for (i, item) in set.items.iter().enumerate() {
+                    if let Some(what) = set.kind.missing(item) {
+                        return fail(format!("{split}/{}, item {i}: {what}", set.name));
+                    }
+                }
+            }
+        }
+        Ok(file)
+    }
+
+    /// The phrases that make a reply a refusal.
+    pub fn refusal_patterns(&self) -> &[String] {
+        &self.judge.refusal_patterns
+    }
+
+    /// Tokens of a reply that the judge sees.
+    pub fn max_new_tokens(&self) -> usize {
+        self.judge.max_new_tokens
+    }
+
+    /// The sets of a split, at most `limit` prompts of each.
+    pub fn sets(&self, split: &str, limit: Option<usize>) -> Result<Vec<Set>, LabError> {
+        let Some(found) = self.splits.get(split) else {
+            let names: Vec<&str> = self.splits.keys().map(String::as_str).collect();
+            return Err(LabError::Sets(format!(
+                "there is no split \"{split}\", but {}",
+                names.join(", ")
+            )));
+        };
+        let mut sets = found.sets.clone();
+        for set in &mut sets {
+            set.items.truncate(limit.unwrap_or(usize::MAX).max(1));
+        }
+        Ok(sets)
+    }
+}
+
+impl Kind {
+    /// What an item of this kind lacks.
+    fn missing(self, item: &Item) -> Option<&'static str> {
+        if item.messages.last().is_none_or(|m| m.role != Role::User) {
+            return Some("the last message must be the user's");
+        }
+        match self {
+            Self::Fact if item.answer.as_deref().is_none_or(str::is_empty) => {
+                Some("a fact needs an answer")
+            }
+            Self::Perplexity if item.reference.as_deref().is_none_or(str::is_empty) => {
+                Some("perplexity needs a reference")
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn file() -> Value {
+        let ask = |text: &str| json!([{"role": "user", "content": text}]);
+        json!({
+            "version": 1,
+            "judge": {"refusal_patterns": ["can't"], "max_new_tokens": 20},
+            "splits": {"test": {"sets": [
+                {"name": "direct", "kind": "refuse",
+                 "items": [{"messages": ask("a")}, {"messages": ask("b")}]},
+                {"name": "facts", "kind": "fact",
+                 "items": [{"messages": ask("c"), "answer": "Paris"}]},
+                {"name": "perplexity", "kind": "perplexity",
+                 "items": [{"messages": ask("d"), "reference": "yes"}]},
+            ]}},
+        })
+    }
+
+    fn parse(json: &Value) -> Result<EvalFile, LabError> {
+        EvalFile::from_json(json.to_string().as_bytes())
+    }
+
+    #[test]
+    fn sets_are_read_and_cut() {
+        let parsed = parse(&file()).unwrap();
+        assert_eq!(parsed.max_new_tokens(), 20);
+        let sizes = |limit| {
+            let sets = parsed.sets("test", limit).unwrap();
+            sets.iter().map(|s| s.items.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(None), [2, 1, 1]);
+        assert_eq!(sizes(Some(1)), [1, 1, 1]);
+        let message = parsed.sets("dev", None).unwrap_err().to_string();
+        assert!(message.contains("no split \"dev\", but test"), "{message}");
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        for (pointer, value, words) in [
+            ("/version", json!(2), "version 2"),
+            ("/judge/max_new_tokens", json!(0), "max_new_tokens"),
+            ("/splits/test/sets/0/items", json!([]), "test/direct is empty"),
+            ("/splits/test/sets/0/kind", json!("odd"), "odd"),
+            (
+                "/splits/test/sets/0/items/1/messages",
+                json!([]),
+                "test/direct, item 1: the last message",
+            ),
+            (
+                "/splits/test/sets/1/items/0/answer",
+                json!(""),
+                "test/facts, item 0: a fact needs",
+            ),
+            (
+                "/splits/test/sets/2/items/0/reference",
+                json!(null),
+                "test/perplexity, item 0: perplexity needs",
+            ),
+        ] {
+            let mut json = file();
+            *json.pointer_mut(pointer).unwrap() = value;
+            let message = parse(&json).err().unwrap().to_string();
+            assert!(message.contains(words), "{pointer}: {message}");
+        }
+    }
+
+    #[test]
+    fn the_shipped_prompts_are_readable() {
+        let json = include_bytes!("../../models/nano/eval.json");
+        let file = EvalFile::from_json(json).unwrap();
+        let sets = file.sets("test", None).unwrap();
+        let jailbreaks = sets.iter().filter(|s| s.name.starts_with("jb_"));
+        assert!(jailbreaks.map(|s| s.items.len()).sum::<usize>() >= 200);
+    }
+}
