@@ -5,6 +5,7 @@
 pub mod checkpoint;
 pub mod generate;
 pub mod gpu;
+pub mod lab;
 pub mod matrix;
 pub mod phi3;
 pub mod quant;
