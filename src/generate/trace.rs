@@ -89,7 +89,10 @@ pub async fn trace(
             let most = model.lanes().min(chunk.len() - first);
             let window = &chunk[first..first + most];
             model.head_of(first, most);
-            let logits: Vec<f32> = model.gpu().read_vec(model.logits(), 0, most * vocab).await?;
+            let logits: Vec<f32> = model
+                .gpu()
+                .read_vec(model.logits(), 0, most * vocab)
+                .await?;
             for (row, logits) in window.iter().zip(logits.chunks_exact(vocab)) {
                 if wanted(row) {
                     tell(Traced::Logits {

@@ -67,21 +67,18 @@ impl Plan {
             on_curve: true,
             ..clamp(value)
         }));
+        let refusals = |arm| Arm {
+            scope: Scope::Refusals,
+            ..arm
+        };
         let ablate = one(self.feature, Operator::Scale, Some(0.0));
-        arms.push(arm("ablated".into(), None, ablate));
-        arms.extend(self.negatives.iter().map(|&value| clamp(value)));
+        arms.push(refusals(arm("ablated".into(), None, ablate)));
+        arms.extend(self.negatives.iter().map(|&value| refusals(clamp(value))));
         let rebuilt = one(0, Operator::Reconstruct, None);
         arms.push(arm("reconstruction, no clamp".into(), None, rebuilt));
         let dropped = one(self.feature, Operator::ClampReplace, Some(at));
-        arms.push(arm(
-            format!("clamp {at}, error dropped"),
-            Some(at),
-            dropped,
-        ));
-        let control = |name, steering| Arm {
-            scope: Scope::Refusals,
-            ..arm(name, Some(at), steering)
-        };
+        arms.push(arm(format!("clamp {at}, error dropped"), Some(at), dropped));
+        let control = |name, steering| refusals(arm(name, Some(at), steering));
         arms.extend(self.others.iter().map(|&other| {
             let name = format!("random feature {other} at {at}");
             control(name, one(other, Operator::Clamp, Some(at)))
@@ -139,6 +136,6 @@ mod tests {
         let curve = arms.iter().filter(|a| a.on_curve).map(|a| a.value);
         assert_eq!(curve.collect::<Vec<_>>(), [Some(2.0), Some(4.5)]);
         let few = arms.iter().filter(|a| a.scope == Scope::Refusals);
-        assert_eq!(few.count(), 2);
+        assert_eq!(few.count(), 4);
     }
 }

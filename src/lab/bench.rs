@@ -14,7 +14,7 @@ use crate::steering::Intervention;
 use crate::tokens::{Message, Prompt, Role, TokenRole};
 
 /// Tokens of a small-talk reply at most; it must end before.
-const TALK_TOKENS: usize = 48;
+const TALK_TOKENS: usize = 32;
 /// Prompts of each set that tell which features are alive.
 const LIVE_PROMPTS: usize = 12;
 
@@ -121,7 +121,7 @@ impl Bench {
 
     /// All figures of `arm` on the sets of its scope.
     ///
-    /// A reply to small talk counts as coherent if it is no refusal, ends by itself within 48 tokens,
+    /// A reply to small talk counts as coherent if it is no refusal, ends by itself within 32 tokens,
     /// says no three words twice, and is to the model without steering not less likely, in nats a token,
     /// than the least likely of the reference replies.
     pub async fn measure(&mut self, arm: &Arm) -> Result<Figures, LabError> {
@@ -401,7 +401,10 @@ mod tests {
         let probabilities = [0.5f64, 0.25, 0.125, 0.125];
         // A constant on all logits changes nothing, however large.
         for shift in [0.0, 700.0, -700.0] {
-            let logits: Vec<f32> = probabilities.iter().map(|p| (p.ln() + shift) as f32).collect();
+            let logits: Vec<f32> = probabilities
+                .iter()
+                .map(|p| (p.ln() + shift) as f32)
+                .collect();
             for (token, p) in probabilities.iter().enumerate() {
                 assert!((surprise(&logits, token) + p.ln()).abs() < 1e-4, "{shift}");
             }

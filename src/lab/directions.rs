@@ -60,14 +60,21 @@ pub async fn with_directions(
     };
     let (latents, width) = (*latents, *width);
     if feature as usize >= latents {
-        return Err(fail(format!("feature {feature} is not among its {latents} latents")).into());
+        return Err(fail(format!(
+            "feature {feature} is not among its {latents} latents"
+        ))
+        .into());
     }
     let mut encoder = matrix(&checkpoint, "encoder.weight", [latents, width]).await?;
     let mut decoder = matrix(&checkpoint, "W_dec", [latents, width]).await?;
     let mut bias = checkpoint.vector("encoder.bias", latents).await?;
     let b_dec = checkpoint.vector("b_dec", width).await?;
     let row = &decoder[feature as usize * width..][..width];
-    let norm = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+    let norm = row
+        .iter()
+        .map(|v| f64::from(*v).powi(2))
+        .sum::<f64>()
+        .sqrt();
     let mut random = Random::new(seed);
     for _ in 0..count {
         decoder.extend(random.direction(width, norm));
@@ -125,7 +132,8 @@ mod tests {
 
     fn dictionary(seed: u64, latents: usize, width: usize) -> Folder {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut draw = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.random_range(-1.0..1.0)).collect() };
+        let mut draw =
+            |n: usize| -> Vec<f32> { (0..n).map(|_| rng.random_range(-1.0..1.0)).collect() };
         let tensors = [
             ("encoder.weight", vec![latents, width]),
             ("W_dec", vec![latents, width]),
@@ -135,14 +143,20 @@ mod tests {
         .map(|(name, shape)| (name, draw(shape.iter().product()), shape));
         let views = tensors.iter().map(|(name, values, shape)| {
             let bytes = bytemuck::cast_slice(values);
-            (*name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+            (
+                *name,
+                TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap(),
+            )
         });
         let config = json!({"d_in": width, "k": 3, "expansion_factor": 2, "num_latents": latents});
         Folder::memory(
             "test",
             vec![
                 ("layers.1/cfg.json".into(), config.to_string().into_bytes()),
-                ("layers.1/sae.safetensors".into(), serialize(views, None).unwrap()),
+                (
+                    "layers.1/sae.safetensors".into(),
+                    serialize(views, None).unwrap(),
+                ),
             ],
         )
     }
@@ -157,7 +171,9 @@ mod tests {
             let made = with_directions(&folder, hook, 4, 3, seed).await.unwrap();
             assert_eq!(made.directions, 9..12);
             let before = Checkpoint::open(&folder, "layers.1/sae").await.unwrap();
-            let after = Checkpoint::open(&made.folder, "layers.1/sae").await.unwrap();
+            let after = Checkpoint::open(&made.folder, "layers.1/sae")
+                .await
+                .unwrap();
             let old = matrix(&before, "W_dec", [9, 8]).await.unwrap();
             let new = matrix(&after, "W_dec", [12, 8]).await.unwrap();
             assert_eq!(new[..72], old[..]);
@@ -170,7 +186,9 @@ mod tests {
             assert!(bias[9..].iter().all(|b| *b < -1e20));
             assert!(bias[..9].iter().all(|b| b.abs() < 1.0));
             let again = with_directions(&folder, hook, 4, 3, seed).await.unwrap();
-            let again = Checkpoint::open(&again.folder, "layers.1/sae").await.unwrap();
+            let again = Checkpoint::open(&again.folder, "layers.1/sae")
+                .await
+                .unwrap();
             assert_eq!(matrix(&again, "W_dec", [12, 8]).await.unwrap(), new);
             let missing = with_directions(&folder, HookPoint::block(2), 4, 3, seed).await;
             assert!(missing.err().unwrap().to_string().contains("layers.2"));

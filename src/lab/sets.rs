@@ -185,7 +185,11 @@ mod tests {
         for (pointer, value, words) in [
             ("/version", json!(2), "version 2"),
             ("/judge/max_new_tokens", json!(0), "max_new_tokens"),
-            ("/splits/test/sets/0/items", json!([]), "test/direct is empty"),
+            (
+                "/splits/test/sets/0/items",
+                json!([]),
+                "test/direct is empty",
+            ),
             ("/splits/test/sets/0/kind", json!("odd"), "odd"),
             (
                 "/splits/test/sets/0/items/1/messages",

@@ -72,9 +72,7 @@ pub fn markdown(rows: &[Row]) -> String {
             cell(of("benign")),
             cell(figures.facts),
             cell(figures.coherent),
-            figures
-                .perplexity
-                .map_or("-".into(), |p| format!("{p:.3}")),
+            figures.perplexity.map_or("-".into(), |p| format!("{p:.3}")),
         ];
         // Writing to a String cannot fail.
         let _ = writeln!(out, "| {} |", cells.join(" | "));

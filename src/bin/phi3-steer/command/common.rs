@@ -45,7 +45,12 @@ pub struct SteerArguments {
     /// What to do, HOOK:FEATURE:OPERATOR:VALUE and options, as in layers.3:1415:clamp:10:generated; may
     /// be repeated. Operators: clamp, clamp_replace, add, scale, project_out, reconstruct; options:
     /// prompt, generated, +bos, if-active.
-    #[arg(long, value_name = "WHAT", requires = "sae", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "WHAT",
+        requires = "sae",
+        allow_hyphen_values = true
+    )]
     pub steer: Vec<Intervention>,
 }
 
@@ -90,10 +95,7 @@ pub async fn load_tokenizer(model: &Path) -> Result<Rc<ChatTokenizer>, Failure> 
 }
 
 /// Loads the dictionaries that the interventions name and sets them in every lane.
-pub async fn load_steering(
-    model: &Model,
-    arguments: &SteerArguments,
-) -> Result<Steering, Failure> {
+pub async fn load_steering(model: &Model, arguments: &SteerArguments) -> Result<Steering, Failure> {
     let mut hooks: Vec<HookPoint> = arguments.steer.iter().map(|i| i.hook).collect();
     hooks.sort_unstable();
     hooks.dedup();
@@ -154,7 +156,8 @@ pub type Output<'a> = (String, Vec<usize>, &'a [f32]);
 
 /// Writes f32 tensors to a safetensors file.
 pub fn write_safetensors(path: &Path, tensors: &[Output<'_>]) -> Result<(), Failure> {
-    let fail = |e: String| -> Failure { format!("{} cannot be written: {e}", path.display()).into() };
+    let fail =
+        |e: String| -> Failure { format!("{} cannot be written: {e}", path.display()).into() };
     let views = tensors
         .iter()
         .map(|(name, shape, values)| {

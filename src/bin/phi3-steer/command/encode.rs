@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use phi3_steer::checkpoint::{BLOCK_BYTES, Checkpoint, CheckpointError, FileSource, Folder, Source};
+use phi3_steer::checkpoint::{
+    BLOCK_BYTES, Checkpoint, CheckpointError, FileSource, Folder, Source,
+};
 use phi3_steer::sae::{Dictionary, HookPoint, Wanted, encode_all};
 
 use super::Failure;
@@ -57,7 +59,11 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
     input.rows("x", &shape, BLOCK_BYTES, &mut take).await?;
     let encoded = encode_all(&gpu, &dictionary, &x).await?;
     let outputs = [
-        ("acts".to_string(), vec![n, dictionary.latents()], &encoded.acts[..]),
+        (
+            "acts".to_string(),
+            vec![n, dictionary.latents()],
+            &encoded.acts[..],
+        ),
         ("recon".to_string(), vec![n, width], &encoded.recon[..]),
     ];
     write_safetensors(&arguments.out, &outputs)

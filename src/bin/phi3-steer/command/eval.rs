@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use phi3_steer::checkpoint::Folder;
-use phi3_steer::gpu::Capabilities;
 use phi3_steer::generate::Chat;
+use phi3_steer::gpu::Capabilities;
 use phi3_steer::lab::{
     Bench, BenchOptions, EvalFile, OperatingRange, Plan, Row, markdown, operating_range,
     with_directions,
@@ -16,9 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Failure;
-use super::common::{
-    ModelArguments, load_model, load_tokenizer, open_gpu, read_file, wanted,
-};
+use super::common::{ModelArguments, load_model, load_tokenizer, open_gpu, read_file, wanted};
 
 /// Points of the curve up to the report's largest value.
 const POINTS: usize = 8;
@@ -60,7 +58,12 @@ pub struct Arguments {
     #[arg(long, value_name = "N")]
     feature: Option<u32>,
     /// The clamp's values >= 0, separated by commas.
-    #[arg(long, value_name = "V", value_delimiter = ',', allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "V",
+        value_delimiter = ',',
+        allow_hyphen_values = true
+    )]
     values: Vec<f32>,
     /// The clamp's values below 0, separated by commas.
     #[arg(long, value_name = "V", value_delimiter = ',', allow_hyphen_values = true,
@@ -215,25 +218,26 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
         });
         let seconds = started.elapsed().as_secs_f64();
         eprintln!("{} of {}: {} ({seconds:.0} s)", i + 1, arms.len(), arm.name);
+        // After each arm, so that a run that is broken off leaves what it has measured.
+        if let (Some(path), Some(object)) = (&arguments.out, &into) {
+            let range = (i + 1 == arms.len() && arguments.split == "validation")
+                .then(|| range_of(&rows))
+                .flatten();
+            let mut object = object.clone();
+            record(&mut object, arguments, &plan, &rows, range);
+            let engine = engine_json(gpu.capabilities(), arguments);
+            object.insert("engine".into(), engine);
+            write_object(path, &object)?;
+        }
     }
     print!("{}", markdown(&rows));
-    let range = (arguments.split == "validation").then(|| range_of(&rows));
-    match range {
-        Some(Some(OperatingRange { low, high, best })) => {
-            println!("\nUseful from {low} to {high}, best at {best}.");
+    if arguments.split == "validation" {
+        match range_of(&rows) {
+            Some(OperatingRange { low, high, best }) => {
+                println!("\nUseful from {low} to {high}, best at {best}.");
+            }
+            None => println!("\nNo value is useful."),
         }
-        Some(None) => println!("\nNo value is useful."),
-        None => {}
-    }
-    if let (Some(path), Some(mut object)) = (&arguments.out, into) {
-        record(&mut object, arguments, &plan, &rows, range.flatten());
-        object.insert(
-            "engine".into(),
-            engine_json(gpu.capabilities(), arguments),
-        );
-        let text = serde_json::to_string_pretty(&object)? + "\n";
-        std::fs::write(path, text)
-            .map_err(|e| format!("{} cannot be written: {e}", path.display()))?;
     }
     Ok(())
 }
@@ -255,6 +259,15 @@ fn read_object(path: &Path) -> Result<Map<String, Value>, Failure> {
     }
     serde_json::from_slice(&read_file(path)?)
         .map_err(|e| format!("{} is no JSON object: {e}", path.display()).into())
+}
+
+/// Writes a JSON file by way of a temporary one, so that a reader never sees half of it.
+fn write_object(path: &Path, object: &Map<String, Value>) -> Result<(), Failure> {
+    let fail = |e: std::io::Error| format!("{} cannot be written: {e}", path.display());
+    let text = serde_json::to_string_pretty(object)? + "\n";
+    let temporary = path.with_extension("partial");
+    std::fs::write(&temporary, text).map_err(fail)?;
+    Ok(std::fs::rename(&temporary, path).map_err(fail)?)
 }
 
 /// Puts the figures into a report: those of the test split where the page looks for them (`base`, the
