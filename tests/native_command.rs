@@ -538,7 +538,7 @@ fn every_mistake_is_one_sentence_and_exit_code_1() {
     ];
     let long = vec!["5"; POSITIONS + 1].join(",");
     let cases: Vec<(Vec<&str>, &str)> = vec![
-        (vec![], "no subcommand"),
+        (vec![], "requires a subcommand"),
         (vec!["explode"], "explode"),
         (vec!["generate", "--model", model], "--messages"),
         (
