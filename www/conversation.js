@@ -4,7 +4,7 @@
 /** @import { ChatEvent, Message, TokenRecord } from "./types.d.ts" */
 /** @import { Settings } from "./settings.js" */
 
-import { asEngineError } from "./engine-client.js";
+import { asEngineError, EngineError } from "./engine-client.js";
 
 /** Lane 0 runs without interventions, lane 1 with them. */
 export const BASE = 0;
@@ -87,6 +87,8 @@ export class Conversation extends EventTarget {
         options.track = { hook: choices.hook, feature: choices.feature };
         if (choices.top) options.topFeatures = 5;
       }
+      // Stopped before it began: the engine had nothing to cancel yet.
+      if (this.stopping) throw new EngineError("cancelled", "Stopped before the answer began.");
       for await (const event of engine.chat(options)) this.take(turn, event);
       turn.state = "done";
     } catch (error) {

@@ -43,6 +43,21 @@ impl Drop for Driver {
 impl Browser {
     /// Starts Chromium with the flags of `webdriver.json` and more.
     pub async fn start(more_flags: &[&str]) -> Result<Browser> {
+        Browser::start_with(more_flags, json!({})).await
+    }
+
+    /// Starts Chromium with a phone's screen of this many CSS pixels.
+    pub async fn start_phone(width: u32, height: u32) -> Result<Browser> {
+        let metrics = json!({ "width": width, "height": height, "pixelRatio": 2, "touch": true });
+        Browser::start_with(
+            &[],
+            json!({ "mobileEmulation": { "deviceMetrics": metrics } }),
+        )
+        .await
+    }
+
+    /// More flags, and more of Chromium's own WebDriver options.
+    async fn start_with(more_flags: &[&str], more_options: Value) -> Result<Browser> {
         let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let program = std::env::var("CHROMEDRIVER").unwrap_or_else(|_| "chromedriver".into());
         let mut child = Command::new(&program)
@@ -69,6 +84,9 @@ impl Browser {
             .as_array_mut()
             .ok_or("webdriver.json has no flags")?;
         flags.extend(more_flags.iter().map(|flag| json!(flag)));
+        if let (Some(options), Value::Object(more)) = (options.as_object_mut(), more_options) {
+            options.extend(more);
+        }
         if let Ok(chrome) = std::env::var("CHROME") {
             options["binary"] = json!(chrome);
         }

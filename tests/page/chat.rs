@@ -281,7 +281,9 @@ async fn built_page_reloads() -> Result {
 #[tokio::test]
 async fn built_page_fits_a_phone() -> Result {
     let server = Server::start(&dist()?)?;
-    let browser = open(&server, &["--window-size=390,844"]).await?;
+    let browser = Browser::start_phone(390, 844).await?;
+    browser.client.goto(&server.url()).await?;
+    ready(&browser).await?;
     assert_eq!(
         browser.eval("innerWidth").await?,
         json!(390),
