@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
 use_software_adapter_without_gpu
-cargo bench --locked
+cargo bench --locked --profile tool --bench decode

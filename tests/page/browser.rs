@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 pub type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// Software rendering is slow, and machines differ: long enough for any of them.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// One browser at a time: each one computes on every core.
 static TURN: Mutex<()> = Mutex::new(());
@@ -30,14 +30,36 @@ pub struct Browser {
     _turn: MutexGuard<'static, ()>,
 }
 
-struct Driver(Child);
+struct Driver {
+    process: Child,
+    port: Option<u16>,
+}
 
 impl Drop for Driver {
     fn drop(&mut self) {
+        // Asked to shut down, it ends its browser, which a kill would leave running.
+        let asked = self.port.map(|port| request(port, "GET", "/shutdown", ""));
+        if !matches!(asked, Some(Ok(_))) {
+            drop(self.process.kill());
+        }
         // Already gone is as good.
-        drop(self.0.kill());
-        drop(self.0.wait());
+        drop(self.process.wait());
     }
+}
+
+/// One request to the driver, by hand: for what WebDriver's standard does not know.
+fn request(port: u16, method: &str, path: &str, body: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("localhost", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 impl Browser {
@@ -66,7 +88,10 @@ impl Browser {
             .spawn()
             .map_err(|error| format!("{program} does not start: {error}"))?;
         let output = child.stdout.take().ok_or("chromedriver has no output")?;
-        let driver = Driver(child);
+        let mut driver = Driver {
+            process: child,
+            port: None,
+        };
         let mut lines = BufReader::new(output).lines();
         let port: u16 = loop {
             let line = lines.next().ok_or("chromedriver ended early")??;
@@ -74,6 +99,7 @@ impl Browser {
                 break port.trim_end_matches('.').parse()?;
             }
         };
+        driver.port = Some(port);
         // It must not block on a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
 
@@ -162,15 +188,12 @@ impl Browser {
             .await?
             .ok_or("the session has ended")?;
         let body = json!({ "type": "browser" }).to_string();
-        let mut stream = TcpStream::connect(("localhost", self.port))?;
-        write!(
-            stream,
-            "POST /session/{session}/se/log HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
+        let answer = request(
+            self.port,
+            "POST",
+            &format!("/session/{session}/se/log"),
+            &body,
         )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
         let (_, content) = answer
             .split_once("\r\n\r\n")
             .ok_or("chromedriver's answer has no content")?;
