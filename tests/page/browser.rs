@@ -57,9 +57,24 @@ fn request(port: u16, method: &str, path: &str, body: &str) -> std::io::Result<S
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
+    // The driver keeps the connection open: the length says where the answer ends.
+    let mut reader = BufReader::new(stream);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        if line.trim().is_empty() {
+            break;
+        }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().map_err(std::io::Error::other)?;
+        }
+    }
+    let mut content = vec![0; length];
+    reader.read_exact(&mut content)?;
+    String::from_utf8(content).map_err(std::io::Error::other)
 }
 
 impl Browser {
@@ -188,16 +203,13 @@ impl Browser {
             .await?
             .ok_or("the session has ended")?;
         let body = json!({ "type": "browser" }).to_string();
-        let answer = request(
+        let content = request(
             self.port,
             "POST",
             &format!("/session/{session}/se/log"),
             &body,
         )?;
-        let (_, content) = answer
-            .split_once("\r\n\r\n")
-            .ok_or("chromedriver's answer has no content")?;
-        let log: Value = serde_json::from_str(content)?;
+        let log: Value = serde_json::from_str(&content)?;
         let entries = log["value"]
             .as_array()
             .ok_or_else(|| format!("not a log: {content}"))?;
