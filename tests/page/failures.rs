@@ -83,9 +83,9 @@ async fn built_page_names_what_is_wrong_with_the_files() -> Result {
             "The download broke off",
         ),
         (
-            "a connection that breaks in the middle",
+            "a connection that breaks within a tensor",
             MODEL,
-            Fault::DropAfter(size / 2),
+            Fault::DropAfter(50_000),
             "The download broke off",
         ),
         (
