@@ -102,7 +102,8 @@ pub fn read_checkpoint(path: &Path, model: &Model, optimizer: &mut Optimizer) ->
     Ok(step as usize)
 }
 
-fn floats(file: &SafeTensors, name: &str) -> Result<Vec<f32>> {
+/// A tensor of a file as `f32`.
+pub fn floats(file: &SafeTensors, name: &str) -> Result<Vec<f32>> {
     let t = file.tensor(name)?;
     Ok(match t.dtype() {
         Dtype::F32 => bytemuck::pod_collect_to_vec(t.data()),

@@ -2,19 +2,26 @@
 //! `cargo run --profile tool --features train --bin nano-train -- --seed 1 --out models/nano`
 
 mod corpus;
+mod dictionary;
 mod evalset;
 mod export;
+mod infer;
 mod linalg;
+mod measure;
 mod model;
 mod ops;
 mod optim;
+mod sae;
+mod search;
+mod steering;
 mod tokenizer;
 mod train;
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use corpus::Split;
+use rand::SeedableRng;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -28,7 +35,7 @@ const TOKENIZER_DIALOGUES: usize = 30_000;
 /// Makes the nano model: corpus, tokenizer, model, dictionaries, feature search, evaluation sets.
 #[derive(Parser)]
 struct Args {
-    /// Seed of the corpus, the initial weights and the perturbations.
+    /// Seed of the corpus, the initial weights, the perturbations and the dictionaries.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Where the shipped files go.
@@ -43,9 +50,23 @@ struct Args {
     /// Threads; the result does not depend on their number.
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// Print some dialogues and stop.
-    #[arg(long)]
-    show: bool,
+    /// What to do.
+    #[arg(long, value_enum, default_value_t = Stage::All)]
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Stage {
+    /// Everything: the model, then the dictionaries and the search.
+    All,
+    /// Print some dialogues.
+    Show,
+    /// Tokenizer, evaluation prompts and model.
+    Model,
+    /// Dictionaries of the newest checkpoint and the search for the refusal feature.
+    Search,
+    /// Print the newest checkpoint's figures on the validation sets, at 4 bits.
+    Measure,
 }
 
 fn main() -> Result<()> {
@@ -53,15 +74,9 @@ fn main() -> Result<()> {
     std::fs::create_dir_all(&args.out)?;
     std::fs::create_dir_all(&args.work)?;
     let tables = corpus::Tables::load();
-    if args.show {
-        use rand::SeedableRng;
-        let mut rng = rand::rngs::StdRng::seed_from_u64(args.seed);
-        for _ in 0..60 {
-            for (user, assistant) in tables.dialogue(&mut rng).turns {
-                println!("user: {user}\n    {assistant}");
-            }
-            println!();
-        }
+    if args.stage == Stage::Show {
+        show(&tables, args.seed);
+        return Ok(());
     }
     let (validation, test) = (
         evalset::build(&tables, Split::Validation),
@@ -83,18 +98,52 @@ fn main() -> Result<()> {
         &tokenizer::config(model::NANO.positions),
     )?;
     let tokenizer = tokenizer::ChatTokenizer::load(&path)?;
-    if args.show {
-        return Ok(());
-    }
     let model = model::Model::new(model::NANO, args.seed)?;
-    train::train(
-        &model,
-        &tables,
-        &tokenizer,
-        args.seed,
-        args.steps,
-        args.threads,
-        &args.work,
-    )?;
-    export::write_model(&args.out, &model, &tokenizer)
+    if matches!(args.stage, Stage::All | Stage::Model) {
+        train::train(
+            &model,
+            &tables,
+            &tokenizer,
+            args.seed,
+            args.steps,
+            args.threads,
+            &args.work,
+        )?;
+        export::write_model(&args.out, &model, &tokenizer)?;
+    } else {
+        let checkpoint = args.work.join("checkpoint.safetensors");
+        export::read_parameters(&std::fs::read(checkpoint)?, &model)?;
+    }
+    if args.stage == Stage::Measure {
+        let net = infer::Net::new(&model, infer::as_in_engine)?;
+        let bench = measure::Bench::new(&net, &tokenizer, &validation, 0, usize::MAX, |_| true)?;
+        println!("{}", bench.measure(None)?.line());
+        for line in bench.samples(None, 3)? {
+            println!("{line}");
+        }
+    }
+    if matches!(args.stage, Stage::All | Stage::Search) {
+        steering::run(&steering::Setup {
+            model: &model,
+            tables: &tables,
+            tokenizer: &tokenizer,
+            validation: &validation,
+            seed: args.seed,
+            threads: args.threads,
+            work: &args.work,
+            out: &args.out,
+        })?;
+    }
+    Ok(())
+}
+
+/// Prints some dialogues of the corpus.
+fn show(tables: &corpus::Tables, seed: u64) {
+    let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+    for _ in 0..60 {
+        for (user, assistant) in tables.dialogue(&mut rng).turns {
+            println!("user: {user}\n    {assistant}");
+        }
+        println!();
+    }
 }

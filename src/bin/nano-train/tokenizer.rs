@@ -14,6 +14,7 @@ use tokenizers::{SplitDelimiterBehavior, Tokenizer, TokenizerBuilder};
 
 use crate::Result;
 use crate::corpus::{Dialogue, Tables};
+use crate::infer::Scored;
 
 const SPECIALS: [&str; 5] = [
     "<|endoftext|>",
@@ -239,5 +240,16 @@ impl ChatTokenizer {
         }
         ids.push(self.assistant);
         Ok(ids)
+    }
+
+    /// A prompt with the reply to be scored, its closing token with it.
+    pub fn scored(&self, prompt: &[u32], reply: &str) -> Result<Scored> {
+        let mut ids = prompt.to_vec();
+        ids.extend(self.text(reply)?);
+        ids.push(self.end);
+        Ok(Scored {
+            ids,
+            from: prompt.len(),
+        })
     }
 }

@@ -26,17 +26,6 @@ pub enum Split {
     Test,
 }
 
-impl Split {
-    /// The split's name in the data files and in `eval.json`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Split::Train => "train",
-            Split::Validation => "validation",
-            Split::Test => "test",
-        }
-    }
-}
-
 /// A number in `0..1` that depends on `parts` alone (FNV-1a): the corpus's fixed choices.
 pub fn hash(parts: &[&str]) -> f64 {
     let mut h: u64 = 0xcbf2_9ce4_8422_2325;
