@@ -7,9 +7,14 @@ use crate::linalg::{axpy, dot, norm};
 use crate::model::normal;
 use crate::sae::{Codes, Sae, topk};
 
-/// Features and active features of a dictionary.
-pub const FEATURES: usize = 1536;
-pub const ACTIVE: usize = 24;
+/// How large a dictionary is, and what its random choices come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shape {
+    pub features: usize,
+    /// Active features of a row.
+    pub k: usize,
+    pub seed: u64,
+}
 
 const STEPS: usize = 700;
 const BATCH: usize = 2048;
@@ -191,24 +196,24 @@ fn gradients(sae: &Sae, x: &[f32], variance: f32, silent: &mut [u32]) -> (f64, G
 pub fn train(
     x: &[f32],
     hidden: usize,
-    seed: u64,
+    shape: Shape,
     mut report: impl FnMut(usize, f64, usize),
 ) -> Sae {
-    let mut rng = StdRng::seed_from_u64(seed);
+    let mut rng = StdRng::seed_from_u64(shape.seed);
     let rows = x.len() / hidden;
     let sample = &x[..rows.min(50_000) * hidden];
     let lengths: f32 = sample.chunks_exact(hidden).map(norm).sum();
     let unit = lengths / (sample.len() / hidden) as f32 / (hidden as f32).sqrt();
     let variance = (variance(sample, hidden) / (unit * unit) as f64) as f32;
     let b_dec = mean(sample, hidden).iter().map(|v| v / unit).collect();
-    let mut sae = fresh(b_dec, FEATURES, ACTIVE, &mut rng);
+    let mut sae = fresh(b_dec, shape.features, shape.k, &mut rng);
     let mut moments = [
-        Adam::new(FEATURES * hidden),
-        Adam::new(FEATURES),
-        Adam::new(FEATURES * hidden),
+        Adam::new(shape.features * hidden),
+        Adam::new(shape.features),
+        Adam::new(shape.features * hidden),
         Adam::new(hidden),
     ];
-    let mut silent = vec![0; FEATURES];
+    let mut silent = vec![0; shape.features];
     let mut batch = vec![0.0; BATCH * hidden];
     for step in 0..STEPS {
         for row in batch.chunks_exact_mut(hidden) {

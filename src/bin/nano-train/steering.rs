@@ -1,13 +1,13 @@
 //! From the trained model to the dictionary, the feature and `report.json`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rand::{SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
 use crate::Result;
 use crate::corpus::Tables;
-use crate::dictionary::{self, Quality, quality};
+use crate::dictionary::{self, Quality, Shape, quality};
 use crate::evalset::Set;
 use crate::export::write_json;
 use crate::infer::{Net, Scored, as_in_engine, parallel};
@@ -18,8 +18,8 @@ use crate::search::{Candidate, Controls, Found, Search};
 use crate::tokenizer::ChatTokenizer;
 
 /// The blocks whose outputs get a dictionary, and how many dictionaries each.
-const BLOCKS: [usize; 2] = [2, 3];
-const SEEDS: u64 = 1;
+const BLOCKS: [usize; 3] = [1, 2, 3];
+const SIZES: [(usize, usize); 2] = [(1536, 24), (512, 16)];
 /// Tokens of fresh training dialogues that dictionaries learn from, and that they are measured on.
 const TOKENS: usize = 200_000;
 const HELD_OUT: usize = 20_000;
@@ -54,23 +54,20 @@ struct Health {
 /// `report.json`.
 pub fn run(setup: &Setup) -> Result<()> {
     let net = Net::new(setup.model, as_in_engine)?;
-    let mut candidates = Vec::new();
-    for block in BLOCKS {
-        candidates.extend(dictionaries(setup, &net, block)?);
-    }
+    let dictionaries = dictionaries(setup, &net)?;
     let search = Search {
         net: &net,
         tokenizer: setup.tokenizer,
         validation: setup.validation,
         threads: setup.threads,
     };
-    let (candidates, health): (Vec<Candidate>, Vec<Health>) = candidates.into_iter().unzip();
+    let (candidates, health): (Vec<Candidate>, Vec<Health>) = dictionaries.into_iter().unzip();
     let found = search.run(&candidates)?;
     let chosen = &candidates[found.dictionary];
     println!(
         "chosen: block {}, dictionary seed {}, feature {}, useful {:?}, default {}",
         chosen.block,
-        chosen.seed,
+        chosen.shape.seed,
         found.feature,
         found.useful(),
         found.default()
@@ -106,89 +103,110 @@ fn dialogues(setup: &Setup, seed: u64, tokens: usize) -> Result<Vec<Vec<u32>>> {
 }
 
 /// The residual at the output of `block` on `dialogues`, BOS excluded, `[tokens, hidden]`.
-fn residuals(net: &Net, dialogues: &[Vec<u32>], block: usize, threads: usize) -> Vec<f32> {
-    let chunks: Vec<&[Vec<u32>]> = dialogues.chunks(CHUNK).collect();
-    parallel(threads, &chunks, |c| {
-        net.prefix(c.iter().map(Vec::as_slice), block).residual()
-    })
-    .concat()
+fn residuals(net: &Net, dialogues: &[Vec<u32>], block: usize) -> Vec<f32> {
+    dialogues
+        .chunks(CHUNK)
+        .flat_map(|c| net.prefix(c.iter().map(Vec::as_slice), block).residual())
+        .collect()
 }
 
-/// The dictionaries of one block, trained or read from the work folder.
-fn dictionaries(setup: &Setup, net: &Net, block: usize) -> Result<Vec<(Candidate, Health)>> {
-    let hidden = net.config.hidden;
-    let offset = 1_000_003 * (setup.seed + 1);
-    let held_out = residuals(
-        net,
-        &dialogues(setup, offset + 1, HELD_OUT)?,
-        block,
-        setup.threads,
-    );
-    let folder = |seed: u64| setup.work.join(format!("sae/layers.{block}.{seed}"));
-    let seeds: Vec<u64> = (0..SEEDS).map(|i| setup.seed * 100 + i).collect();
-    let missing: Vec<u64> = seeds
+/// Where the work folder keeps a dictionary.
+fn folder(setup: &Setup, block: usize, shape: Shape) -> PathBuf {
+    let Shape { features, k, seed } = shape;
+    setup
+        .work
+        .join(format!("sae/layers.{block}.{features}.{k}.{seed}"))
+}
+
+/// The seed of the dialogues that dictionaries learn from; the next two are those they are
+/// measured on.
+fn text_seed(setup: &Setup) -> u64 {
+    1_000_003 * (setup.seed + 1)
+}
+
+/// Trains the dictionaries that the work folder does not hold yet, and reads them all.
+fn dictionaries(setup: &Setup, net: &Net) -> Result<Vec<(Candidate, Health)>> {
+    let all: Vec<(usize, Shape)> = BLOCKS
+        .iter()
+        .flat_map(|block| {
+            SIZES.map(|(features, k)| {
+                let seed = setup.seed;
+                (*block, Shape { features, k, seed })
+            })
+        })
+        .collect();
+    let missing: Vec<_> = all
         .iter()
         .copied()
-        .filter(|s| !folder(*s).join("sae.safetensors").exists())
+        .filter(|(block, shape)| {
+            !folder(setup, *block, *shape)
+                .join("sae.safetensors")
+                .exists()
+        })
         .collect();
-    if !missing.is_empty() {
-        let x = residuals(
-            net,
-            &dialogues(setup, offset, TOKENS)?,
-            block,
-            setup.threads,
-        );
-        let trained = parallel(setup.threads, &missing, |seed| {
-            let sae = dictionary::train(&x, hidden, *seed, |step, loss, dead| {
-                println!(
-                    "  block {block} dictionary {seed}: step {step}, FVU {loss:.4}, dead {dead}"
-                );
-            });
-            sae.write(&folder(*seed))
+    let text = dialogues(setup, text_seed(setup), TOKENS)?;
+    parallel(setup.threads, &missing, |(block, shape)| {
+        let x = residuals(net, &text, *block);
+        let sae = dictionary::train(&x, net.config.hidden, *shape, |step, loss, dead| {
+            println!(
+                "  block {block} dictionary {shape:?}: step {step}, FVU {loss:.4}, dead {dead}"
+            );
         });
-        trained.into_iter().collect::<Result<()>>()?;
+        sae.write(&folder(setup, *block, *shape))
+    })
+    .into_iter()
+    .collect::<Result<()>>()?;
+    let held_out = dialogues(setup, text_seed(setup) + 1, HELD_OUT)?;
+    let scored = scored(setup, text_seed(setup) + 2)?;
+    parallel(setup.threads, &all, |(block, shape)| {
+        let sae = Sae::read(&folder(setup, *block, *shape))?;
+        Ok(examine(net, *block, *shape, sae, &held_out, &scored))
+    })
+    .into_iter()
+    .collect()
+}
+
+/// Measures a dictionary on dialogues that it was not trained on.
+fn examine(
+    net: &Net,
+    block: usize,
+    shape: Shape,
+    sae: Sae,
+    held_out: &[Vec<u32>],
+    scored: &[Scored],
+) -> (Candidate, Health) {
+    let x = residuals(net, held_out, block);
+    let codes = sae.encode(&x);
+    let mut density = vec![0.0; sae.features];
+    for i in 0..codes.rows() {
+        codes
+            .row(i)
+            .for_each(|(j, _)| density[j] += 1.0 / codes.rows() as f64);
     }
-    let scored = scored(setup, offset + 2)?;
-    let mut all = Vec::new();
-    for seed in seeds {
-        let sae = Sae::read(&folder(seed))?;
-        let codes = sae.encode(&held_out);
-        let mut density = vec![0.0; sae.features];
-        for i in 0..codes.rows() {
-            codes
-                .row(i)
-                .for_each(|(j, _)| density[j] += 1.0 / codes.rows() as f64);
+    let loss = |edit: Option<&Edit>| {
+        let (mut sum, mut n) = (0.0, 0);
+        for chunk in scored.chunks(CHUNK) {
+            let (s, k) = net.loss(chunk.iter(), block, edit);
+            sum += s;
+            n += k;
         }
-        let loss = |edit: Option<&Edit>| {
-            let (mut sum, mut n) = (0.0, 0);
-            for chunk in scored.chunks(CHUNK) {
-                let (s, k) = net.loss(chunk.iter(), block, edit);
-                sum += s;
-                n += k;
-            }
-            sum / n as f64
-        };
-        let health = Health {
-            quality: quality(&sae, &held_out),
-            loss: (loss(None), loss(Some(&Edit::Reconstruct { sae: &sae }))),
-        };
-        println!(
-            "block {block} dictionary {seed}: FVU {:.4}, L0 {:.1}, dead {}, loss {:.4} to {:.4} with the reconstruction",
-            health.quality.fvu,
-            health.quality.l0,
-            health.quality.dead,
-            health.loss.0,
-            health.loss.1
-        );
-        let candidate = Candidate {
-            block,
-            seed,
-            sae,
-            density,
-        };
-        all.push((candidate, health));
-    }
-    Ok(all)
+        sum / n as f64
+    };
+    let health = Health {
+        quality: quality(&sae, &x),
+        loss: (loss(None), loss(Some(&Edit::Reconstruct { sae: &sae }))),
+    };
+    println!(
+        "block {block} dictionary {shape:?}: FVU {:.4}, L0 {:.1}, dead {}, loss {:.4} to {:.4} with the reconstruction",
+        health.quality.fvu, health.quality.l0, health.quality.dead, health.loss.0, health.loss.1
+    );
+    let candidate = Candidate {
+        block,
+        shape,
+        sae,
+        density,
+    };
+    (candidate, health)
 }
 
 /// First exchanges of fresh training dialogues, the replies to be scored.
@@ -231,7 +249,7 @@ fn report(chosen: &Candidate, health: &Health, found: &Found, controls: &Control
         "value": {"default": found.default(), "useful": [lo, hi], "max": LARGEST},
         "source": "Two-sided search on the validation split at 4 bits, by the trainer.",
         "dictionary": {
-            "seed": chosen.seed,
+            "seed": chosen.shape.seed,
             "features": chosen.sae.features,
             "k": chosen.sae.k,
             "tokens": TOKENS,
