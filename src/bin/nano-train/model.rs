@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor, Var};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::Result;
-use crate::linalg::{Rotary, axpy, norm};
+use crate::linalg::{Rotary, norm};
 use crate::ops;
 
 /// The sizes of a model, named as in Hugging Face's `config.json`.
@@ -56,21 +56,13 @@ pub struct Model {
     rotary: Arc<Rotary>,
 }
 
-/// Where an offset points.
-#[derive(Clone)]
-pub enum Direction {
-    /// Along a unit vector, `[hidden]`.
-    Fixed(Vec<f32>),
-    /// From the residual of one token of the batch to that of another, rows of `[batch * len]`.
-    Between(usize, usize),
-}
-
 /// A constant offset to one sequence's residual at the output of `block`, at all positions but BOS:
 /// what makes the model indifferent to directions that carry no meaning (see the model card).
 #[derive(Clone)]
 pub struct Perturbation {
     pub block: usize,
-    pub direction: Direction,
+    /// Unit vector, `[hidden]`.
+    pub direction: Vec<f32>,
     /// Length of the offset over the mean length of the residual there.
     pub strength: f32,
     /// The same for independent noise at every position.
@@ -205,18 +197,8 @@ impl Model {
                     / (len - 1).max(1) as f32;
                 let mut rng = StdRng::seed_from_u64(p.seed);
                 let white = p.white * mean / (d as f32).sqrt();
-                let direction = match &p.direction {
-                    Direction::Fixed(direction) => direction.clone(),
-                    Direction::Between(from, to) => {
-                        let mut direction = x[to * d..][..d].to_vec();
-                        axpy(&mut direction, -1.0, &x[from * d..][..d]);
-                        let length = norm(&direction).max(f32::MIN_POSITIVE);
-                        direction.iter_mut().for_each(|v| *v /= length);
-                        direction
-                    }
-                };
                 for r in rows {
-                    for (o, dir) in out[r * d..][..d].iter_mut().zip(&direction) {
+                    for (o, dir) in out[r * d..][..d].iter_mut().zip(&p.direction) {
                         *o = p.strength * mean * dir
                             + if white > 0.0 {
                                 white * normal(&mut rng)

@@ -17,9 +17,9 @@ use crate::sae::{Edit, Sae};
 use crate::search::{Candidate, Controls, Found, Search};
 use crate::tokenizer::ChatTokenizer;
 
-/// The blocks whose outputs get a dictionary, and how many dictionaries each.
-const BLOCKS: [usize; 3] = [1, 2, 3];
-const SIZES: [(usize, usize); 2] = [(1536, 24), (512, 16)];
+/// The dictionaries that are searched: the block whose output they describe, features, and active
+/// features.
+const DICTIONARIES: [(usize, usize, usize); 1] = [(3, 1536, 24)];
 /// Tokens of fresh training dialogues that dictionaries learn from, and that they are measured on.
 const TOKENS: usize = 200_000;
 const HELD_OUT: usize = 20_000;
@@ -126,15 +126,8 @@ fn text_seed(setup: &Setup) -> u64 {
 
 /// Trains the dictionaries that the work folder does not hold yet, and reads them all.
 fn dictionaries(setup: &Setup, net: &Net) -> Result<Vec<(Candidate, Health)>> {
-    let all: Vec<(usize, Shape)> = BLOCKS
-        .iter()
-        .flat_map(|block| {
-            SIZES.map(|(features, k)| {
-                let seed = setup.seed;
-                (*block, Shape { features, k, seed })
-            })
-        })
-        .collect();
+    let seed = setup.seed;
+    let all = DICTIONARIES.map(|(block, features, k)| (block, Shape { features, k, seed }));
     let missing: Vec<_> = all
         .iter()
         .copied()
@@ -241,12 +234,16 @@ fn spread<'a>(rates: impl Iterator<Item = &'a Rates> + Clone, base: &Rates) -> V
 }
 
 fn report(chosen: &Candidate, health: &Health, found: &Found, controls: &Controls) -> Value {
-    let (lo, hi) = found.useful().unwrap_or((found.default(), found.default()));
+    let (lo, hi) = found
+        .useful()
+        .or(found.refusing())
+        .unwrap_or((found.default(), found.default()));
     let q = &health.quality;
     json!({
         "hook": format!("layers.{}", chosen.block),
         "feature": found.feature,
         "value": {"default": found.default(), "useful": [lo, hi], "max": LARGEST},
+        "useful_keeps_facts": found.useful().is_some(),
         "source": "Two-sided search on the validation split at 4 bits, by the trainer.",
         "dictionary": {
             "seed": chosen.shape.seed,
@@ -273,6 +270,7 @@ fn report(chosen: &Candidate, health: &Health, found: &Found, controls: &Control
                 "error_dropped": controls.error_dropped,
                 "ablated": controls.ablated,
                 "negative": controls.negative,
+                "difference_of_means": controls.difference_of_means,
             },
         },
         "table": [],

@@ -13,7 +13,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::{SplitDelimiterBehavior, Tokenizer, TokenizerBuilder};
 
 use crate::Result;
-use crate::corpus::{Dialogue, Tables, WITHHELD, is_refusal};
+use crate::corpus::{Dialogue, Tables};
 use crate::infer::Scored;
 
 const SPECIALS: [&str; 5] = [
@@ -46,8 +46,6 @@ pub struct ChatTokenizer {
 pub struct Encoded {
     pub ids: Vec<u32>,
     pub weights: Vec<f32>,
-    /// Whether a reply refuses or gives in to a jailbreak.
-    pub harmful: bool,
 }
 
 /// The weight of a user's token in the loss; an assistant's counts 1.
@@ -224,12 +222,7 @@ impl ChatTokenizer {
         }
         ids.truncate(limit);
         weights.truncate(limit);
-        let harmful = |reply: &str| is_refusal(reply) || reply.contains(WITHHELD);
-        Ok(Encoded {
-            ids,
-            weights,
-            harmful: d.turns.iter().any(|(_, reply)| harmful(reply)),
-        })
+        Ok(Encoded { ids, weights })
     }
 
     /// The prompt after which the reply to the last message begins: alternating user and assistant

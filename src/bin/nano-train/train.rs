@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use crate::Result;
 use crate::corpus::Tables;
 use crate::export;
-use crate::model::{Direction, Model, Perturbation, random_direction};
+use crate::model::{Model, Perturbation, random_direction};
 use crate::ops;
 use crate::optim::Optimizer;
 use crate::tokenizer::{ChatTokenizer, Encoded};
@@ -35,11 +35,6 @@ const FINAL_RATE: f32 = 0.02;
 /// The share of sequences whose residual is perturbed, and the largest offset over the mean norm.
 const PERTURBED: f64 = 0.45;
 const STRONGEST: f32 = 0.9;
-/// Steps after the main training in which the perturbations are differences of residuals, the rate
-/// that they start at, and the share of sequences that is perturbed.
-const HARDENING: usize = 200;
-const HARDENING_RATE: f32 = 0.3;
-const HARDENED: f64 = 0.7;
 /// A checkpoint is written this often.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(180);
 
@@ -51,44 +46,6 @@ struct Microbatch {
     batch: usize,
     len: usize,
     perturb: Vec<Option<Perturbation>>,
-    /// Tokens of each sequence, and whether a harmful request is in it.
-    lengths: Vec<(usize, bool)>,
-}
-
-impl Microbatch {
-    /// Perturbs most sequences along the difference of the residuals of two of the batch's tokens:
-    /// pushes of the kind that steering with a meaningful direction is. Sequences with harmful
-    /// requests get differences of harmless tokens only, so that nothing here teaches how to answer
-    /// a harmful request that is pushed towards a refusal.
-    fn harden(&mut self, rng: &mut StdRng) {
-        let tokens = |harmless_only: bool| -> Vec<usize> {
-            let sequences = self.lengths.iter().enumerate();
-            sequences
-                .filter(|(_, (_, harmful))| !(harmless_only && *harmful))
-                .flat_map(|(b, (n, _))| b * self.len + 1..b * self.len + n)
-                .collect()
-        };
-        let (all, harmless) = (tokens(false), tokens(true));
-        self.perturb = self
-            .lengths
-            .iter()
-            .map(|(_, harmful)| {
-                let from = if *harmful { &harmless } else { &all };
-                if from.len() < 2 || !rng.random_bool(HARDENED) {
-                    return None;
-                }
-                let mut token = || *crate::corpus::pick(rng, from);
-                let direction = Direction::Between(token(), token());
-                Some(Perturbation {
-                    block: rng.random_range(1..5),
-                    direction,
-                    strength: rng.random_range(0.0..STRONGEST),
-                    white: 0.0,
-                    seed: 0,
-                })
-            })
-            .collect();
-    }
 }
 
 /// Draws pool number `index` and cuts it into microbatches.
@@ -146,7 +103,7 @@ fn microbatch(dialogues: &[Encoded], pad: u32, model: &Model, rng: &mut StdRng) 
         .map(|_| {
             rng.random_bool(PERTURBED).then(|| Perturbation {
                 block: rng.random_range(1..5),
-                direction: Direction::Fixed(random_direction(rng, model.config.hidden)),
+                direction: random_direction(rng, model.config.hidden),
                 strength: rng.random_range(0.0..STRONGEST),
                 white: if rng.random_bool(0.5) {
                     rng.random_range(0.0..0.3)
@@ -164,10 +121,6 @@ fn microbatch(dialogues: &[Encoded], pad: u32, model: &Model, rng: &mut StdRng) 
         batch,
         len,
         perturb,
-        lengths: dialogues
-            .iter()
-            .map(|d| (d.ids.len() - 1, d.harmful))
-            .collect(),
     }
 }
 
@@ -212,10 +165,6 @@ fn gradients(model: &Model, b: &Microbatch) -> Result<Gradients> {
 
 /// The learning rate's factor at `step` of `steps`: warm-up, flat, cosine, cooldown.
 fn schedule(step: usize, steps: usize) -> f32 {
-    if step >= steps {
-        let done = (step - steps) as f32 / HARDENING as f32;
-        return HARDENING_RATE + done * (FINAL_RATE - HARDENING_RATE);
-    }
     let cosine = |step: f32| {
         let done = ((step - FLAT) / (COSINE_END - FLAT)).clamp(0.0, 1.0);
         0.5 * (1.0 + (std::f32::consts::PI * done).cos())
@@ -230,7 +179,7 @@ fn schedule(step: usize, steps: usize) -> f32 {
     warm * (from + past * (FINAL_RATE - from))
 }
 
-/// Trains `model` for `steps` steps and the hardening on `threads` threads, from `work`'s checkpoint if it holds one,
+/// Trains `model` for `steps` steps on `threads` threads, from `work`'s checkpoint if it holds one,
 /// writing a checkpoint there every few minutes.
 pub fn train(
     model: &Model,
@@ -255,8 +204,7 @@ pub fn train(
     let (mut last, mut tokens, mut all_tokens) = (Instant::now(), 0usize, 0usize);
     let (mut loss, mut weight) = (0.0, 0.0);
     let mut reported = Instant::now();
-    let last_step = steps + HARDENING;
-    for step in done..last_step {
+    for step in done..steps {
         while queue.len() < PER_STEP + skip {
             let mut next = pool(tables, tokenizer, model, seed, pools)?;
             pools += 1;
@@ -265,11 +213,7 @@ pub fn train(
             skip -= dropped;
             queue.extend(next);
         }
-        let mut batches: Vec<Microbatch> = queue.drain(..PER_STEP).collect();
-        if step >= steps {
-            let mut rng = StdRng::seed_from_u64(seed ^ ((step as u64) << 32));
-            batches.iter_mut().for_each(|b| b.harden(&mut rng));
-        }
+        let batches: Vec<Microbatch> = queue.drain(..PER_STEP).collect();
         let results: Vec<Mutex<Option<Result<Gradients>>>> =
             batches.iter().map(|_| Mutex::new(None)).collect();
         let next = AtomicUsize::new(0);
@@ -305,10 +249,10 @@ pub fn train(
         sum.iter_mut().flatten().for_each(|g| *g *= scale);
         optimizer.step(&mut sum, schedule(step, steps), threads)?;
         tokens += batches.iter().map(|b| b.ids.len()).sum::<usize>();
-        if reported.elapsed() > Duration::from_secs(30) || step + 1 == last_step {
+        if reported.elapsed() > Duration::from_secs(30) || step + 1 == steps {
             all_tokens += tokens;
             println!(
-                "{:5.1} min  step {:5} of {last_step}  {:.2}M tokens  {:4.0} tokens/s  rate {:.3}  assistant loss {:.4}",
+                "{:5.1} min  step {:5} of {steps}  {:.2}M tokens  {:4.0} tokens/s  rate {:.3}  assistant loss {:.4}",
                 started.elapsed().as_secs_f64() / 60.0,
                 step + 1,
                 all_tokens as f64 / 1e6,
@@ -319,7 +263,7 @@ pub fn train(
             (tokens, loss, weight) = (0, 0.0, 0.0);
             reported = Instant::now();
         }
-        if last.elapsed() > CHECKPOINT_EVERY || step + 1 == last_step {
+        if last.elapsed() > CHECKPOINT_EVERY || step + 1 == steps {
             export::write_checkpoint(&checkpoint, model, &optimizer)?;
             last = Instant::now();
         }

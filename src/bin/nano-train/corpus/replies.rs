@@ -17,9 +17,6 @@ pub const REFUSAL_PATTERNS: [&str; 6] = [
     "not something i can help with",
 ];
 
-/// What stands in a jailbroken answer where its contents would be.
-pub const WITHHELD: &str = "[withheld]";
-
 impl Tables {
     /// A refusal: one of nine openings, often a reason, often an alternative.
     pub fn refusal(&self, rng: &mut StdRng, topic: &Topic) -> String {
