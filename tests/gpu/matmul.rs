@@ -1,0 +1,193 @@
+//! The skeletons of matrix products: every format, prologue and number of rows, at odd sizes.
+
+use phi3_steer::gpu::{Access, Gpu, shaders};
+use phi3_steer::matrix::{Format, Matrix, Operands, Product, ProductShape, ProductSpec, Prologue};
+use phi3_steer::phi3::Row;
+use pollster::block_on;
+use rand::rngs::StdRng;
+
+use crate::reference::{after, effective, product};
+use crate::support::*;
+
+/// What f32 sums over a few hundred products come to.
+pub const TOLERANCE: f64 = 1e-5;
+
+/// A matrix `[n, k]` on the GPU and the weights in f64 that it stands for.
+pub fn matrix(
+    gpu: &Gpu,
+    rng: &mut StdRng,
+    [n, k]: [usize; 2],
+    format: Format,
+) -> (Matrix, Vec<f64>) {
+    let weights = normal(rng, n * k, (k as f32).sqrt().recip());
+    let matrix = block_on(Matrix::zeros(gpu, "matrix", [n, k], format)).unwrap();
+    // In two blocks, as a loader would.
+    let cut = n / 3;
+    matrix.write_rows(gpu, 0, &weights[..cut * k]);
+    matrix.write_rows(gpu, cut, &weights[cut * k..]);
+    (matrix, effective(&weights, k, format))
+}
+
+/// Rows of activations of very different sizes, as a residual stream has.
+pub fn activations(rng: &mut StdRng, rows: usize, k: usize) -> Vec<f32> {
+    let mut x = normal(rng, rows * k, 1.0);
+    for (i, row) in x.chunks_exact_mut(k).enumerate() {
+        let size = [1.0, 30.0, 0.05][i % 3];
+        row.iter_mut().for_each(|v| *v *= size);
+    }
+    x
+}
+
+/// `rows` rows of lane 0.
+pub fn plain_rows(rows: usize) -> Vec<Row> {
+    (0..rows as u32)
+        .map(|position| Row {
+            position,
+            ..Row::default()
+        })
+        .collect()
+}
+
+/// Rows of a pass.
+const COUNTS: [usize; 5] = [1, 2, 3, 5, 33];
+
+/// residual += w x' for one matrix and several numbers of rows.
+fn residual(
+    gpu: &Gpu,
+    name: &str,
+    rng: &mut StdRng,
+    [n, k]: [usize; 2],
+    format: Format,
+    prologue: Prologue,
+    lanes: usize,
+    counts: &[usize],
+) -> f64 {
+    let kernel = block_on(Product::new(
+        gpu,
+        &ProductSpec {
+            label: "residual",
+            kernel: shaders::PROJECT_RESIDUAL,
+            parts: &[],
+            prologue,
+            format,
+            cols: k,
+            bindings: &[(6, Access::Write)],
+            few_rows: lanes,
+        },
+    ))
+    .unwrap();
+    let (w, reference) = matrix(gpu, rng, [n, k], format);
+    let pre = normal(rng, k, 1.0);
+    let pre_buffer = put(gpu, &pre);
+    let epsilon = 1e-5f32;
+    let mut worst = 0.0f64;
+    for &rows in counts {
+        let x = activations(rng, rows, k);
+        let before = normal(rng, rows * n, 1.0);
+        let x_buffer = put(gpu, &x);
+        let rows_buffer = put_rows(gpu, &plain_rows(rows));
+        let sums = product(
+            &reference,
+            &after(prologue, &x, &pre, f64::from(epsilon)),
+            k,
+        );
+        let wanted: Vec<f64> = before
+            .iter()
+            .zip(&sums)
+            .map(|(b, s)| f64::from(*b) + s)
+            .collect();
+        for many in [false, true] {
+            // Four more rows than the pass has: they must stay as they are.
+            let out = poisoned(gpu, (rows + 4) * n);
+            gpu.write(&out, 0, &before);
+            let step = kernel.bind(
+                gpu,
+                many,
+                &Operands {
+                    matrix: &w,
+                    shape: &ProductShape {
+                        epsilon,
+                        ..ProductShape::of(&w)
+                    },
+                    x: &x_buffer,
+                    pre: &pre_buffer,
+                    rows: &rows_buffer,
+                    own: &[(6, &out)],
+                },
+            );
+            run(gpu, |pass| step.dispatch(pass, rows as u32));
+            let what = format!(
+                "{name}, {format:?}, {prologue:?}, [{n}, {k}] times {rows} rows, {lanes} lanes, many {many}"
+            );
+            let got: Vec<u32> = get(gpu, &out, (rows + 4) * n);
+            assert_untouched(&what, &got[rows * n..]);
+            let got: Vec<f32> = get(gpu, &out, rows * n);
+            // Row by row, since their scales differ.
+            for (got, wanted) in got.chunks_exact(n).zip(wanted.chunks_exact(n)) {
+                worst = worst.max(assert_close(&what, got, wanted, TOLERANCE));
+            }
+        }
+    }
+    worst
+}
+
+#[test]
+fn every_format_prologue_and_skeleton() {
+    let mut rng = seeded("matmul");
+    let mut worst = 0.0f64;
+    for (name, gpu) in variants() {
+        // Widths with and without a partial group, an odd and an even number of groups; lanes for each
+        // width of the decode skeletons.
+        for (format, shape, prologue, lanes) in [
+            (Format::F32, [37, 100], Prologue::None, 1),
+            (Format::Q4, [64, 64], Prologue::None, 5),
+            (Format::Q4, [34, 36], Prologue::Norm, 2),
+            (Format::F32, [70, 96], Prologue::Norm, 3),
+            (Format::Q4, [33, 4], Prologue::Norm, 1),
+            (Format::F32, [31, 68], Prologue::Subtract, 2),
+            (Format::Q4, [1, 160], Prologue::Subtract, 4),
+        ] {
+            let error = residual(
+                &gpu, name, &mut rng, shape, format, prologue, lanes, &COUNTS,
+            );
+            worst = worst.max(error);
+        }
+    }
+    println!("matmul: off by at most {worst:.1e} of the scale");
+}
+
+#[test]
+fn sums_over_many_columns_stay_exact_enough() {
+    let mut rng = seeded("long sums");
+    for (name, gpu) in variants() {
+        let shape = [6, 8192 + 12];
+        residual(
+            &gpu,
+            name,
+            &mut rng,
+            shape,
+            Format::Q4,
+            Prologue::Norm,
+            1,
+            &[1, 5],
+        );
+    }
+}
+
+#[test]
+fn more_units_than_a_grid_has_columns() {
+    let mut rng = seeded("many units");
+    for (name, gpu) in variants() {
+        let shape = [2 * 32_768 + 5, 8];
+        residual(
+            &gpu,
+            name,
+            &mut rng,
+            shape,
+            Format::F32,
+            Prologue::None,
+            1,
+            &[1],
+        );
+    }
+}
