@@ -41,7 +41,7 @@ var<workgroup> chunk_sums: array<f32, WG>;
 var<workgroup> found: atomic<u32>;
 var<workgroup> asked: u32; // bit 0: top-k, bit 1: top-p
 
-// The logit of token i after penalty and temperature.
+// The logit of token i after penalty and temperature; a very low temperature must not make it infinite.
 fn adjusted(lane: u32, i: u32) -> f32 {
     var l = logits[lane * shape.vocab + i];
     let penalty = lanes[lane].repetition_penalty;
@@ -49,13 +49,13 @@ fn adjusted(lane: u32, i: u32) -> f32 {
         l = select(l * penalty, l / penalty, l > 0.0);
     }
     let temperature = lanes[lane].temperature;
-    return l / select(1.0, temperature, temperature > 0.0);
+    return l / select(1.0, max(temperature, 1.0e-6), temperature > 0.0);
 }
 
-// The unnormalised probability of token i: 1 for the likeliest.
+// The unnormalised probability of token i: 1 for the likeliest alone, however close the next.
 fn weight(lane: u32, i: u32, top: f32) -> f32 {
     let below = adjusted(lane, i) - top;
-    return select(exp(max(below, -80.0)), 1.0, below >= 0.0);
+    return select(min(exp(max(below, -80.0)), 0.99999994), 1.0, below >= 0.0);
 }
 
 // (how many, their sum) of the weights that are at least `least`.
@@ -102,8 +102,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     var bad = 0.0;
     for (var i = tid; i < shape.vocab; i += WG) {
         let raw = logits[lane * shape.vocab + i];
-        // NaN fails every comparison.
-        if !(abs(raw) <= 3.0e38) {
+        // By its bits: a compiler may take it that comparisons see no NaN.
+        if (bitcast<u32>(raw) & 0x7f800000u) == 0x7f800000u {
             bad = 1.0;
         } else {
             best = max(best, adjusted(lane, i));
