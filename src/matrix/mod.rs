@@ -91,9 +91,12 @@ impl Matrix {
                 gpu.write(dense, (first * padded * 4) as u64, values)
             }
             Planes::F32 { dense } => {
-                for (i, row) in values.chunks_exact(self.cols).enumerate() {
-                    gpu.write(dense, ((first + i) * padded * 4) as u64, row);
+                let mut rows = Vec::with_capacity(values.len() / self.cols * padded);
+                for row in values.chunks_exact(self.cols) {
+                    rows.extend_from_slice(row);
+                    rows.resize(rows.len().next_multiple_of(padded), 0.0);
                 }
+                gpu.write(dense, (first * padded * 4) as u64, &rows);
             }
             Planes::Q4 { words, scales } => {
                 let block = quant::quantize_rows(values, self.cols);
