@@ -219,10 +219,10 @@ fn lanes_equal_single_runs() {
         let stepped = decode(&model, &after);
 
         // Each alone, while the other lanes do something else.
-        for lane in 0..lanes {
+        for (lane, prompt) in prompts.iter().enumerate() {
             let what = format!("{name}, lane {lane} of {lanes}");
-            let count = prompts[lane].len();
-            model.prefill(&rows(&prompts[lane], 0, 0), &[(count - 1, 0)], &[], &[]);
+            let count = prompt.len();
+            model.prefill(&rows(prompt, 0, 0), &[(count - 1, 0)], &[], &[]);
             assert!(together[lane] == logits(&model, 0), "{what}: prompt");
             let mut all = vec![
                 Row {
@@ -239,13 +239,13 @@ fn lanes_equal_single_runs() {
             all[0] = rows(&next[lane..=lane], 0, count)[0];
             let alone = decode(&model, &all);
             let of_lane = &stepped[lane * sizes.vocab..][..sizes.vocab];
-            assert!(of_lane == &alone[..sizes.vocab], "{what}: next token");
+            assert!(*of_lane == alone[..sizes.vocab], "{what}: next token");
         }
         // And in a model with one lane, whose kernels have another width.
         let single = load(&gpu, &random, 1, Format::Q4, CacheFormat::F16);
-        for lane in 0..lanes {
-            let count = prompts[lane].len();
-            single.prefill(&rows(&prompts[lane], 0, 0), &[], &[], &[]);
+        for (lane, prompt) in prompts.iter().enumerate() {
+            let count = prompt.len();
+            single.prefill(&rows(prompt, 0, 0), &[], &[], &[]);
             let alone = decode(&single, &rows(&next[lane..=lane], 0, count));
             let of_lane = &stepped[lane * sizes.vocab..][..sizes.vocab];
             let alone: Vec<f64> = alone.into_iter().map(f64::from).collect();

@@ -57,8 +57,7 @@ fn residual(
     name: &str,
     rng: &mut StdRng,
     [n, k]: [usize; 2],
-    format: Format,
-    prologue: Prologue,
+    (format, prologue): (Format, Prologue),
     lanes: usize,
     counts: &[usize],
 ) -> f64 {
@@ -148,7 +147,13 @@ fn every_format_prologue_and_skeleton() {
             (Format::Q4, [7, 160], Prologue::Subtract, 4),
         ] {
             let error = residual(
-                &gpu, name, &mut rng, shape, format, prologue, lanes, &COUNTS,
+                &gpu,
+                name,
+                &mut rng,
+                shape,
+                (format, prologue),
+                lanes,
+                &COUNTS,
             );
             worst = worst.max(error);
         }
@@ -166,8 +171,7 @@ fn sums_over_many_columns_stay_exact_enough() {
             name,
             &mut rng,
             shape,
-            Format::Q4,
-            Prologue::Norm,
+            (Format::Q4, Prologue::Norm),
             1,
             &[1, 5],
         );
@@ -184,8 +188,7 @@ fn more_units_than_a_grid_has_columns() {
             name,
             &mut rng,
             shape,
-            Format::F32,
-            Prologue::None,
+            (Format::F32, Prologue::None),
             1,
             &[1],
         );

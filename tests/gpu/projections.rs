@@ -55,8 +55,7 @@ fn qkv(
     h: Heads,
     kernel: (&Product, Format, CacheFormat),
     rows: &[Row],
-    lanes: usize,
-    capacity: usize,
+    [lanes, capacity]: [usize; 2],
 ) {
     let (product_kernel, format, cache) = kernel;
     let theta = 10_000.0;
@@ -221,7 +220,7 @@ fn attention_projection_turns_and_appends() {
                     let capacity = 33 + rng.random_range(0..9);
                     let rows = scattered(&mut rng, rows, lanes, capacity);
                     let kernel = (&kernel, format, cache);
-                    qkv(&gpu, name, &mut rng, h, kernel, &rows, lanes, capacity);
+                    qkv(&gpu, name, &mut rng, h, kernel, &rows, [lanes, capacity]);
                 }
             }
         }

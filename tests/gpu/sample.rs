@@ -313,8 +313,8 @@ fn every_parameter_picks_what_the_reference_picks() {
                     );
                     // A token that was sampled counts as seen from then on.
                     seen.push(got.token);
-                    let margin;
-                    (probabilities, margin) = reference(&logits, &sampling, &seen);
+                    let (next, margin) = reference(&logits, &sampling, &seen);
+                    probabilities = next;
                     if margin < 1e-5 {
                         break;
                     }
