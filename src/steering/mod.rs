@@ -18,7 +18,7 @@
 mod error;
 mod hook;
 mod intervention;
-#[cfg(test)]
+#[cfg(all(test, not(target_arch = "wasm32")))]
 mod model_tests;
 mod set;
 mod table;
