@@ -389,7 +389,7 @@ mod tests {
             let mut largest = 0.0f64;
             for i in 0..gradient.len() {
                 let old = tensor(&mut sae)[i];
-                let mut at = |v: f32, sae: &mut Sae| {
+                let at = |v: f32, sae: &mut Sae| {
                     tensor(sae)[i] = v;
                     loss(sae, &x, variance as f64, &active, Some((&chosen, &fixed)))
                 };
