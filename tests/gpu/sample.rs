@@ -71,6 +71,24 @@ impl Bench {
         get(&self.gpu, &all, steps * self.lanes)
     }
 
+    /// Lane 0's first token under each of the seeds below `seeds`.
+    fn first_of_seeds(&self, logits: &[f32], sampling: &Sampling, seeds: u32) -> Vec<Sampled> {
+        let each = size_of::<Sampled>() as u64;
+        let all = poisoned(&self.gpu, seeds as usize * each as usize / 4);
+        for seed in 0..seeds {
+            self.start(logits, &Sampling { seed, ..*sampling }, &[], &[]);
+            let mut encoder = self
+                .gpu
+                .device()
+                .create_command_encoder(&Default::default());
+            self.sampler.record(&mut encoder);
+            let at = u64::from(seed) * each;
+            encoder.copy_buffer_to_buffer(self.sampler.out(), 0, &all, at, each);
+            self.gpu.queue().submit([encoder.finish()]);
+        }
+        get(&self.gpu, &all, seeds as usize)
+    }
+
     fn rows(&self) -> Vec<Row> {
         let all: Vec<Row> = get(&self.gpu, &self.rows, self.lanes + 1);
         all[1..].to_vec()
@@ -345,12 +363,8 @@ fn draws_have_the_right_distribution() {
     let of_steps = bench.draw(4000);
     let of_steps = counts(of_steps.iter().map(|s| s.token), vocab);
     // Over seeds, at the first step: neighbouring ones, as a visitor would try.
-    let mut tokens = Vec::new();
-    for seed in 0..1500 {
-        bench.start(&logits, &Sampling { seed, ..sampling }, &[], &[]);
-        tokens.push(bench.draw(1)[0].token);
-    }
-    let of_seeds = counts(tokens.into_iter(), vocab);
+    let of_seeds = bench.first_of_seeds(&logits, &sampling, 1500);
+    let of_seeds = counts(of_seeds.iter().map(|s| s.token), vocab);
 
     let (wrong, _) = reference(
         &logits,
