@@ -106,7 +106,7 @@ impl EvalFile {
         self.judge.max_new_tokens
     }
 
-    /// The sets of a split, at most `limit` prompts of each.
+    /// The sets of a split, at most `limit` prompts of each, evenly spread over the set.
     pub fn sets(&self, split: &str, limit: Option<usize>) -> Result<Vec<Set>, LabError> {
         let Some(found) = self.splits.get(split) else {
             let names: Vec<&str> = self.splits.keys().map(String::as_str).collect();
@@ -117,7 +117,12 @@ impl EvalFile {
         };
         let mut sets = found.sets.clone();
         for set in &mut sets {
-            set.items.truncate(limit.unwrap_or(usize::MAX).max(1));
+            let all = set.items.len();
+            let kept = limit.unwrap_or(all).clamp(1, all);
+            if kept < all {
+                let spread = (0..kept).map(|i| set.items[i * all / kept].clone());
+                set.items = spread.collect();
+            }
         }
         Ok(sets)
     }
@@ -175,9 +180,29 @@ mod tests {
             sets.iter().map(|s| s.items.len()).collect::<Vec<_>>()
         };
         assert_eq!(sizes(None), [2, 1, 1]);
+        assert_eq!(sizes(Some(5)), [2, 1, 1]);
         assert_eq!(sizes(Some(1)), [1, 1, 1]);
         let message = parsed.sets("dev", None).unwrap_err().to_string();
         assert!(message.contains("no split \"dev\", but test"), "{message}");
+    }
+
+    #[test]
+    fn prompts_are_kept_from_all_over_a_set() {
+        let mut json = file();
+        let items = (0..7).map(|i| {
+            let content = i.to_string();
+            json!({"messages": [{"role": "user", "content": content}]})
+        });
+        json["splits"]["test"]["sets"][0]["items"] = items.collect();
+        let parsed = parse(&json).unwrap();
+        let kept = |limit| {
+            let sets = parsed.sets("test", Some(limit)).unwrap();
+            let texts = sets[0].items.iter().map(|i| i.messages[0].content.clone());
+            texts.collect::<Vec<_>>().join("")
+        };
+        assert_eq!(kept(3), "024");
+        assert_eq!(kept(6), "012345");
+        assert_eq!(kept(7), "0123456");
     }
 
     #[test]

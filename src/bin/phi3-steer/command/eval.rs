@@ -81,6 +81,9 @@ pub struct Arguments {
     /// Prompts that run at once.
     #[arg(long, value_name = "N", default_value_t = 32)]
     lanes: usize,
+    /// Prompts of a set at most, evenly spread over it.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
     /// Few prompts, values and controls: a look, no measurement.
     #[arg(long)]
     quick: bool,
@@ -186,7 +189,7 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
     };
     let options = BenchOptions {
         split: &arguments.split,
-        limit: arguments.quick.then_some(QUICK_PROMPTS),
+        limit: arguments.limit.or(arguments.quick.then_some(QUICK_PROMPTS)),
     };
     // Before anything is loaded: an unknown split ends here.
     file.sets(options.split, options.limit)?;
