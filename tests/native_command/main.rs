@@ -4,6 +4,7 @@
 #![cfg(not(target_arch = "wasm32"))]
 
 mod fixture;
+mod nano;
 
 use std::collections::HashMap;
 use std::path::Path;
