@@ -144,7 +144,7 @@ impl Bench {
         let drops =
             |i: &&Intervention| matches!(i.op, Operator::ClampReplace | Operator::Reconstruct);
         let mut out: Vec<f64> = h.iter().map(|v| f64::from(*v)).collect();
-        if list.iter().any(|i| drops(&i)) {
+        if list.iter().any(&drops) {
             let mut edited = code.clone();
             for i in list.iter().filter(|i| i.op == Operator::ClampReplace) {
                 edited.insert(i.feature as usize, f64::from(i.value.unwrap()));

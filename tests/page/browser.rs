@@ -4,13 +4,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use fantoccini::elements::Element;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard};
 
 /// What tests return: any error fails them with its message.
 pub type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -19,7 +19,7 @@ pub type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// One browser at a time: each one computes on every core.
-static TURN: Mutex<()> = Mutex::new(());
+static TURN: Mutex<()> = Mutex::const_new(());
 
 /// A browser; it and its driver end with the test.
 pub struct Browser {
@@ -95,7 +95,7 @@ impl Browser {
 
     /// More flags, and more of Chromium's own WebDriver options.
     async fn start_with(more_flags: &[&str], more_options: Value) -> Result<Browser> {
-        let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let turn = TURN.lock().await;
         let program = std::env::var("CHROMEDRIVER").unwrap_or_else(|_| "chromedriver".into());
         let mut child = Command::new(&program)
             .arg("--port=0")

@@ -317,8 +317,8 @@ mod tests {
                         })
                         .sum::<f64>()
                         + sae.bias[j] as f64;
-                    for c in 0..d {
-                        base[c] -= pre * sae.decoder[j * d + c] as f64;
+                    for (b, w) in base.iter_mut().zip(&sae.decoder[j * d..][..d]) {
+                        *b -= pre * *w as f64;
                     }
                 }
             };
@@ -379,7 +379,8 @@ mod tests {
             (value - plain).abs() < 1e-4 * plain,
             "loss {value}, not {plain}"
         );
-        let cases: [(fn(&mut Sae) -> &mut Vec<f32>, &Vec<f32>, &str); 4] = [
+        type Tensor = fn(&mut Sae) -> &mut Vec<f32>;
+        let cases: [(Tensor, &Vec<f32>, &str); 4] = [
             (|s| &mut s.encoder, &g.encoder, "encoder"),
             (|s| &mut s.bias, &g.bias, "bias"),
             (|s| &mut s.decoder, &g.decoder, "decoder"),
@@ -387,7 +388,7 @@ mod tests {
         ];
         for (tensor, gradient, name) in cases {
             let mut largest = 0.0f64;
-            for i in 0..gradient.len() {
+            for (i, expected) in gradient.iter().enumerate() {
                 let old = tensor(&mut sae)[i];
                 let at = |v: f32, sae: &mut Sae| {
                     tensor(sae)[i] = v;
@@ -399,9 +400,8 @@ mod tests {
                 tensor(&mut sae)[i] = old;
                 largest = largest.max(difference.abs());
                 assert!(
-                    (difference - gradient[i] as f64).abs() < 2e-3 + 5e-3 * difference.abs(),
-                    "{name}[{i}]: {}, not {difference}",
-                    gradient[i]
+                    (difference - *expected as f64).abs() < 2e-3 + 5e-3 * difference.abs(),
+                    "{name}[{i}]: {expected}, not {difference}"
                 );
             }
             assert!(largest > 0.05, "{name} has no gradient to compare");

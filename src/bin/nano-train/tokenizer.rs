@@ -198,7 +198,7 @@ impl ChatTokenizer {
 
     /// The text of generated tokens.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        Ok(self.inner.decode(ids, true)?)
+        self.inner.decode(ids, true)
     }
 
     /// A training dialogue, cut at `limit` tokens.
