@@ -80,7 +80,12 @@ fn request(port: u16, method: &str, path: &str, body: &str) -> std::io::Result<S
 impl Browser {
     /// Starts Chromium with the flags of `webdriver.json` and more.
     pub async fn start(more_flags: &[&str]) -> Result<Browser> {
-        Browser::start_with(more_flags, json!({})).await
+        let flags: Vec<&str> = ["--window-size=1280,900"]
+            .iter()
+            .chain(more_flags)
+            .copied()
+            .collect();
+        Browser::start_with(&flags, json!({})).await
     }
 
     /// Starts Chromium with a phone's screen of this many CSS pixels.

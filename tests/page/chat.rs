@@ -97,7 +97,7 @@ async fn shown(browser: &Browser, column: &str) -> Result<Shown> {
 #[tokio::test]
 async fn built_page_shows_base_and_steered() -> Result {
     let server = Server::start(&dist()?)?;
-    let browser = open(&server, &["--window-size=1280,900"]).await?;
+    let browser = open(&server, &[]).await?;
     browser.screenshot("ready").await?;
     let status = browser.find("#status").await?.text().await?;
     for part in ["4-bit", "dictionary after block", "feature"] {
@@ -168,7 +168,7 @@ async fn built_page_shows_base_and_steered() -> Result {
 #[tokio::test]
 async fn built_page_talks_over_several_turns() -> Result {
     let server = Server::start(&dist()?)?;
-    let browser = open(&server, &["--window-size=1280,900"]).await?;
+    let browser = open(&server, &[]).await?;
     browser
         .click("#suggestions li:nth-child(2) .suggestion")
         .await?;
