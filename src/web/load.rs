@@ -86,6 +86,21 @@ pub async fn load(options: &JsValue) -> Result<Loaded, WebError> {
             ));
         }
     };
+    let gpu = Rc::new(Gpu::open(&GpuOptions::default()).await?);
+    let loaded = load_onto(&gpu, options, &settings, format).await;
+    if loaded.is_err() {
+        // What is there by now would otherwise stay until JavaScript collects its garbage.
+        gpu.destroy();
+    }
+    loaded
+}
+
+async fn load_onto(
+    gpu: &Rc<Gpu>,
+    options: &JsValue,
+    settings: &LoadSettings,
+    format: Format,
+) -> Result<Loaded, WebError> {
     let stage: Stage = Rc::new(Cell::new("config"));
     let listener = member(options, "onProgress");
     let files = watched(
@@ -93,7 +108,6 @@ pub async fn load(options: &JsValue) -> Result<Loaded, WebError> {
         &stage,
         &listener,
     );
-    let gpu = Rc::new(Gpu::open(&GpuOptions::default()).await?);
 
     stage.set("tokenizer");
     let tokenizer = files.require_bytes("tokenizer.json", MAX_TOKENIZER).await?;
@@ -127,7 +141,7 @@ pub async fn load(options: &JsValue) -> Result<Loaded, WebError> {
             width: Some(model.config().hidden_size),
             layers: Some(model.config().num_hidden_layers),
         };
-        dictionaries.push(Dictionary::find(&gpu, &files, wanted).await?);
+        dictionaries.push(Dictionary::find(gpu, &files, wanted).await?);
     }
     let steering = Steering::new(&model, dictionaries).await?;
 
