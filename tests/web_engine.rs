@@ -1,0 +1,858 @@
+//! The JavaScript API in a dedicated worker: loading from files and addresses, chat in two lanes,
+//! steering, cancelling, and what is refused.
+#![cfg(target_arch = "wasm32")]
+
+mod support;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use js_sys::{Array, Object, Promise, Reflect, Uint8Array};
+use phi3_steer::web::Engine;
+use rand::Rng;
+use rand::rngs::StdRng;
+use serde::Serialize;
+use serde_json::{Value, json};
+use support::checkpoint::{RandomModel, config};
+use support::dictionary::RandomDictionary;
+use support::fresh_rng;
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+use wasm_bindgen_test::*;
+use web_sys::{File, ReadableStream, ReadableStreamDefaultReader};
+
+wasm_bindgen_test_configure!(run_in_dedicated_worker);
+
+const TOKENIZER: &[u8] = include_bytes!("../models/nano/tokenizer.json");
+const TOKENIZER_CONFIG: &[u8] = include_bytes!("../models/nano/tokenizer_config.json");
+/// Tokens in it, added ones included.
+const VOCAB: usize = 3072;
+const WIDTH: usize = 64;
+const HOOK: &str = "layers.0";
+const CONTEXT: usize = 96;
+
+/// Named contents.
+type Files = Vec<(String, Vec<u8>)>;
+
+/// A small random model with the nano model's tokenizer.
+fn random_model(rng: &mut StdRng) -> RandomModel {
+    RandomModel::new(
+        rng,
+        config(
+            json!({"vocab_size": VOCAB, "hidden_size": WIDTH, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "intermediate_size": 96}),
+        ),
+    )
+}
+
+fn model_files(model: &RandomModel) -> Files {
+    let mut files = model.files();
+    files.push(("tokenizer.json".into(), TOKENIZER.into()));
+    files.push(("tokenizer_config.json".into(), TOKENIZER_CONFIG.into()));
+    files
+}
+
+fn dictionary(rng: &mut StdRng, width: usize) -> RandomDictionary {
+    RandomDictionary::new(rng, width, 100, 6)
+}
+
+/// A JavaScript value, as a page would write it.
+fn js(value: &Value) -> JsValue {
+    let serializer = serde_wasm_bindgen::Serializer::json_compatible();
+    value.serialize(&serializer).expect("a value")
+}
+
+fn from_js(value: JsValue) -> Value {
+    serde_wasm_bindgen::from_value(value).expect("plain data")
+}
+
+fn set(object: &JsValue, name: &str, value: &JsValue) {
+    Reflect::set(object, &name.into(), value).expect("a plain object");
+}
+
+/// `File`s as an `<input>` hands them out.
+fn chosen(files: &[(String, Vec<u8>)]) -> JsValue {
+    let file = |(name, bytes): &(String, Vec<u8>)| {
+        let parts = Array::of1(&Uint8Array::from(&bytes[..]));
+        JsValue::from(File::new_with_u8_array_sequence(&parts, name).expect("a file"))
+    };
+    files.iter().map(file).collect::<Array>().into()
+}
+
+/// `LoadOptions` for these files.
+fn options(files: &[(String, Vec<u8>)], sae: Option<&[(String, Vec<u8>)]>) -> JsValue {
+    let options = js(&json!({"lanes": 2, "contextLength": CONTEXT}));
+    set(&options, "model", &chosen(files));
+    if let Some(sae) = sae {
+        set(&options, "sae", &chosen(sae));
+        set(&options, "saeHook", &HOOK.into());
+    }
+    options
+}
+
+/// An error's code and message.
+#[derive(Debug)]
+struct Refusal {
+    code: String,
+    message: String,
+}
+
+impl Refusal {
+    /// What was thrown must be an `Error` with a code and a sentence.
+    fn of(thrown: JsValue) -> Self {
+        assert!(thrown.is_instance_of::<js_sys::Error>(), "{thrown:?}");
+        let member = |name: &str| Reflect::get(&thrown, &name.into()).ok()?.as_string();
+        let code = member("code").unwrap_or_else(|| panic!("{thrown:?} has no code"));
+        let message = member("message").expect("errors have a message");
+        assert!(message.split(' ').count() > 3, "no sentence: {message}");
+        Self { code, message }
+    }
+}
+
+async fn load(options: &JsValue) -> Result<Engine, Refusal> {
+    let engine = Engine::load(options.clone().unchecked_into()).await;
+    engine.map_err(Refusal::of)
+}
+
+/// An answer that is being read.
+struct Answer {
+    reader: ReadableStreamDefaultReader,
+}
+
+impl Answer {
+    /// The next event; `None` at the end.
+    async fn next(&self) -> Result<Option<Value>, Refusal> {
+        let read = JsFuture::from(self.reader.read()).await;
+        let read = read.map_err(Refusal::of)?;
+        let member = |name: &str| Reflect::get(&read, &name.into()).expect("a member");
+        if member("done").is_truthy() {
+            return Ok(None);
+        }
+        Ok(Some(from_js(member("value"))))
+    }
+
+    async fn rest(&self) -> Result<Vec<Value>, Refusal> {
+        let mut all = Vec::new();
+        while let Some(event) = self.next().await? {
+            all.push(event);
+        }
+        Ok(all)
+    }
+}
+
+fn start(engine: &Engine, options: &Value) -> Result<Answer, Refusal> {
+    let stream = engine
+        .chat(js(options).unchecked_into())
+        .map_err(Refusal::of)?;
+    let stream: ReadableStream = stream.unchecked_into();
+    let reader = ReadableStreamDefaultReader::new(&stream).expect("an unlocked stream");
+    Ok(Answer { reader })
+}
+
+/// All events of an answer.
+async fn chat(engine: &Engine, options: &Value) -> Result<Vec<Value>, Refusal> {
+    start(engine, options)?.rest().await
+}
+
+fn set_steering(engine: &Engine, lane: usize, list: Value) -> Result<(), Refusal> {
+    engine
+        .set_steering(lane, js(&list).unchecked_into())
+        .map_err(Refusal::of)
+}
+
+/// The same question in both lanes.
+fn question(text: &str, max_tokens: usize) -> Value {
+    let lane = json!({"messages": [{"role": "user", "content": text}]});
+    json!({"lanes": [lane, lane], "maxTokens": max_tokens})
+}
+
+fn of_type<'a>(events: &'a [Value], kind: &str, lane: usize) -> Vec<&'a Value> {
+    let of = |e: &&Value| e["type"] == kind && e["lane"] == lane;
+    events.iter().filter(of).collect()
+}
+
+fn ids(events: &[Value], lane: usize) -> Vec<u64> {
+    let id = |e: &Value| e["id"].as_u64().expect("a token number");
+    of_type(events, "token", lane).into_iter().map(id).collect()
+}
+
+/// What every answer in two lanes must look like.
+fn check_order(events: &[Value], max_tokens: usize) {
+    for lane in 0..2 {
+        let mut seen = Vec::new();
+        for event in events.iter().filter(|e| e["lane"] == lane) {
+            let kind = event["type"].as_str().expect("a type");
+            if seen.last() != Some(&kind) {
+                seen.push(kind);
+            }
+        }
+        assert_eq!(seen, ["prompt", "token", "done"], "lane {lane}");
+        let done = of_type(events, "done", lane);
+        let tokens = ids(events, lane).len();
+        assert_eq!(done.len(), 1);
+        assert_eq!(done[0]["tokens"], tokens);
+        match done[0]["reason"].as_str() {
+            Some("length") => assert_eq!(tokens, max_tokens),
+            Some("stop") => assert!(tokens <= max_tokens),
+            other => panic!("lane {lane} ended by {other:?}"),
+        }
+    }
+    let stats = events.last().expect("events");
+    assert_eq!(stats["type"], "stats");
+    for name in [
+        "promptTokens",
+        "prefillMs",
+        "generatedTokens",
+        "decodeMs",
+        "tokensPerSecond",
+    ] {
+        assert!(stats[name].as_f64() > Some(0.0), "{name} in {stats}");
+    }
+    // Neither lane waits for the other to end.
+    let at = |kind, lane| {
+        events
+            .iter()
+            .position(|e| e["type"] == kind && e["lane"] == lane)
+    };
+    assert!(at("token", 1) < at("done", 0) && at("token", 0) < at("done", 1));
+}
+
+/// One engine with a dictionary for the tests that only use it.
+async fn engine() -> Rc<Engine> {
+    thread_local!(static ENGINE: RefCell<Option<Rc<Engine>>> = const { RefCell::new(None) });
+    if let Some(engine) = ENGINE.with_borrow(Clone::clone) {
+        for lane in 0..2 {
+            set_steering(&engine, lane, json!([])).expect("steering off");
+        }
+        return engine;
+    }
+    let mut rng = fresh_rng();
+    let model = model_files(&random_model(&mut rng));
+    let sae = dictionary(&mut rng, WIDTH).files("");
+    let engine = Rc::new(load(&options(&model, Some(&sae))).await.expect("an engine"));
+    ENGINE.set(Some(engine.clone()));
+    engine
+}
+
+#[wasm_bindgen_test]
+async fn loads_from_files_with_progress() {
+    let mut rng = fresh_rng();
+    let random = random_model(&mut rng);
+    let model = model_files(&random);
+    let sae = dictionary(&mut rng, WIDTH).files("");
+    let options = options(&model, Some(&sae));
+    let heard = Rc::new(RefCell::new(Vec::new()));
+    let ear = heard.clone();
+    let listener = Closure::<dyn FnMut(JsValue)>::new(move |event: JsValue| {
+        ear.borrow_mut().push(from_js(event));
+    });
+    set(&options, "onProgress", listener.as_ref());
+    let engine = load(&options).await.expect("an engine");
+
+    let heard = heard.take();
+    let mut stages: Vec<&str> = heard.iter().filter_map(|e| e["stage"].as_str()).collect();
+    stages.dedup();
+    assert_eq!(stages, ["tokenizer", "weights", "dictionary"]);
+    let weights = heard.iter().rfind(|e| e["file"] == "model.safetensors");
+    let weights = weights.expect("progress of the weights");
+    let size = random.safetensors().len();
+    assert_eq!(
+        (&weights["loaded"], &weights["total"]),
+        (&json!(size), &json!(size))
+    );
+
+    let info = from_js(engine.info().expect("info").into());
+    assert_eq!(info["model"]["layers"], 2);
+    assert_eq!(info["model"]["hidden"], WIDTH);
+    assert_eq!(info["model"]["vocab"], VOCAB);
+    assert_eq!(info["model"]["context"], CONTEXT);
+    assert_eq!(info["model"]["quant"], "q4");
+    assert_eq!(info["model"]["parameters"], random.config.parameters());
+    assert!(info["model"]["gpuBytes"].as_f64() > Some(0.0));
+    assert_eq!(info["sae"], json!({"hook": HOOK, "features": 100, "k": 6}));
+    assert!(
+        info["adapter"]["name"]
+            .as_str()
+            .is_some_and(|n| !n.is_empty())
+    );
+    engine.dispose();
+}
+
+#[wasm_bindgen_test]
+async fn two_lanes_answer_in_order_and_alike() {
+    let engine = engine().await;
+    let ask = question("What is the capital of France?", 10);
+    let first = chat(&engine, &ask).await.expect("an answer");
+    check_order(&first, 10);
+    assert_eq!(
+        ids(&first, 0),
+        ids(&first, 1),
+        "lanes differ with steering off"
+    );
+    for lane in 0..2 {
+        let prompt = of_type(&first, "prompt", lane)[0];
+        let text: String = prompt["tokens"]
+            .as_array()
+            .expect("tokens")
+            .iter()
+            .map(|t| t["text"].as_str().expect("a token's text"))
+            .collect();
+        assert!(text.contains("France"), "{text}");
+        for token in of_type(&first, "token", lane) {
+            assert_eq!(token["steered"], false);
+            assert!(token.get("activation").is_none() && token.get("top").is_none());
+        }
+    }
+    // The same again, from the cache.
+    let again = chat(&engine, &ask).await.expect("an answer");
+    assert_eq!(ids(&first, 0), ids(&again, 0));
+    let of = |events: &[Value], what: &str| of_type(events, "prompt", 0)[0][what].clone();
+    let prompt = of(&again, "tokens").as_array().expect("tokens").len();
+    assert_eq!(of(&again, "reused"), prompt - 1);
+    // Draws are the same in both lanes and in the next answer, and others with another seed.
+    let draw = |seed| {
+        let mut ask = ask.clone();
+        ask["sampling"] = json!({"temperature": 3.0, "topP": 0.95, "seed": seed});
+        ask
+    };
+    let drawn = chat(&engine, &draw(1)).await.expect("an answer");
+    assert_eq!(ids(&drawn, 0), ids(&drawn, 1));
+    let again = chat(&engine, &draw(1)).await.expect("an answer");
+    assert_eq!(ids(&drawn, 0), ids(&again, 0));
+    let other = chat(&engine, &draw(2)).await.expect("an answer");
+    assert_ne!(ids(&drawn, 0), ids(&other, 0));
+}
+
+#[wasm_bindgen_test]
+async fn steering_concerns_its_lane_alone() {
+    let engine = engine().await;
+    let mut ask = question("Name a colour.", 10);
+    let text = "Name a colour.".to_string();
+    let features = engine.top_features(text, HOOK.into(), 3).await;
+    let features = from_js(features.map_err(Refusal::of).expect("features").into());
+    let tokens = features["tokens"].as_array().expect("tokens");
+    assert!(tokens.len() > 3);
+    for token in tokens {
+        let top = token["top"].as_array().expect("features");
+        assert!(!top.is_empty() && top.len() <= 3);
+        let values: Vec<f64> = top.iter().filter_map(|t| t[1].as_f64()).collect();
+        assert!(values.is_sorted_by(|a, b| a >= b) && values[top.len() - 1] > 0.0);
+    }
+    let strongest = tokens[tokens.len() - 1]["top"][0][0]
+        .as_u64()
+        .expect("a feature");
+
+    ask["track"] = json!({"hook": HOOK, "feature": strongest});
+    ask["topFeatures"] = 6.into();
+    let base = chat(&engine, &ask).await.expect("an answer");
+    check_order(&base, 10);
+    let active = |lane| {
+        let prompt = of_type(&base, "prompt", lane)[0];
+        let tokens = prompt["tokens"].as_array().expect("tokens").clone();
+        let says = tokens
+            .iter()
+            .map(|t| t["activation"].as_f64().expect("a value"));
+        says.fold(0.0, f64::max)
+    };
+    assert!(active(0) > 0.0, "the strongest feature is nowhere active");
+    assert_eq!(active(0), active(1));
+    for token in of_type(&base, "token", 0).iter().rev().skip(1) {
+        let own = token["activation"].as_f64().expect("a value");
+        let mut top = token["top"].as_array().expect("features").iter();
+        match top.find(|t| t[0] == strongest) {
+            Some(listed) => assert_eq!(listed[1].as_f64(), Some(own)),
+            None => assert_eq!(own, 0.0),
+        }
+    }
+
+    let clamp = json!([{"hook": HOOK, "feature": strongest, "op": "clamp", "value": 40}]);
+    set_steering(&engine, 1, clamp.clone()).expect("accepted");
+    let steered = chat(&engine, &ask).await.expect("an answer");
+    check_order(&steered, 10);
+    assert_eq!(
+        ids(&steered, 0),
+        ids(&base, 0),
+        "the other lane has changed"
+    );
+    assert_ne!(ids(&steered, 1), ids(&base, 1), "nothing has changed");
+    let all = |lane, on: bool| {
+        let tokens = of_type(&steered, "token", lane);
+        tokens.iter().all(|t| t["steered"] == on)
+    };
+    assert!(all(0, false) && all(1, true));
+
+    for (lane, list) in [
+        (2, clamp),
+        (
+            0,
+            json!([{"hook": HOOK, "feature": 100, "op": "clamp", "value": 1}]),
+        ),
+        (0, json!([{"hook": HOOK, "feature": 1, "op": "clamp"}])),
+        (
+            0,
+            json!([{"hook": "layers.1", "feature": 1, "op": "clamp", "value": 1}]),
+        ),
+    ] {
+        let refused = set_steering(&engine, lane, list.clone()).expect_err("nonsense");
+        assert_eq!(refused.code, "bad-steering", "{list}: {}", refused.message);
+    }
+    for list in [
+        json!([{"hook": HOOK, "feature": 1, "op": "explode"}]),
+        json!("x"),
+    ] {
+        let refused = set_steering(&engine, 0, list.clone()).expect_err("nonsense");
+        assert_eq!(refused.code, "bad-request", "{list}: {}", refused.message);
+    }
+
+    set_steering(&engine, 1, json!([])).expect("accepted");
+    let off = chat(&engine, &ask).await.expect("an answer");
+    assert_eq!((ids(&off, 0), ids(&off, 1)), (ids(&base, 0), ids(&base, 1)));
+}
+
+#[wasm_bindgen_test]
+async fn cancel_ends_an_answer_within_a_token() {
+    let engine = engine().await;
+    let answer = start(&engine, &question("Count to a hundred.", 60)).expect("an answer");
+    let mut before = 0;
+    while before < 2 {
+        let event = answer.next().await.expect("no error").expect("more events");
+        // Lane 1 is told of last.
+        before += usize::from(event["type"] == "token" && event["lane"] == 1);
+    }
+    engine.cancel();
+    let after = answer.rest().await.expect("an orderly end");
+    for lane in 0..2 {
+        let done = of_type(&after, "done", lane)[0];
+        assert_eq!(done["reason"], "cancelled");
+        // The one being computed, and the one that waited to be told.
+        assert!(ids(&after, lane).len() <= 2, "{after:?}");
+    }
+    // The stream's own cancel does the same.
+    let answer = start(&engine, &question("Count to a hundred.", 60)).expect("an answer");
+    answer.next().await.expect("no error");
+    JsFuture::from(answer.reader.cancel())
+        .await
+        .expect("cancelled");
+    let mut waited = 0;
+    let ask = question("And now?", 3);
+    let next = loop {
+        match start(&engine, &ask) {
+            Ok(answer) => break answer.rest().await.expect("an answer"),
+            Err(e) if e.code == "busy" && waited < 200 => {
+                waited += 1;
+                sleep(50).await;
+            }
+            Err(e) => panic!("{e:?} after {waited} waits"),
+        }
+    };
+    check_order(&next, 3);
+}
+
+async fn sleep(milliseconds: i32) {
+    let script = format!("new Promise((resolve) => setTimeout(resolve, {milliseconds}))");
+    let promise: Promise = js_sys::eval(&script).expect("a promise").unchecked_into();
+    JsFuture::from(promise).await.expect("time passes");
+}
+
+#[wasm_bindgen_test]
+async fn requests_that_cannot_be_answered() {
+    let engine = engine().await;
+    let message = |role: &str, content: &str| json!({"role": role, "content": content});
+    let lanes = |messages: &[Value]| json!({"lanes": [{"messages": messages}], "maxTokens": 3});
+    let long = "word ".repeat(CONTEXT);
+    let cases = [
+        (lanes(&[]), "empty-prompt"),
+        (lanes(&[message("user", " \n ")]), "empty-prompt"),
+        (
+            lanes(&[message("user", "Hello"), message("assistant", "Hi")]),
+            "empty-prompt",
+        ),
+        (lanes(&[message("user", &long)]), "context-full"),
+        (lanes(&[message("robot", "Hello")]), "bad-request"),
+        (json!({"lanes": "all"}), "bad-request"),
+        (
+            json!({"lanes": [{"messages": [message("user", "Hello")]}], "sampling": {"temperature": -1}}),
+            "bad-request",
+        ),
+        (
+            json!({"lanes": vec![json!({"messages": [message("user", "Hello")]}); 3]}),
+            "bad-request",
+        ),
+        (
+            json!({"lanes": [{"messages": [message("user", "Hello")]}],
+                "track": {"hook": "layers.1", "feature": 0}}),
+            "bad-steering",
+        ),
+    ];
+    for (ask, code) in cases {
+        let refused = chat(&engine, &ask).await.expect_err("a refusal");
+        assert_eq!(refused.code, code, "{ask}: {}", refused.message);
+    }
+
+    let answer = start(&engine, &question("Hello", 5)).expect("an answer");
+    let refused = start(&engine, &question("Hello", 5)).err().expect("busy");
+    assert_eq!(refused.code, "busy");
+    let features = engine.top_features("Hello".into(), HOOK.into(), 1).await;
+    assert_eq!(Refusal::of(features.err().expect("busy")).code, "busy");
+    check_order(&answer.rest().await.expect("undisturbed"), 5);
+    check_order(
+        &chat(&engine, &question("Hello", 5))
+            .await
+            .expect("an answer"),
+        5,
+    );
+}
+
+#[wasm_bindgen_test]
+async fn an_answer_ends_where_the_context_does() {
+    let engine = engine().await;
+    let events = chat(&engine, &question("Go on for ever.", 10 * CONTEXT)).await;
+    let events = events.expect("an answer");
+    for lane in 0..2 {
+        let prompt = of_type(&events, "prompt", lane)[0]["tokens"].as_array();
+        let prompt = prompt.expect("tokens").len();
+        let done = of_type(&events, "done", lane)[0];
+        // A random model may say a stop token.
+        if done["reason"] != "stop" {
+            assert_eq!(done["reason"], "context");
+            assert!(prompt + ids(&events, lane).len() >= CONTEXT - 1);
+        }
+        assert!(prompt + ids(&events, lane).len() <= CONTEXT + 1);
+    }
+    check_order(
+        &chat(&engine, &question("Hello", 5))
+            .await
+            .expect("an answer"),
+        5,
+    );
+}
+
+#[wasm_bindgen_test]
+async fn a_disposed_engine_says_so() {
+    let mut rng = fresh_rng();
+    let files = model_files(&random_model(&mut rng));
+    let engine = load(&options(&files, None)).await.expect("an engine");
+    let refused = engine.top_features("Hello".into(), HOOK.into(), 1).await;
+    let refused = Refusal::of(refused.err().expect("no dictionary"));
+    assert_eq!(refused.code, "bad-steering", "{}", refused.message);
+    // An answer under way ends, one way or the other.
+    let answer = start(&engine, &question("Hello", 50)).expect("an answer");
+    answer.next().await.expect("no error");
+    engine.dispose();
+    let ended = answer.rest().await;
+    if let Err(refused) = ended {
+        assert!(
+            ["device-lost", "gpu-error"].contains(&&refused.code[..]),
+            "{refused:?}"
+        );
+    }
+    let refused = start(&engine, &question("Hello", 5))
+        .err()
+        .expect("disposed");
+    assert_eq!(refused.code, "not-loaded");
+    let refused = set_steering(&engine, 0, json!([])).expect_err("disposed");
+    assert_eq!(refused.code, "not-loaded");
+    engine.dispose();
+}
+
+fn replace(files: &Files, name: &str, bytes: Vec<u8>) -> Files {
+    let mut files = files.clone();
+    files.retain(|(n, _)| n != name);
+    files.push((name.into(), bytes));
+    files
+}
+
+fn without(files: &Files, name: &str) -> Files {
+    files.iter().filter(|(n, _)| n != name).cloned().collect()
+}
+
+#[wasm_bindgen_test]
+async fn bad_files_are_refused() {
+    let mut rng = fresh_rng();
+    let random = random_model(&mut rng);
+    let good = model_files(&random);
+    let weights = random.safetensors();
+    let with_weights = |bytes: Vec<u8>| replace(&good, "model.safetensors", bytes);
+    let changed = |change: &mut dyn FnMut(&mut RandomModel)| {
+        let mut other = random.clone();
+        change(&mut other);
+        with_weights(other.safetensors())
+    };
+    let config_with = |name: &str, value: Value| {
+        let mut json = random.json.clone();
+        json[name] = value;
+        replace(&good, "config.json", json.to_string().into_bytes())
+    };
+    let norm = "model.norm.weight";
+    let cut = rng.random_range(9..weights.len());
+    let mut absurd = weights.clone();
+    absurd[..8].copy_from_slice(&(u64::MAX / 2).to_le_bytes());
+    let mut corrupt = weights.clone();
+    corrupt[8..40].fill(b'#');
+    let cases = [
+        (
+            "cut short",
+            with_weights(weights[..cut].to_vec()),
+            "bad-checkpoint",
+            "model.safetensors",
+        ),
+        (
+            "cut to nothing",
+            with_weights(Vec::new()),
+            "bad-checkpoint",
+            "model.safetensors",
+        ),
+        (
+            "an absurd header",
+            with_weights(absurd),
+            "bad-checkpoint",
+            "header",
+        ),
+        (
+            "a corrupt header",
+            with_weights(corrupt),
+            "bad-checkpoint",
+            "header",
+        ),
+        (
+            "a missing tensor",
+            changed(&mut |m| drop(m.tensors.remove(norm))),
+            "missing-tensor",
+            norm,
+        ),
+        (
+            "another shape",
+            changed(&mut |m| {
+                let tensor = m.tensors.get_mut(norm).expect("a norm");
+                tensor.shape = vec![WIDTH + 1];
+                tensor.values.push(1.0);
+            }),
+            "wrong-shape",
+            norm,
+        ),
+        (
+            "a weight that is no number",
+            changed(&mut |m| m.tensors.get_mut(norm).expect("a norm").values[5] = f32::NAN),
+            "not-finite",
+            norm,
+        ),
+        (
+            "an infinite weight",
+            changed(&mut |m| {
+                let name = "model.layers.1.mlp.down_proj.weight";
+                m.tensors.get_mut(name).expect("a matrix").values[97] = f32::INFINITY;
+            }),
+            "not-finite",
+            "row 1, column 1",
+        ),
+        (
+            "no weights",
+            without(&good, "model.safetensors"),
+            "not-found",
+            "model.safetensors",
+        ),
+        (
+            "no configuration",
+            without(&good, "config.json"),
+            "not-found",
+            "config.json",
+        ),
+        (
+            "another architecture",
+            config_with("model_type", json!("llama")),
+            "bad-config",
+            "llama",
+        ),
+        (
+            "an absurd size",
+            config_with("hidden_size", json!(1 << 20)),
+            "bad-config",
+            "hidden_size",
+        ),
+        (
+            "another size",
+            config_with("hidden_size", json!(WIDTH * 2)),
+            "wrong-shape",
+            "shape",
+        ),
+        (
+            "half a configuration",
+            replace(&good, "config.json", b"{\"vocab_size\":".to_vec()),
+            "bad-config",
+            "config.json",
+        ),
+        (
+            "no tokenizer",
+            without(&good, "tokenizer.json"),
+            "not-found",
+            "tokenizer.json",
+        ),
+        (
+            "half a tokenizer",
+            replace(
+                &good,
+                "tokenizer.json",
+                TOKENIZER[..TOKENIZER.len() / 2].to_vec(),
+            ),
+            "bad-tokenizer",
+            "tokenizer",
+        ),
+        (
+            "a tokenizer that is none",
+            replace(&good, "tokenizer.json", b"[]".to_vec()),
+            "bad-tokenizer",
+            "tokenizer",
+        ),
+    ];
+    for (what, files, code, word) in cases {
+        let refused = load(&options(&files, None)).await;
+        let refused = refused.err().unwrap_or_else(|| panic!("{what}: loaded"));
+        assert_eq!(refused.code, code, "{what}: {}", refused.message);
+        assert!(
+            refused.message.contains(word),
+            "{what}: {}",
+            refused.message
+        );
+    }
+    for (what, sae, code) in [
+        (
+            "a dictionary of another width",
+            dictionary(&mut rng, WIDTH * 2).files(""),
+            "wrong-dictionary",
+        ),
+        (
+            "a dictionary without weights",
+            without(&dictionary(&mut rng, WIDTH).files(""), "sae.safetensors"),
+            "not-found",
+        ),
+        (
+            "no dictionary",
+            vec![("notes.txt".into(), b"none".to_vec())],
+            "not-found",
+        ),
+        (
+            "a dictionary of another kind",
+            replace(
+                &dictionary(&mut rng, WIDTH).files(""),
+                "cfg.json",
+                json!({"d_in": WIDTH, "k": 6, "num_latents": 100, "activation": "groupmax"})
+                    .to_string()
+                    .into_bytes(),
+            ),
+            "wrong-dictionary",
+        ),
+    ] {
+        let refused = load(&options(&good, Some(&sae))).await;
+        let refused = refused.err().unwrap_or_else(|| panic!("{what}: loaded"));
+        assert_eq!(refused.code, code, "{what}: {}", refused.message);
+    }
+    for (name, value) in [
+        ("quant", json!("q3")),
+        ("model", json!([])),
+        ("model", json!(7)),
+        ("lanes", json!("two")),
+    ] {
+        let options = options(&good, None);
+        set(&options, name, &js(&value));
+        let refused = load(&options).await.err().expect("a refusal");
+        assert_eq!(
+            refused.code, "bad-request",
+            "{name} {value}: {}",
+            refused.message
+        );
+    }
+    let engine = load(&options(&good, None))
+        .await
+        .expect("an engine after all that");
+    check_order(
+        &chat(&engine, &question("Hello", 3))
+            .await
+            .expect("an answer"),
+        3,
+    );
+    engine.dispose();
+}
+
+#[wasm_bindgen(inline_js = r#"
+// Serves `files` (name to bytes) under https://models.test/; a file called NAME!drop breaks off in its
+// middle, every time.
+export function serve(files) {
+    const original = globalThis.fetch;
+    globalThis.fetch = async (url, init) => {
+        const address = String(url.url ?? url);
+        const prefix = "https://models.test/";
+        if (!address.startsWith(prefix)) return original(url, init);
+        const name = address.slice(prefix.length);
+        const drops = files[name + "!drop"];
+        const bytes = files[name] ?? drops;
+        if (!bytes) return new Response("not here", { status: 404 });
+        const range = new Headers(init?.headers ?? url.headers).get("Range");
+        const at = range ? Number(/^bytes=(\d+)-/.exec(range)[1]) : 0;
+        const middle = Math.floor(bytes.length / 2);
+        if (drops && at >= middle) throw new TypeError("Failed to fetch");
+        const body = new ReadableStream({
+            start(controller) {
+                controller.enqueue(bytes.slice(at, drops ? middle : undefined));
+                if (!drops) controller.close();
+            },
+            pull(controller) {
+                if (drops) controller.error(new TypeError("network error"));
+            },
+        });
+        const headers = { "Content-Range": `bytes ${at}-${bytes.length - 1}/${bytes.length}` };
+        return new Response(body, { status: 206, headers });
+    };
+    return () => { globalThis.fetch = original; };
+}
+"#)]
+extern "C" {
+    fn serve(files: &Object) -> js_sys::Function;
+}
+
+#[wasm_bindgen_test]
+async fn loads_from_addresses() {
+    let mut rng = fresh_rng();
+    let files = model_files(&random_model(&mut rng));
+    let server = Object::new();
+    let put = |folder: &str, files: &Files| {
+        for (name, bytes) in files {
+            set(
+                &server,
+                &format!("{folder}/{name}"),
+                &Uint8Array::from(&bytes[..]).into(),
+            );
+        }
+    };
+    put("good", &files);
+    put("good", &dictionary(&mut rng, WIDTH).files("sae/layers.1/"));
+    put("headless", &without(&files, "model.safetensors"));
+    let mut broken = without(&files, "model.safetensors");
+    broken.push((
+        "model.safetensors!drop".into(),
+        random_model(&mut rng).safetensors(),
+    ));
+    put("broken", &broken);
+    let stop = serve(&server);
+    let from = |folder: &str| js(&json!({"model": format!("https://models.test/{folder}")}));
+
+    let refused = load(&from("headless")).await.err().expect("no weights");
+    assert_eq!(refused.code, "not-found", "{}", refused.message);
+    let refused = load(&from("nowhere")).await.err().expect("no model");
+    assert_eq!(refused.code, "not-found", "{}", refused.message);
+    let refused = load(&from("broken")).await.err().expect("a break");
+    assert_eq!(refused.code, "network", "{}", refused.message);
+    let options = from("good");
+    set(&options, "sae", &"https://models.test/good/sae/".into());
+    let engine = load(&options).await.expect("an engine");
+    let info = from_js(engine.info().expect("info").into());
+    assert_eq!(info["model"]["name"], "good");
+    assert_eq!(info["sae"]["hook"], "layers.1");
+    check_order(
+        &chat(&engine, &question("Hello", 3))
+            .await
+            .expect("an answer"),
+        3,
+    );
+    engine.dispose();
+    stop.call0(&JsValue::NULL).expect("fetch is put back");
+}
