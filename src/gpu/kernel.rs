@@ -1,6 +1,16 @@
 //! Compute kernels: a pipeline with an explicit layout, and prepared dispatches.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::{Gpu, GpuError, Reduction};
+
+/// Dispatches recorded so far.
+static DISPATCHES: AtomicU64 = AtomicU64::new(0);
+
+/// How many dispatches this process has recorded, on all devices: for measurements.
+pub fn dispatches() -> u64 {
+    DISPATCHES.load(Ordering::Relaxed)
+}
 
 /// How a kernel uses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,5 +177,6 @@ impl Step {
         pass.set_pipeline(&self.pipeline);
         pass.set_bind_group(0, &self.bind_group, &[]);
         pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
+        DISPATCHES.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 pub use capabilities::{Capabilities, MatmulKind, Reduction};
 pub use error::GpuError;
-pub use kernel::{Access, Grid, Kernel, KernelDescriptor, Step};
+pub use kernel::{Access, Grid, Kernel, KernelDescriptor, Step, dispatches};
 pub use readback::Staging;
 use wgpu::util::DeviceExt;
 

@@ -5,6 +5,7 @@
 
 mod product;
 
+pub(crate) use product::few_reads;
 pub use product::{Operands, Product, ProductShape, ProductSpec, ProductStep, Prologue};
 
 use crate::gpu::{Access, Gpu, GpuError, shaders};

@@ -119,15 +119,25 @@ pub struct ProductStep {
 /// Invocations that share a unit in the split skeleton.
 const SPLIT: u32 = 32;
 
+/// Rows of activations that share one read of the weights, in passes of `rows` rows.
+fn few_tile(rows: usize) -> u32 {
+    match rows {
+        0 | 1 => 1,
+        2 => 2,
+        _ => 4,
+    }
+}
+
+/// How often a pass of few `rows` rows reads each weight.
+pub(crate) fn few_reads(rows: usize) -> u64 {
+    rows.div_ceil(few_tile(rows) as usize) as u64
+}
+
 impl Product {
     /// Compiles the product in the device's variants.
     pub async fn new(gpu: &Gpu, spec: &ProductSpec<'_>) -> Result<Self, GpuError> {
         let capabilities = gpu.capabilities();
-        let tile = match spec.few_rows {
-            0 | 1 => 1,
-            2 => 2,
-            _ => 4,
-        };
+        let tile = few_tile(spec.few_rows);
         Ok(Self {
             few: Skeleton::new(gpu, spec, capabilities.few_rows, tile).await?,
             many: Skeleton::new(gpu, spec, capabilities.many_rows, 4).await?,

@@ -99,6 +99,11 @@ impl Cache {
         Ok(())
     }
 
+    /// Bytes of `positions` positions in every lane.
+    pub fn bytes_of(&self, positions: usize) -> u64 {
+        2 * self.layers.len() as u64 * self.strips * positions as u64 * self.position_bytes
+    }
+
     /// Bytes on the GPU.
     pub fn gpu_bytes(&self) -> u64 {
         self.layers

@@ -9,7 +9,7 @@ use super::weights::Weights;
 use super::{CacheFormat, Config, ModelError};
 use crate::checkpoint::{Checkpoint, Folder, MAX_JSON};
 use crate::gpu::Gpu;
-use crate::matrix::Format;
+use crate::matrix::{Format, few_reads};
 
 /// How to load a model.
 #[derive(Clone, Copy, Debug)]
@@ -194,6 +194,17 @@ impl Model {
     /// Bytes of weights and cache on the GPU.
     pub fn gpu_bytes(&self) -> u64 {
         self.weights.gpu_bytes() + self.cache.gpu_bytes()
+    }
+
+    /// Bytes of weights and cache that a decode pass reads from GPU memory, caches of the GPU aside,
+    /// when each lane sees `seen` positions: weights once for every four lanes.
+    pub fn decode_bytes(&self, seen: usize) -> u64 {
+        let gathered = match self.config.tie_word_embeddings {
+            true => 0,
+            false => self.weights.embed.gpu_bytes(),
+        };
+        let weights = self.weights.gpu_bytes() - gathered;
+        weights * few_reads(self.lanes()) + self.cache.bytes_of(seen.min(self.config.window()))
     }
 
     /// The residual stream, `[MAX_ROWS, hidden]` f32.
