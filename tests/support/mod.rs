@@ -42,7 +42,7 @@ pub fn assert_near(got: &[f32], expected: &[f64], tolerance: f64, what: &str) {
     for (i, (g, e)) in got.iter().zip(expected).enumerate() {
         let off = (f64::from(*g) - e).abs() / scale;
         // What is not a number is never near.
-        if !(off <= worst.0) {
+        if off.is_nan() || off > worst.0 {
             worst = (if off.is_nan() { f64::INFINITY } else { off }, i);
         }
     }
