@@ -230,10 +230,16 @@ async fn built_page_survives_impossible_prompts() -> Result {
 #[tokio::test]
 async fn built_page_explains_missing_webgpu() -> Result {
     let server = Server::start(&dist()?)?;
-    let browser = Browser::start(&["--disable-blink-features=WebGPU"]).await?;
-    browser.client.goto(&server.url()).await?;
+    // Browsers offer WebGPU only to pages served over https or from localhost.
+    let browser = Browser::start(&["--host-resolver-rules=MAP insecure.test 127.0.0.1"]).await?;
+    let insecure = server.url().replace("localhost", "insecure.test");
+    browser.client.goto(&insecure).await?;
     let (title, text) = trouble(&browser).await?;
     assert_eq!(title, "This browser has no WebGPU yet");
+    assert!(
+        text.contains("https or from localhost"),
+        "the reason is not said: {text}"
+    );
     assert!(
         text.contains("Chrome or another Chromium browser"),
         "no advice for this browser: {text}"
