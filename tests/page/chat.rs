@@ -108,6 +108,8 @@ async fn built_page_shows_base_and_steered() -> Result {
     }
 
     let requests = server.seen().len();
+    let question = browser.find("#suggestions .suggestion-text").await?;
+    let question = question.prop("textContent").await?.ok_or("no suggestion")?;
     browser.click("#suggestions .suggestion").await?;
     ended(&browser, 1).await?;
     browser.screenshot("steered").await?;
@@ -125,6 +127,13 @@ async fn built_page_shows_base_and_steered() -> Result {
         steered.tokens > 0,
         "no token shows the feature's activation"
     );
+    let native = crate::native::answers(&dist()?.join("models/nano"), &question).await?;
+    for (page, native) in [&base.text, &steered.text].into_iter().zip(&native) {
+        assert!(
+            page.split_whitespace().eq(native.split_whitespace()),
+            "the page says: {page}\nthe native engine says: {native}"
+        );
+    }
     let chip = browser.find(".turn.last .answer.steered .chip.on").await?;
     assert!(
         chip.is_displayed().await?,

@@ -5,4 +5,5 @@
 mod browser;
 mod chat;
 mod failures;
+mod native;
 mod server;
