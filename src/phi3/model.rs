@@ -268,15 +268,7 @@ impl Model {
         taps: &[Tap<'_>],
     ) {
         self.gpu.write(&self.prefill_rows, 0, &[Rows::new(rows)]);
-        let heads: Vec<Row> = heads
-            .iter()
-            .map(|&(row, lane)| Row {
-                token: row as u32,
-                lane: lane as u32,
-                ..Row::default()
-            })
-            .collect();
-        self.gpu.write(&self.prefill_head, 0, &[Rows::new(&heads)]);
+        self.set_prefill_heads(heads);
         let mut encoder = self
             .gpu
             .device()
@@ -290,16 +282,23 @@ impl Model {
         self.gpu.queue().submit([encoder.finish()]);
     }
 
-    /// The logits of up to `lanes` rows of the last prefill pass, row `first + i` to lane `i`.
-    pub fn head_of(&self, first: usize, count: usize) {
-        let heads: Vec<Row> = (0..count as u32)
-            .map(|i| Row {
-                token: first as u32 + i,
-                lane: i,
+    /// Makes the prefill's head read each row of `heads` (row, lane) for its lane.
+    fn set_prefill_heads(&self, heads: &[(usize, usize)]) {
+        let rows: Vec<Row> = heads
+            .iter()
+            .map(|&(row, lane)| Row {
+                token: row as u32,
+                lane: lane as u32,
                 ..Row::default()
             })
             .collect();
-        self.gpu.write(&self.prefill_head, 0, &[Rows::new(&heads)]);
+        self.gpu.write(&self.prefill_head, 0, &[Rows::new(&rows)]);
+    }
+
+    /// The logits of up to `lanes` rows of the last prefill pass, row `first + i` to lane `i`.
+    pub fn head_of(&self, first: usize, count: usize) {
+        let heads: Vec<(usize, usize)> = (0..count).map(|i| (first + i, i)).collect();
+        self.set_prefill_heads(&heads);
         let mut encoder = self
             .gpu
             .device()
