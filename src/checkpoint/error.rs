@@ -128,6 +128,34 @@ pub enum CheckpointError {
         /// What is wrong with it, and what to do.
         reason: String,
     },
+    /// The file is not a valid GGUF file.
+    #[error("{file}: not a valid GGUF file: {reason}")]
+    Gguf {
+        /// The file's name.
+        file: String,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// A key of a GGUF file's metadata is missing or wrong.
+    #[error("{file}: the key \"{key}\" {reason}")]
+    Key {
+        /// The file's name.
+        file: String,
+        /// The key.
+        key: String,
+        /// What is wrong with its value.
+        reason: String,
+    },
+    /// A tensor of a GGUF file cannot be used.
+    #[error("{file}: tensor \"{tensor}\": {reason}")]
+    Tensor {
+        /// The file's name.
+        file: String,
+        /// The tensor's name.
+        tensor: String,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
     /// The header's entry of one tensor is wrong.
     #[error("{file}: tensor \"{tensor}\": {reason}; the file is corrupt, get it again")]
     Entry {

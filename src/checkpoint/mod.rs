@@ -3,6 +3,7 @@
 //! - [`ByteSource`]: a file read by ranges, from memory, disk, a URL or a browser `File`;
 //! - [`Folder`]: the files of one model or dictionary, found by name;
 //! - [`Safetensors`]: the checked directory of one `.safetensors` file;
+//! - [`Gguf`]: the checked directory and metadata of one `.gguf` file;
 //! - [`Checkpoint`]: the tensors of one or several such files, streamed as rows of f32.
 //!
 //! A tensor is never whole in memory unless asked for: [`Checkpoint::rows`] hands it over in blocks
@@ -11,10 +12,12 @@
 #[cfg(target_arch = "wasm32")]
 mod blob;
 mod convert;
+mod encoding;
 mod error;
 #[cfg(not(target_arch = "wasm32"))]
 mod file;
 mod folder;
+mod gguf;
 #[cfg(target_arch = "wasm32")]
 mod http;
 mod progress;
@@ -24,10 +27,12 @@ mod store;
 
 #[cfg(target_arch = "wasm32")]
 pub use blob::BlobSource;
+pub use encoding::Encoding;
 pub use error::{CheckpointError, SourceError};
 #[cfg(not(target_arch = "wasm32"))]
 pub use file::FileSource;
 pub use folder::{Folder, MAX_JSON, MAX_TOKENIZER};
+pub use gguf::{Array, Gguf, GgufTensor, Metadata, Value};
 #[cfg(target_arch = "wasm32")]
 pub use http::HttpSource;
 pub use progress::{Cancel, Progress};

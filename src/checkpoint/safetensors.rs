@@ -90,7 +90,7 @@ impl Safetensors {
 }
 
 /// What a file that is no safetensors file is instead, by its first bytes.
-fn other_format(start: &[u8; 8]) -> Option<&'static str> {
+pub(super) fn other_format(start: &[u8; 8]) -> Option<&'static str> {
     let known: [(&[u8], &str); 6] = [
         (
             b"version ",
@@ -104,10 +104,7 @@ fn other_format(start: &[u8; 8]) -> Option<&'static str> {
             b"<html",
             "a web page, most likely an error page: check the address",
         ),
-        (
-            b"GGUF",
-            "a GGUF file: get the checkpoint in safetensors format",
-        ),
+        (b"GGUF", "a GGUF file: its name must end in .gguf"),
         (
             b"PK\x03\x04",
             "a PyTorch or zip file: get the checkpoint in safetensors format",

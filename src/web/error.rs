@@ -65,6 +65,9 @@ impl Code for CheckpointError {
             CheckpointError::NotFinite { .. } => "not-finite",
             CheckpointError::Header { .. }
             | CheckpointError::Entry { .. }
+            | CheckpointError::Gguf { .. }
+            | CheckpointError::Key { .. }
+            | CheckpointError::Tensor { .. }
             | CheckpointError::Index { .. }
             | CheckpointError::WrongType { .. } => "bad-checkpoint",
         }
