@@ -1,5 +1,7 @@
 //! What can go wrong with a tokenizer.
 
+use crate::checkpoint::CheckpointError;
+
 /// A tokenizer could not be read or used.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
@@ -30,6 +32,17 @@ pub enum TokenError {
         /// The token's text.
         token: String,
     },
+    /// A GGUF file's vocabulary cannot be used.
+    #[error("{file}: {reason}")]
+    Vocabulary {
+        /// The file's name.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A key of a GGUF file's metadata is wrong.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The text could not be encoded.
     #[error("the text could not be encoded: {reason}")]
     Encode {

@@ -1,4 +1,4 @@
-//! Text to tokens and back: `tokenizer.json`, Phi-3's chat format, text as it streams.
+//! Text to tokens and back: `tokenizer.json` or a GGUF file's vocabulary, Phi-3's chat format, text as it streams.
 //!
 //! - [`ChatTokenizer`] encodes text and conversations and decodes tokens;
 //! - [`Prompt`] is a conversation in tokens, with the part that each plays;
@@ -7,11 +7,13 @@
 mod chat;
 mod decode;
 mod error;
+mod gguf;
 mod tokenizer;
 
 pub use chat::{Message, Prompt, Role, TokenRole};
 pub use decode::Detokenizer;
 pub use error::TokenError;
+pub use gguf::TokenizerFiles;
 pub use tokenizer::ChatTokenizer;
 
 #[cfg(test)]
