@@ -418,7 +418,7 @@ fn wrong_tensors_are_named() {
     assert!(matches!(
         error("i", &[1]),
         CheckpointError::WrongType {
-            dtype: Dtype::I64,
+            dtype: TensorType::Other(Dtype::I64),
             ..
         }
     ));

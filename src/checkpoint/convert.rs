@@ -2,28 +2,20 @@
 
 use half::f16;
 
-use super::Dtype;
+use super::{Encoding, blocks};
 
-/// Bytes of one number, for the types that are read.
-pub(super) fn width(dtype: Dtype) -> Option<usize> {
-    match dtype {
-        Dtype::F32 => Some(4),
-        Dtype::F16 | Dtype::BF16 => Some(2),
-        _ => None,
-    }
-}
-
-/// Appends to `out` the numbers of type `dtype` (one with a [`width`]) in `bytes`, exactly.
-pub(super) fn append_f32(dtype: Dtype, bytes: &[u8], out: &mut Vec<f32>) {
+/// Appends to `out` the numbers of whole blocks in `bytes`, as the format defines them.
+pub(super) fn append_f32(encoding: Encoding, bytes: &[u8], out: &mut Vec<f32>) {
     let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
-    match dtype {
-        Dtype::F16 => out.extend(pairs().map(|b| f16::from_le_bytes(b).to_f32())),
+    match encoding {
+        Encoding::F16 => out.extend(pairs().map(|b| f16::from_le_bytes(b).to_f32())),
         // bf16 is the upper half of an f32.
-        Dtype::BF16 => out.extend(pairs().map(|b| f32::from_le_bytes([0, 0, b[0], b[1]]))),
-        _ => {
+        Encoding::BF16 => out.extend(pairs().map(|b| f32::from_le_bytes([0, 0, b[0], b[1]]))),
+        Encoding::F32 => {
             let fours = bytes.chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]);
             out.extend(fours.map(f32::from_le_bytes));
         }
+        quantised => blocks::append_f32(quantised, bytes, out),
     }
 }
 
@@ -51,11 +43,11 @@ mod tests {
     #[test]
     fn sixteen_bit_types_are_read_exactly() {
         for bits in 0..=u16::MAX {
-            for (dtype, exponent_bits, fraction_bits) in
-                [(Dtype::F16, 5u32, 10u32), (Dtype::BF16, 8, 7)]
+            for (encoding, exponent_bits, fraction_bits) in
+                [(Encoding::F16, 5u32, 10u32), (Encoding::BF16, 8, 7)]
             {
                 let mut out = Vec::new();
-                append_f32(dtype, &bits.to_le_bytes(), &mut out);
+                append_f32(encoding, &bits.to_le_bytes(), &mut out);
                 let sign = if bits >> 15 == 1 { -1.0f64 } else { 1.0 };
                 let exponent = i32::from(bits >> fraction_bits) & ((1 << exponent_bits) - 1);
                 let fraction =
@@ -71,7 +63,7 @@ mod tests {
                     0 => sign * fraction * 2f64.powi(1 - bias),
                     e => sign * (1.0 + fraction) * 2f64.powi(e - bias),
                 };
-                assert_eq!(f64::from(out[0]), expected, "{dtype} {bits:#06x}");
+                assert_eq!(f64::from(out[0]), expected, "{encoding} {bits:#06x}");
                 assert_eq!(first_not_finite(&out), None);
             }
         }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Dtype;
+
 /// How a tensor's numbers are stored: in blocks along the last dimension. The quantised ones are
 /// GGML's, <https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h>.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,6 +94,20 @@ impl Encoding {
             Self::Q6K => 210,
         }
     }
+
+    /// Bytes of `n` numbers; `None` if that is no whole number of blocks, or too many.
+    pub fn bytes(self, n: u64) -> Option<u64> {
+        let block = self.block() as u64;
+        if !n.is_multiple_of(block) {
+            return None;
+        }
+        (n / block).checked_mul(self.block_bytes() as u64)
+    }
+
+    /// Whether numbers are stored in quantised blocks.
+    pub fn is_quantised(self) -> bool {
+        self.block() > 1
+    }
 }
 
 impl fmt::Display for Encoding {
@@ -109,5 +125,44 @@ impl fmt::Display for Encoding {
             Self::Q5K => "Q5_K",
             Self::Q6K => "Q6_K",
         })
+    }
+}
+
+/// The type of a tensor's numbers in a safetensors file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TensorType {
+    /// Numbers that are read.
+    Encoding(Encoding),
+    /// Another type.
+    Other(Dtype),
+}
+
+impl TensorType {
+    /// How the numbers are stored, if they are read.
+    pub fn encoding(self) -> Option<Encoding> {
+        match self {
+            Self::Encoding(encoding) => Some(encoding),
+            Self::Other(_) => None,
+        }
+    }
+}
+
+impl From<Dtype> for TensorType {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::Encoding(Encoding::F32),
+            Dtype::F16 => Self::Encoding(Encoding::F16),
+            Dtype::BF16 => Self::Encoding(Encoding::BF16),
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl fmt::Display for TensorType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Encoding(encoding) => encoding.fmt(f),
+            Self::Other(dtype) => dtype.fmt(f),
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::Dtype;
+use super::TensorType;
 
 /// A file's bytes could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -203,8 +203,8 @@ pub enum CheckpointError {
     },
     /// A tensor's numbers are of a type that is not read.
     #[error(
-        "{file}: tensor \"{tensor}\" has type {dtype}; F32, F16 and BF16 are read: convert the \
-         checkpoint to one of these"
+        "{file}: tensor \"{tensor}\" has type {dtype}; F32, F16, BF16 and GGUF's Q4_0, Q4_1, \
+         Q5_0, Q5_1, Q8_0, Q4_K, Q5_K and Q6_K are read: convert the checkpoint to one of these"
     )]
     WrongType {
         /// The file's name.
@@ -212,7 +212,7 @@ pub enum CheckpointError {
         /// The tensor's name.
         tensor: String,
         /// The type in the file.
-        dtype: Dtype,
+        dtype: TensorType,
     },
     /// A weight is NaN or infinite.
     #[error(

@@ -11,6 +11,7 @@
 
 #[cfg(target_arch = "wasm32")]
 mod blob;
+mod blocks;
 mod convert;
 mod encoding;
 mod error;
@@ -27,7 +28,7 @@ mod store;
 
 #[cfg(target_arch = "wasm32")]
 pub use blob::BlobSource;
-pub use encoding::Encoding;
+pub use encoding::{Encoding, TensorType};
 pub use error::{CheckpointError, SourceError};
 #[cfg(not(target_arch = "wasm32"))]
 pub use file::FileSource;

@@ -13,7 +13,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 pub use ::safetensors::Dtype;
 
-use super::{ByteSource, CheckpointError, Source};
+use super::{ByteSource, CheckpointError, Source, TensorType};
 
 /// The longest header that is read, in bytes: that of the reference implementation.
 pub const MAX_HEADER: u64 = 100_000_000;
@@ -22,7 +22,7 @@ pub const MAX_HEADER: u64 = 100_000_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
     /// The type of its numbers.
-    pub dtype: Dtype,
+    pub dtype: TensorType,
     /// Its shape, the last dimension contiguous.
     pub shape: Vec<usize>,
     /// Where its bytes are, counted from the start of the file.
@@ -210,7 +210,7 @@ fn directory(
             .collect::<Result<_, _>>()
             .map_err(|_| fail(format!("shape {:?} is too large", entry.shape)))?;
         let info = TensorInfo {
-            dtype: entry.dtype,
+            dtype: entry.dtype.into(),
             shape,
             range: start + from..start + to,
         };

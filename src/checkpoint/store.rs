@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::convert::{append_f32, first_not_finite, width};
-use super::{ByteSource, CheckpointError, Folder, MAX_JSON, Safetensors, Source, TensorInfo};
+use super::convert::{append_f32, first_not_finite};
+use super::{
+    ByteSource, CheckpointError, Encoding, Folder, MAX_JSON, Safetensors, Source, TensorInfo,
+};
 
 /// The most bytes of a file that a block of rows takes, unless one row alone takes more.
 pub const BLOCK_BYTES: usize = 4 << 20;
@@ -113,8 +115,8 @@ impl Checkpoint {
     /// other dimensions count rows, and a vector is one row. A block takes at most `block_bytes` or
     /// [`BLOCK_BYTES`] of the file, whichever is less, but at least one row.
     ///
-    /// Fails with the tensor's name if it is missing, of another shape, of a type other than F32,
-    /// F16 and BF16, or not finite (with the place); with what `f` returns if `f` fails.
+    /// Fails with the tensor's name if it is missing, of another shape, of a type that is no
+    /// [`Encoding`], or not finite (with the place); with what `f` returns if `f` fails.
     pub async fn rows<E: From<CheckpointError>>(
         &self,
         name: &str,
@@ -152,7 +154,7 @@ impl Checkpoint {
                 expected: expected.into(),
             });
         }
-        let Some(width) = width(info.dtype) else {
+        let Some(encoding) = info.dtype.encoding() else {
             return Err(CheckpointError::WrongType {
                 file: file(),
                 tensor: name.into(),
@@ -170,12 +172,19 @@ impl Checkpoint {
             Some((&columns, outer)) => (columns, outer),
             None => (1, &[][..]),
         };
-        let row_bytes = (columns * width) as u64;
+        let Some(row_bytes) = encoding.bytes(columns as u64) else {
+            return Err(CheckpointError::Entry {
+                file: file(),
+                tensor: name.into(),
+                reason: format!("a row of {columns} is no whole number of {encoding} blocks"),
+            });
+        };
         let block = block_bytes.min(BLOCK_BYTES) as u64;
         Ok(RowReader {
             source,
             tensor: name.into(),
-            info: info.clone(),
+            encoding,
+            start: info.range.start,
             columns,
             // No rows where a row has no columns: there is nothing to read.
             rows: if columns == 0 {
@@ -217,7 +226,8 @@ impl Checkpoint {
 pub struct RowReader<'a> {
     source: &'a Source,
     tensor: String,
-    info: TensorInfo,
+    encoding: Encoding,
+    start: u64,
     columns: usize,
     rows: usize,
     row_bytes: u64,
@@ -234,13 +244,13 @@ impl RowReader<'_> {
         if n == 0 {
             return Ok(None);
         }
-        let start = self.info.range.start + first as u64 * self.row_bytes;
+        let start = self.start + first as u64 * self.row_bytes;
         let bytes = self
             .source
             .read(start..start + n as u64 * self.row_bytes)
             .await?;
         self.values.clear();
-        append_f32(self.info.dtype, &bytes, &mut self.values);
+        append_f32(self.encoding, &bytes, &mut self.values);
         if let Some(at) = first_not_finite(&self.values) {
             return Err(CheckpointError::NotFinite {
                 file: self.source.name().into(),
