@@ -4,7 +4,8 @@
 //! - [`Folder`]: the files of one model or dictionary, found by name;
 //! - [`Safetensors`]: the checked directory of one `.safetensors` file;
 //! - [`Gguf`]: the checked directory and metadata of one `.gguf` file;
-//! - [`Checkpoint`]: the tensors of one or several such files, streamed as rows of f32.
+//! - [`Checkpoint`]: the tensors of one or several such files under Hugging Face's names, streamed
+//!   as rows of f32 or as the planes that lie in GPU memory.
 //!
 //! A tensor is never whole in memory unless asked for: [`Checkpoint::rows`] hands it over in blocks
 //! of whole rows. Everything that comes from outside is checked before it is believed.
@@ -14,6 +15,7 @@ mod blob;
 mod blocks;
 mod convert;
 mod encoding;
+mod entry;
 mod error;
 #[cfg(not(target_arch = "wasm32"))]
 mod file;
@@ -21,7 +23,12 @@ mod folder;
 mod gguf;
 #[cfg(target_arch = "wasm32")]
 mod http;
+mod names;
+mod own;
+mod planes;
 mod progress;
+mod repack;
+mod rows;
 mod safetensors;
 mod source;
 mod store;
@@ -29,6 +36,7 @@ mod store;
 #[cfg(target_arch = "wasm32")]
 pub use blob::BlobSource;
 pub use encoding::{Encoding, TensorType};
+pub use entry::TensorEntry;
 pub use error::{CheckpointError, SourceError};
 #[cfg(not(target_arch = "wasm32"))]
 pub use file::FileSource;
@@ -36,7 +44,9 @@ pub use folder::{Folder, MAX_JSON, MAX_TOKENIZER};
 pub use gguf::{Array, Gguf, GgufTensor, Metadata, Value};
 #[cfg(target_arch = "wasm32")]
 pub use http::HttpSource;
+pub use planes::PlaneReader;
 pub use progress::{Cancel, Progress};
+pub use rows::RowReader;
 pub use safetensors::{Dtype, MAX_HEADER, Safetensors, TensorInfo};
 pub use source::{ByteSource, MemorySource, Source};
-pub use store::{BLOCK_BYTES, Checkpoint, RowReader};
+pub use store::{BLOCK_BYTES, Checkpoint};

@@ -1,23 +1,28 @@
-//! The tensors of a checkpoint, in one file or several, streamed as rows of f32.
+//! The tensors of a checkpoint, in whatever files they are, streamed block by block.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::convert::{append_f32, first_not_finite};
+use super::entry::{self, Content, File, TensorEntry};
+use super::planes::{PlaneReader, PlaneRows};
+use super::repack;
+use super::rows::{RawRows, RowReader};
 use super::{
-    ByteSource, CheckpointError, Encoding, Folder, MAX_JSON, Safetensors, Source, TensorInfo,
+    ByteSource, CheckpointError, Dtype, Folder, Gguf, MAX_JSON, Safetensors, Source, TensorType,
 };
+use crate::quant::{Format, GROUP};
 
 /// The most bytes of a file that a block of rows takes, unless one row alone takes more.
 pub const BLOCK_BYTES: usize = 4 << 20;
 
-/// The tensors of one safetensors file, or of several listed in an index.
+/// The tensors of one safetensors file, of several listed in an index, or of a GGUF file, under
+/// Hugging Face's names. Files of the project's own format hold planes in place of matrices; see
+/// [`Checkpoint::planes`].
 pub struct Checkpoint {
-    files: Vec<Safetensors>,
-    /// The file that holds each tensor.
-    tensors: BTreeMap<String, usize>,
+    files: Vec<File>,
+    tensors: BTreeMap<String, TensorEntry>,
     /// The file read last: only one holds a connection open.
     reading: Cell<usize>,
 }
@@ -48,9 +53,24 @@ impl Checkpoint {
     /// Opens one safetensors file.
     pub async fn from_source(source: Source) -> Result<Self, CheckpointError> {
         let file = Safetensors::open(source).await?;
-        let tensors = file.names().map(|name| (name.to_string(), 0)).collect();
+        let names: Vec<String> = file.names().map(Into::into).collect();
+        let files = vec![File::Safetensors(file)];
+        let tensors = entry::of_safetensors(&files, names.iter().map(|name| (&name[..], 0)))?;
         Ok(Self {
-            files: vec![file],
+            files,
+            tensors,
+            reading: Cell::new(0),
+        })
+    }
+
+    /// The tensors of a GGUF file.
+    ///
+    /// Fails if it has the parts of a fused matrix that cannot be put together: of different
+    /// encodings, widths, or twice the same.
+    pub fn from_gguf(gguf: Gguf) -> Result<Self, CheckpointError> {
+        let tensors = entry::of_gguf(&gguf)?;
+        Ok(Self {
+            files: vec![File::Gguf(gguf)],
             tensors,
             reading: Cell::new(0),
         })
@@ -80,7 +100,7 @@ impl Checkpoint {
             file.source().release();
             files.push(file);
         }
-        let mut tensors = BTreeMap::new();
+        let mut wanted = Vec::with_capacity(weight_map.len());
         for (tensor, name) in &weight_map {
             // `names` holds every value of the map.
             let Ok(at) = names.binary_search(&name) else {
@@ -91,8 +111,10 @@ impl Checkpoint {
                     "it says that \"{name}\" holds \"{tensor}\", which it does not"
                 )));
             }
-            tensors.insert(tensor.clone(), at);
+            wanted.push((&tensor[..], at));
         }
+        let files: Vec<File> = files.into_iter().map(File::Safetensors).collect();
+        let tensors = entry::of_safetensors(&files, wanted.into_iter())?;
         Ok(Self {
             files,
             tensors,
@@ -105,9 +127,17 @@ impl Checkpoint {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// The directory's entry of a tensor.
-    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
-        self.files[*self.tensors.get(name)?].tensor(name)
+    /// What is known of a tensor.
+    pub fn info(&self, name: &str) -> Option<&TensorEntry> {
+        self.tensors.get(name)
+    }
+
+    /// The GGUF file, if the tensors are in one.
+    pub fn gguf(&self) -> Option<&Gguf> {
+        match &self.files[..] {
+            [File::Gguf(gguf)] => Some(gguf),
+            _ => None,
+        }
     }
 
     /// Streams a tensor of shape `expected` as blocks of whole rows, in order, to `f(first_row,
@@ -138,37 +168,102 @@ impl Checkpoint {
         expected: &[usize],
         block_bytes: usize,
     ) -> Result<RowReader<'_>, CheckpointError> {
-        let Some(&at) = self.tensors.get(name) else {
-            return Err(self.missing(name));
-        };
-        let Some(info) = self.files[at].tensor(name) else {
-            return Err(self.missing(name));
-        };
-        let source = self.files[at].source();
-        let file = || source.name().to_string();
-        if info.shape != expected {
-            return Err(CheckpointError::WrongShape {
-                file: file(),
+        let columns = expected.last().copied().unwrap_or(1);
+        let entry = self.entry(name, expected)?;
+        match &entry.content {
+            Content::Planes { format, pieces } => {
+                let pieces = pieces.clone();
+                let rows = PlaneRows::new(self, name, *format, pieces, columns, block_bytes);
+                Ok(RowReader::planes(rows, columns))
+            }
+            Content::Numbers { .. } => {
+                let rows = self.raw(name, entry, expected, block_bytes)?;
+                Ok(RowReader::numbers(rows, columns))
+            }
+        }
+    }
+
+    /// Reads the matrix `name` of shape `[rows, columns]` as planes: kept as the file has them where
+    /// it is quantised (GGUF's K-quants with their scales rounded to f16), else quantised to
+    /// `format`: F32, Q4 or Q8.
+    ///
+    /// Fails as [`Checkpoint::rows`] does; a scale that is not finite, or too large for f16, is no
+    /// number either.
+    pub fn planes(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        format: Format,
+    ) -> Result<PlaneReader<'_>, CheckpointError> {
+        let columns = shape[1];
+        let entry = self.entry(name, &shape)?;
+        match &entry.content {
+            Content::Planes { format, pieces } => {
+                let pieces = pieces.clone();
+                let rows = PlaneRows::new(self, name, *format, pieces, columns, BLOCK_BYTES);
+                Ok(PlaneReader::planes(rows, columns))
+            }
+            Content::Numbers { .. } => {
+                let rows = self.raw(name, entry, &shape, BLOCK_BYTES)?;
+                Ok(match repack::kept(rows.encoding) {
+                    Some(format) => PlaneReader::blocks(rows, columns, format),
+                    None => PlaneReader::plain(RowReader::numbers(rows, columns), columns, format),
+                })
+            }
+        }
+    }
+
+    /// The tensor `name`, which must have shape `expected`.
+    fn entry(&self, name: &str, expected: &[usize]) -> Result<&TensorEntry, CheckpointError> {
+        let Some(entry) = self.tensors.get(name) else {
+            return Err(CheckpointError::MissingTensor {
                 tensor: name.into(),
-                found: info.shape.clone(),
+                files: self
+                    .files
+                    .iter()
+                    .map(|f| f.source().name().into())
+                    .collect(),
+            });
+        };
+        let fits = match (&entry.content, expected, &entry.shape[..]) {
+            // How much of a row's last group is padding is not in the file.
+            (Content::Planes { .. }, [rows, columns], [n, padded]) => {
+                rows == n && columns.next_multiple_of(GROUP) == *padded
+            }
+            _ => entry.shape == expected,
+        };
+        if !fits {
+            return Err(CheckpointError::WrongShape {
+                file: self.files[entry.file()].source().name().into(),
+                tensor: name.into(),
+                found: entry.shape.clone(),
                 expected: expected.into(),
             });
         }
-        let Some(encoding) = info.dtype.encoding() else {
+        Ok(entry)
+    }
+
+    /// Reads a tensor's bytes.
+    fn raw(
+        &self,
+        name: &str,
+        entry: &TensorEntry,
+        shape: &[usize],
+        block_bytes: usize,
+    ) -> Result<RawRows<'_>, CheckpointError> {
+        let file = || self.files[entry.file()].source().name().to_string();
+        let (dtype, pieces) = match &entry.content {
+            Content::Numbers { dtype, pieces } => (*dtype, pieces.clone()),
+            Content::Planes { .. } => (TensorType::Other(Dtype::U32), Vec::new()),
+        };
+        let Some(encoding) = dtype.encoding() else {
             return Err(CheckpointError::WrongType {
                 file: file(),
                 tensor: name.into(),
-                dtype: info.dtype,
+                dtype,
             });
         };
-        if self.reading.replace(at) != at {
-            for (other, file) in self.files.iter().enumerate() {
-                if other != at {
-                    file.source().release();
-                }
-            }
-        }
-        let (columns, outer) = match expected.split_last() {
+        let (columns, outer) = match shape.split_last() {
             Some((&columns, outer)) => (columns, outer),
             None => (1, &[][..]),
         };
@@ -180,23 +275,33 @@ impl Checkpoint {
             });
         };
         let block = block_bytes.min(BLOCK_BYTES) as u64;
-        Ok(RowReader {
-            source,
+        Ok(RawRows {
+            checkpoint: self,
             tensor: name.into(),
             encoding,
-            start: info.range.start,
-            columns,
+            pieces,
+            row_bytes,
+            block_rows: (block / row_bytes.max(1)).max(1) as usize,
             // No rows where a row has no columns: there is nothing to read.
             rows: if columns == 0 {
                 0
             } else {
                 outer.iter().product()
             },
-            row_bytes,
-            block_rows: (block / row_bytes.max(1)).max(1) as usize,
             next: 0,
-            values: Vec::new(),
         })
+    }
+
+    /// The source of a file that is about to be read; the others let go of their connections.
+    pub(super) fn source(&self, file: usize) -> &Source {
+        if self.reading.replace(file) != file {
+            for (other, f) in self.files.iter().enumerate() {
+                if other != file {
+                    f.source().release();
+                }
+            }
+        }
+        self.files[file].source()
     }
 
     /// The vector `name` of `len` numbers, whole.
@@ -208,59 +313,5 @@ impl Checkpoint {
         })
         .await?;
         Ok(out)
-    }
-
-    fn missing(&self, name: &str) -> CheckpointError {
-        CheckpointError::MissingTensor {
-            tensor: name.into(),
-            files: self
-                .files
-                .iter()
-                .map(|f| f.source().name().into())
-                .collect(),
-        }
-    }
-}
-
-/// Reads one tensor block by block; see [`Checkpoint::rows`].
-pub struct RowReader<'a> {
-    source: &'a Source,
-    tensor: String,
-    encoding: Encoding,
-    start: u64,
-    columns: usize,
-    rows: usize,
-    row_bytes: u64,
-    block_rows: usize,
-    next: usize,
-    values: Vec<f32>,
-}
-
-impl RowReader<'_> {
-    /// The next block as `(first_row, rows)`, `rows` being `[n, columns]`; `None` at the end.
-    pub async fn next(&mut self) -> Result<Option<(usize, &[f32])>, CheckpointError> {
-        let first = self.next;
-        let n = self.block_rows.min(self.rows - first);
-        if n == 0 {
-            return Ok(None);
-        }
-        let start = self.start + first as u64 * self.row_bytes;
-        let bytes = self
-            .source
-            .read(start..start + n as u64 * self.row_bytes)
-            .await?;
-        self.values.clear();
-        append_f32(self.encoding, &bytes, &mut self.values);
-        if let Some(at) = first_not_finite(&self.values) {
-            return Err(CheckpointError::NotFinite {
-                file: self.source.name().into(),
-                tensor: self.tensor.clone(),
-                row: first + at / self.columns,
-                column: at % self.columns,
-                value: self.values[at],
-            });
-        }
-        self.next += n;
-        Ok(Some((first, &self.values)))
     }
 }

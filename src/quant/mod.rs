@@ -1,39 +1,50 @@
-//! 4-bit weights: the block format, its CPU quantiser and the reference that reads it back.
+//! Weights in blocks: the formats, CPU quantisers and the reference that reads them back.
 //!
-//! A matrix `[N, K]` is cut along K into groups of [`GROUP`] weights that share one f16 scale:
-//! `weight = scale * (nibble - 8)`, nibble in 0..=15. The scale may be negative, so that the
-//! larger of a group's two extremes can sit on the level −8. K is padded up to a whole number of
-//! groups with nibble 8, which is exactly 0.
+//! A matrix `[N, K]` is cut along K into groups of [`GROUP`] weights, G = ceil(K / 32) a row; K is
+//! padded with zeros. A [`Format`] says how a group is stored in two planes of u32, `words` and
+//! `side`, whose rows are `[N, words a row]` and `[N, side a row]`:
 //!
-//! Two planes go to the GPU:
-//! - `words`, u32 `[N, groups, 4]`: one `vec4<u32>` a group. Word `w` holds weights `8w..8w+8`:
-//!   the low nibble of byte `b` is weight `8w + b`, its high nibble weight `8w + 4 + b`, so that
-//!   `unpack4xU8(word & 0x0F0F0F0F)` gives weights `8w..8w+4` in order and
-//!   `unpack4xU8((word >> 4) & 0x0F0F0F0F)` the next four;
-//! - `scales`, u32 `[N, ceil(groups / 2)]`: two f16 a word, the even group in the low half; the
-//!   odd half of a row's tail is 0.
+//! | format | words a group | side a row | weight i of a group |
+//! |---|---|---|---|
+//! | F32 | 32: f32 bits | none | w |
+//! | Q4 | 4 | ceil(G / 2): f16 scales, the even group in the low half | s (n - 8) |
+//! | Q4M | 4 | G: f16 scale (low half) and minimum | s n + m |
+//! | Q5 | 4 | 2 G: scale and minimum, then bit i is weight i's h | s (n + 16 h) + m |
+//! | Q6 | 4 | 3 G: scales of weights 0..16 and 16..32, then 2 bits h a weight | s (n + 16 h - 32) |
+//! | Q8 | 8: word w holds weights 4w..4w+4, a signed byte each | as Q4 | s b |
+//!
+//! Nibbles n: word `w` holds weights `8w..8w+8`: the low nibble of byte `b` is weight `8w + b`, its
+//! high nibble weight `8w + 4 + b`, so that `unpack4xU8(word & 0x0F0F0F0F)` gives weights
+//! `8w..8w+4` in order and `unpack4xU8((word >> 4) & 0x0F0F0F0F)` the next four. Q6's two words of
+//! high parts hold weight i at bits `2 (i % 16)` of word `i / 16`.
+//!
+//! Q4 and Q8 are what the quantisers here make; the others hold GGML's formats without loss beyond
+//! f16 scales.
 
+mod planes;
 mod q4;
+mod q8;
 
+pub use planes::{Format, Planes, dequantize, quantize};
 pub use q4::{Q4Block, dequantize_rows, quantize_rows};
 
 /// Weights that share one scale.
 pub const GROUP: usize = 32;
 
 /// u32 words of one group of 4-bit weights.
-pub const GROUP_WORDS: usize = 4;
+const GROUP_WORDS: usize = 4;
 
 /// Number of groups of a row of `k` weights, the last one padded.
 pub fn groups(k: usize) -> usize {
     k.div_ceil(GROUP)
 }
 
-/// Number of u32 words of a row of `k` weights in the `words` plane.
+/// Number of u32 words of a row of `k` weights in the `words` plane of [`Format::Q4`].
 pub fn row_words(k: usize) -> usize {
     groups(k) * GROUP_WORDS
 }
 
-/// Number of u32 words of a row of `k` weights in the `scales` plane.
+/// Number of u32 words of a row of `k` weights in the `side` plane of [`Format::Q4`].
 pub fn row_scales(k: usize) -> usize {
     groups(k).div_ceil(2)
 }

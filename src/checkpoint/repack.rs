@@ -1,0 +1,138 @@
+//! ggml's quantised blocks to planes, and what planes may not hold.
+
+use half::f16;
+
+use super::Encoding;
+use super::blocks::{GROUP, Group, for_groups};
+use crate::quant::{Format, Planes};
+
+/// The format that keeps the numbers of a quantised encoding; `None` for plain numbers.
+pub(super) fn kept(encoding: Encoding) -> Option<Format> {
+    match encoding {
+        Encoding::F32 | Encoding::F16 | Encoding::BF16 => None,
+        Encoding::Q4_0 => Some(Format::Q4),
+        Encoding::Q4_1 | Encoding::Q4K => Some(Format::Q4M),
+        Encoding::Q5_0 | Encoding::Q5_1 | Encoding::Q5K => Some(Format::Q5),
+        Encoding::Q6K => Some(Format::Q6),
+        Encoding::Q8_0 => Some(Format::Q8),
+    }
+}
+
+/// Appends whole rows of quantised blocks, `row_bytes` each, to planes of the format that keeps
+/// them. Levels are kept as they are, scales and minimums are rounded to f16.
+pub(super) fn append(encoding: Encoding, row_bytes: usize, bytes: &[u8], planes: &mut Planes) {
+    for row in bytes.chunks_exact(row_bytes.max(1)) {
+        // The even group of a pair waits for the odd one.
+        let mut even = None;
+        for_groups(encoding, row, |group| {
+            let Planes { words, side, .. } = &mut *planes;
+            let [scale, second] = group.scales.map(half_bits);
+            match encoding {
+                Encoding::Q8_0 => words.extend(bytes_of(&group.levels)),
+                _ => words.extend(nibbles(&group.levels)),
+            }
+            match encoding {
+                Encoding::Q4_0 | Encoding::Q8_0 => match even.take() {
+                    None => even = Some(scale),
+                    Some(even) => side.push(pair(even, scale)),
+                },
+                Encoding::Q4_1 | Encoding::Q4K => {
+                    side.push(pair(scale, half_bits(group.minimum)));
+                }
+                Encoding::Q6K => {
+                    let [low, high] = two_bits(&group.levels);
+                    side.extend([pair(scale, second), low, high]);
+                }
+                _ => {
+                    side.push(pair(scale, half_bits(least(encoding, group))));
+                    side.push(fifth_bits(&group.levels));
+                }
+            }
+        });
+        if let Some(even) = even {
+            planes.side.push(pair(even, 0));
+        }
+    }
+}
+
+/// The weight at level 0 of a 5-bit group.
+fn least(encoding: Encoding, group: &Group) -> f32 {
+    match encoding {
+        Encoding::Q5_0 => -16.0 * group.scales[0],
+        _ => group.minimum,
+    }
+}
+
+/// The group and the value of the first scale or minimum that is NaN or infinite, in the side plane
+/// of whole rows, `row_side` words each: the row, the group in it, the value.
+pub(super) fn first_not_finite(
+    format: Format,
+    side: &[u32],
+    row_side: usize,
+) -> Option<(usize, usize, f32)> {
+    let stride = match format {
+        Format::F32 => return None,
+        Format::Q4 | Format::Q8 | Format::Q4M => 1,
+        Format::Q5 => 2,
+        Format::Q6 => 3,
+    };
+    const EXPONENT: u32 = 0x7C00;
+    let bad = |half: u32| half & EXPONENT == EXPONENT;
+    let words = side.iter().step_by(stride);
+    let at = words.clone().position(|w| bad(*w) || bad(w >> 16))? * stride;
+    let (row, within) = (at / row_side.max(1), at % row_side.max(1));
+    let low = bad(side[at]);
+    let half = if low { side[at] } else { side[at] >> 16 } as u16;
+    let group = match format {
+        Format::Q4 | Format::Q8 => 2 * within + usize::from(!low),
+        _ => within / stride,
+    };
+    Some((row, group, f16::from_bits(half).to_f32()))
+}
+
+fn half_bits(x: f32) -> u32 {
+    u32::from(f16::from_f32(x).to_bits())
+}
+
+fn pair(low: u32, high: u32) -> u32 {
+    low | high << 16
+}
+
+/// The low four bits of a group's levels: byte `b` of word `w` holds weight `8w + b` low and weight
+/// `8w + 4 + b` high.
+fn nibbles(levels: &[i8; GROUP]) -> [u32; 4] {
+    let four = |at: usize| {
+        let bytes: [u8; 4] = std::array::from_fn(|b| levels[at + b] as u8 & 15);
+        u32::from_le_bytes(bytes)
+    };
+    std::array::from_fn(|w| four(8 * w) | four(8 * w + 4) << 4)
+}
+
+/// A group's levels as bytes in order.
+fn bytes_of(levels: &[i8; GROUP]) -> [u32; 8] {
+    std::array::from_fn(|w| {
+        let bytes: [u8; 4] = std::array::from_fn(|b| levels[4 * w + b] as u8);
+        u32::from_le_bytes(bytes)
+    })
+}
+
+/// The fifth bit of every level, that of weight `i` at bit `i`.
+fn fifth_bits(levels: &[i8; GROUP]) -> u32 {
+    let bits = levels.iter().enumerate();
+    bits.fold(0, |bits, (i, &level)| {
+        bits | u32::from(level as u8 >> 4 & 1) << i
+    })
+}
+
+/// The fifth and sixth bits of every level, those of weight `i` at bits `2 (i % 16)` of word
+/// `i / 16`.
+fn two_bits(levels: &[i8; GROUP]) -> [u32; 2] {
+    let word = |half: &[i8]| {
+        let bits = half.iter().enumerate();
+        bits.fold(0, |bits, (i, &level)| {
+            bits | u32::from(level as u8 >> 4 & 3) << (2 * i)
+        })
+    };
+    let (first, second) = levels.split_at(GROUP / 2);
+    [word(first), word(second)]
+}
