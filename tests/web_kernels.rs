@@ -82,7 +82,7 @@ async fn load(rng: &mut StdRng, gpu: &Rc<Gpu>, case: &Case) -> (Model, RandomMod
     let model = model.expect("a model");
     let stored = match case.format {
         Format::F32 => random,
-        Format::Q4 => random.quantised(),
+        _ => random.quantised(),
     };
     (model, stored)
 }

@@ -19,6 +19,14 @@ shaders! {
     REDUCE_SHARED = "reduce/shared.wgsl";
     /// 4-bit weights.
     WEIGHTS_Q4 = "weights/q4.wgsl";
+    /// 4-bit weights with a minimum.
+    WEIGHTS_Q4M = "weights/q4m.wgsl";
+    /// 5-bit weights.
+    WEIGHTS_Q5 = "weights/q5.wgsl";
+    /// 6-bit weights.
+    WEIGHTS_Q6 = "weights/q6.wgsl";
+    /// 8-bit weights.
+    WEIGHTS_Q8 = "weights/q8.wgsl";
     /// f32 weights.
     WEIGHTS_F32 = "weights/f32.wgsl";
     /// f16 key-value cache.

@@ -8,103 +8,85 @@ mod product;
 pub(crate) use product::few_reads;
 pub use product::{Operands, Product, ProductShape, ProductSpec, ProductStep, Prologue};
 
+pub use crate::quant::Format;
+
 use crate::gpu::{Access, Gpu, GpuError, shaders};
-use crate::quant;
+use crate::quant::{self, Planes};
 
-/// How weights are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Unquantised, 4 bytes a weight.
-    F32,
-    /// 4 bits in groups of 32 along K with an f16 scale, 4.5 bits a weight.
-    Q4,
-}
-
-impl Format {
-    /// The weight twin.
-    pub fn part(self) -> &'static str {
-        match self {
-            Format::F32 => shaders::WEIGHTS_F32,
-            Format::Q4 => shaders::WEIGHTS_Q4,
-        }
-    }
-
-    /// The weight twin's bindings.
-    pub fn bindings(self) -> &'static [(u32, Access)] {
-        match self {
-            Format::F32 => &[(1, Access::Read)],
-            Format::Q4 => &[(1, Access::Read), (2, Access::Read)],
-        }
+/// The weight twin of a format.
+pub fn weights_part(format: Format) -> &'static str {
+    match format {
+        Format::F32 => shaders::WEIGHTS_F32,
+        Format::Q4 => shaders::WEIGHTS_Q4,
+        Format::Q4M => shaders::WEIGHTS_Q4M,
+        Format::Q5 => shaders::WEIGHTS_Q5,
+        Format::Q6 => shaders::WEIGHTS_Q6,
+        Format::Q8 => shaders::WEIGHTS_Q8,
     }
 }
 
-enum Planes {
-    F32 {
-        /// `[rows, groups * 32]`
-        dense: wgpu::Buffer,
-    },
-    Q4 {
-        /// `[rows, groups, 4]` u32
-        words: wgpu::Buffer,
-        /// `[rows, ceil(groups / 2)]` u32
-        scales: wgpu::Buffer,
-    },
+/// The weight twin's bindings.
+pub fn weights_bindings(format: Format) -> &'static [(u32, Access)] {
+    match format {
+        Format::F32 => &[(1, Access::Read)],
+        _ => &[(1, Access::Read), (2, Access::Read)],
+    }
 }
 
 /// A matrix `[rows, cols]` of weights on the GPU; `cols` is the dimension that a product sums over.
 pub struct Matrix {
     rows: usize,
     cols: usize,
-    planes: Planes,
+    format: Format,
+    /// `[rows, words a row]` u32
+    words: wgpu::Buffer,
+    /// `[rows, side a row]` u32, where the format has one
+    side: Option<wgpu::Buffer>,
 }
 
 impl Matrix {
-    /// A matrix of zeros.
+    /// A matrix of zero bits.
     pub async fn zeros(
         gpu: &Gpu,
         what: &str,
         [rows, cols]: [usize; 2],
         format: Format,
     ) -> Result<Self, GpuError> {
-        let planes = match format {
-            Format::F32 => Planes::F32 {
-                dense: gpu
-                    .storage(what, (rows * quant::groups(cols) * quant::GROUP * 4) as u64)
-                    .await?,
-            },
-            Format::Q4 => Planes::Q4 {
-                words: gpu
-                    .storage(what, (rows * quant::row_words(cols) * 4) as u64)
-                    .await?,
-                scales: gpu
-                    .storage(what, (rows * quant::row_scales(cols) * 4) as u64)
-                    .await?,
-            },
+        let plane = async |row: usize| gpu.storage(what, (rows * row * 4) as u64).await;
+        let side = match format.row_side(cols) {
+            0 => None,
+            row => Some(plane(row).await?),
         };
-        Ok(Self { rows, cols, planes })
+        Ok(Self {
+            rows,
+            cols,
+            format,
+            words: plane(format.row_words(cols)).await?,
+            side,
+        })
     }
 
     /// Writes whole rows from row `first` on: `values` `[n, cols]`, quantised here if the format asks.
+    /// For the formats that [`quant::quantize`] makes.
     pub fn write_rows(&self, gpu: &Gpu, first: usize, values: &[f32]) {
-        let padded = quant::groups(self.cols) * quant::GROUP;
-        match &self.planes {
-            Planes::F32 { dense } if padded == self.cols => {
-                gpu.write(dense, (first * padded * 4) as u64, values)
-            }
-            Planes::F32 { dense } => {
-                let mut rows = Vec::with_capacity(values.len() / self.cols * padded);
-                for row in values.chunks_exact(self.cols) {
-                    rows.extend_from_slice(row);
-                    rows.resize(rows.len().next_multiple_of(padded), 0.0);
-                }
-                gpu.write(dense, (first * padded * 4) as u64, &rows);
-            }
-            Planes::Q4 { words, scales } => {
-                let block = quant::quantize_rows(values, self.cols);
-                let at = |per_row: usize| (first * per_row * 4) as u64;
-                gpu.write(words, at(quant::row_words(self.cols)), &block.words);
-                gpu.write(scales, at(quant::row_scales(self.cols)), &block.scales);
-            }
+        if self.format == Format::F32 && self.cols.is_multiple_of(quant::GROUP) {
+            gpu.write(&self.words, (first * self.cols * 4) as u64, values);
+            return;
+        }
+        self.write_planes(gpu, first, &quant::quantize(values, self.cols, self.format));
+    }
+
+    /// Writes whole rows from row `first` on, which are in the matrix's format.
+    pub fn write_planes(&self, gpu: &Gpu, first: usize, planes: &Planes) {
+        debug_assert_eq!(planes.format, self.format);
+        let at = |row: usize| (first * row * 4) as u64;
+        gpu.write(
+            &self.words,
+            at(self.format.row_words(self.cols)),
+            &planes.words,
+        );
+        if let Some(side) = &self.side {
+            gpu.write(side, at(self.format.row_side(self.cols)), &planes.side);
         }
     }
 
@@ -120,25 +102,20 @@ impl Matrix {
 
     /// How the weights are stored.
     pub fn format(&self) -> Format {
-        match self.planes {
-            Planes::F32 { .. } => Format::F32,
-            Planes::Q4 { .. } => Format::Q4,
-        }
+        self.format
     }
 
     /// Bytes on the GPU.
     pub fn gpu_bytes(&self) -> u64 {
-        match &self.planes {
-            Planes::F32 { dense } => dense.size(),
-            Planes::Q4 { words, scales } => words.size() + scales.size(),
-        }
+        self.words.size() + self.side.as_ref().map_or(0, wgpu::Buffer::size)
     }
 
     /// The buffers at the weight twin's bindings.
     pub fn buffers(&self) -> Vec<(u32, &wgpu::Buffer)> {
-        match &self.planes {
-            Planes::F32 { dense } => vec![(1, dense)],
-            Planes::Q4 { words, scales } => vec![(1, words), (2, scales)],
-        }
+        let side = self.side.as_ref().map(|side| (2, side));
+        [Some((1, &self.words)), side]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }

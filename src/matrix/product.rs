@@ -1,6 +1,6 @@
 //! Matrix products: one kernel in two skeletons, for few and for many rows of activations.
 
-use super::{Format, Matrix};
+use super::{Format, Matrix, weights_bindings, weights_part};
 use crate::gpu::{
     Access, Gpu, GpuError, Grid, Kernel, KernelDescriptor, MatmulKind, Step, shaders,
 };
@@ -172,7 +172,11 @@ impl Skeleton {
         kind: MatmulKind,
         tile: u32,
     ) -> Result<Self, GpuError> {
-        let mut parts = vec![shaders::ROWS, shaders::MATMUL_INPUT, spec.format.part()];
+        let mut parts = vec![
+            shaders::ROWS,
+            shaders::MATMUL_INPUT,
+            weights_part(spec.format),
+        ];
         parts.extend_from_slice(spec.parts);
         parts.push(spec.kernel);
         let mut constants = vec![
@@ -203,7 +207,7 @@ impl Skeleton {
             (4, Access::Read),
             (5, Access::Uniform),
         ];
-        bindings.extend_from_slice(spec.format.bindings());
+        bindings.extend_from_slice(weights_bindings(spec.format));
         bindings.extend_from_slice(spec.bindings);
         let kernel = gpu
             .kernel(&KernelDescriptor {

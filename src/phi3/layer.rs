@@ -5,7 +5,10 @@ use super::rows::MAX_ROWS;
 use super::weights::{LayerWeights, Weights};
 use super::{Config, ModelError};
 use crate::gpu::{Access, Gpu, Grid, Kernel, KernelDescriptor, Step, shaders};
-use crate::matrix::{Format, Operands, Product, ProductShape, ProductSpec, ProductStep, Prologue};
+use crate::matrix::{
+    Format, Operands, Product, ProductShape, ProductSpec, ProductStep, Prologue, weights_bindings,
+    weights_part,
+};
 
 /// Splits of a decode step's attention over a long cache.
 const SPLITS: u32 = 16;
@@ -51,13 +54,13 @@ impl Kernels {
             (5, Access::Uniform),
             (6, Access::Write),
         ];
-        embed_bindings.extend_from_slice(format.bindings());
+        embed_bindings.extend_from_slice(weights_bindings(format));
         let adds: &[_] = &[(6, Access::Write)];
         Ok(Self {
             embed: gpu
                 .kernel(&KernelDescriptor {
                     label: "embed",
-                    parts: &[shaders::ROWS, format.part(), shaders::EMBED],
+                    parts: &[shaders::ROWS, weights_part(format), shaders::EMBED],
                     constants: &[],
                     bindings: &embed_bindings,
                 })

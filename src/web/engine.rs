@@ -367,8 +367,8 @@ fn info(chat: &Chat, name: String) -> Info {
             vocab: config.vocab_size,
             context: model.context(),
             quant: match model.format() {
-                Format::Q4 => "q4",
                 Format::F32 => "none",
+                format => format.name(),
             },
             parameters: config.parameters() as f64,
             gpu_bytes: model.gpu_bytes() as f64,

@@ -1,7 +1,7 @@
 //! The token embedding.
 
 use phi3_steer::gpu::{Access, KernelDescriptor, shaders};
-use phi3_steer::matrix::Format;
+use phi3_steer::matrix::{Format, weights_bindings, weights_part};
 use phi3_steer::phi3::Row;
 use pollster::block_on;
 use rand::Rng;
@@ -13,16 +13,16 @@ use crate::support::*;
 fn rows_take_their_tokens_embedding() {
     let mut rng = seeded("embed");
     for (name, gpu) in variants() {
-        for format in [Format::F32, Format::Q4] {
+        for format in Format::ALL {
             let mut bindings = vec![
                 (3, Access::Uniform),
                 (5, Access::Uniform),
                 (6, Access::Write),
             ];
-            bindings.extend_from_slice(format.bindings());
+            bindings.extend_from_slice(weights_bindings(format));
             let kernel = block_on(gpu.kernel(&KernelDescriptor {
                 label: "embed",
-                parts: &[shaders::ROWS, format.part(), shaders::EMBED],
+                parts: &[shaders::ROWS, weights_part(format), shaders::EMBED],
                 constants: &[],
                 bindings: &bindings,
             }))

@@ -1,9 +1,12 @@
 //! The skeletons of matrix products: every format, prologue and number of rows, at odd sizes.
 
+use half::f16;
 use phi3_steer::gpu::{Access, Gpu, shaders};
 use phi3_steer::matrix::{Format, Matrix, Operands, Product, ProductShape, ProductSpec, Prologue};
 use phi3_steer::phi3::Row;
+use phi3_steer::quant::{self, Planes};
 use pollster::block_on;
+use rand::Rng;
 use rand::rngs::StdRng;
 
 use crate::reference::{after, effective, product};
@@ -19,13 +22,42 @@ pub fn matrix(
     [n, k]: [usize; 2],
     format: Format,
 ) -> (Matrix, Vec<f64>) {
-    let weights = normal(rng, n * k, (k as f32).sqrt().recip());
+    let size = (k as f32).sqrt().recip();
     let matrix = block_on(Matrix::zeros(gpu, "matrix", [n, k], format)).unwrap();
+    if matches!(format, Format::Q4M | Format::Q5 | Format::Q6) {
+        let planes = random_planes(rng, n, k, format, size);
+        matrix.write_planes(gpu, 0, &planes);
+        let weights = quant::dequantize(&planes, k);
+        return (matrix, weights.into_iter().map(f64::from).collect());
+    }
+    let weights = normal(rng, n * k, size);
     // In two blocks, as a loader would.
     let cut = n / 3;
     matrix.write_rows(gpu, 0, &weights[..cut * k]);
     matrix.write_rows(gpu, cut, &weights[cut * k..]);
     (matrix, effective(&weights, k, format))
+}
+
+/// Any bits, with scales and minima that give weights of about `size`: for the formats that only files
+/// bring.
+fn random_planes(rng: &mut StdRng, n: usize, k: usize, format: Format, size: f32) -> Planes {
+    let pair = |rng: &mut StdRng| {
+        let half = |v: f32| u32::from(f16::from_f32(v).to_bits());
+        half(size * rng.random_range(-0.1f32..0.1))
+            | half(size * rng.random_range(-1.0f32..1.0)) << 16
+    };
+    let side = |rng: &mut StdRng, at: usize| match format {
+        Format::Q5 if at % 2 == 1 => rng.random(),
+        Format::Q6 if at % 3 != 0 => rng.random(),
+        _ => pair(rng),
+    };
+    Planes {
+        format,
+        words: (0..n * format.row_words(k)).map(|_| rng.random()).collect(),
+        side: (0..n * format.row_side(k))
+            .map(|at| side(rng, at))
+            .collect(),
+    }
 }
 
 /// Rows of activations of very different sizes, as a residual stream has.
@@ -145,6 +177,13 @@ fn every_format_prologue_and_skeleton() {
             (Format::Q4, [33, 4], Prologue::Norm, 1),
             (Format::F32, [31, 68], Prologue::Subtract, 2),
             (Format::Q4, [7, 160], Prologue::Subtract, 4),
+            (Format::Q4M, [33, 96], Prologue::None, 1),
+            (Format::Q4M, [7, 128], Prologue::Norm, 5),
+            (Format::Q5, [34, 64], Prologue::Norm, 2),
+            (Format::Q6, [31, 160], Prologue::Subtract, 4),
+            (Format::Q6, [64, 96], Prologue::Norm, 1),
+            (Format::Q8, [35, 100], Prologue::Norm, 3),
+            (Format::Q8, [37, 64], Prologue::None, 1),
         ] {
             let error = residual(
                 &gpu,

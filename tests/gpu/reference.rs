@@ -5,10 +5,7 @@ use phi3_steer::quant;
 
 /// The weights `[n, k]` that a matrix of `format` stands for.
 pub fn effective(weights: &[f32], k: usize, format: Format) -> Vec<f64> {
-    let read_back = match format {
-        Format::F32 => weights.to_vec(),
-        Format::Q4 => quant::dequantize_rows(&quant::quantize_rows(weights, k), k),
-    };
+    let read_back = quant::dequantize(&quant::quantize(weights, k, format), k);
     read_back.into_iter().map(f64::from).collect()
 }
 
