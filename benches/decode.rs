@@ -145,6 +145,7 @@ async fn measure(subject: &Subject, cpu_adapter: bool, report: &mut String) -> O
             hook: None,
             width: Some(model.config().hidden_size),
             layers: Some(model.config().num_hidden_layers),
+            ..Wanted::default()
         };
         let dictionary = Dictionary::find(&gpu, &subject.sae, wanted).await?;
         let (latents, k) = (dictionary.latents(), dictionary.k());

@@ -4,7 +4,7 @@
 // in order, up to the first empty one, to the rows that they are for:
 //
 //   clamp    h += (value - f) d            f: the latent's activation, measured once on the unedited h
-//   add      h += value d                  d: the latent's decoder row
+//   add      h += value d                  d: the latent's decoder row in the residual's units
 //   scale    h += (value - 1) f d
 //   project  h -= <h, d> d / <d, d>        of the h that the entries before have left
 //   replace  as clamp, on the dictionary's reconstruction in place of h
@@ -35,25 +35,33 @@ struct Entry {
 
 struct SteerShape {
     hidden4: u32, // hidden / 4
-    k: u32,
+    inputs: u32, // k, or latents in all
     slots: u32, // entries a lane
     unused: u32,
 }
 
 @group(0) @binding(0) var<storage, read> table: array<Entry>; // [lanes, slots]
 @group(0) @binding(1) var<storage, read> directions: array<vec4f>; // [lanes, slots, hidden/4] decoder rows
-@group(0) @binding(2) var<storage, read> features: array<vec2u>; // [rows, k] (latent, f32 bits)
+// DENSE: [rows, latents] f32 bits, else [rows, k] (latent, f32 bits)
+@group(0) @binding(2) var<storage, read> features: array<u32>;
 @group(0) @binding(3) var<uniform> shape: SteerShape;
 @group(0) @binding(4) var<storage, read> rebuilt: array<vec4f>; // [rows, hidden/4] reconstructions
 @group(0) @binding(5) var<uniform> rows: Rows;
 @group(0) @binding(6) var<storage, read_write> residual: array<vec4f>; // [rows, hidden/4]
+@group(0) @binding(7) var<storage, read> units: array<vec2f>; // [rows] (factor, offset) to the residual
 
-// The latent's activation in the row: zero if it is not among the k.
+// Whether activations of all latents are at hand, or only a list of those that are active.
+override DENSE: bool = false;
+
+// The latent's activation in the row: zero if it is not in the list.
 fn activation(row: u32, latent: u32) -> f32 {
-    for (var i = 0u; i < shape.k; i++) {
-        let feature = features[row * shape.k + i];
-        if feature.x == latent {
-            return bitcast<f32>(feature.y);
+    if DENSE {
+        return bitcast<f32>(features[row * shape.inputs + latent]);
+    }
+    for (var i = 0u; i < shape.inputs; i++) {
+        let at = 2u * (row * shape.inputs + i);
+        if features[at] == latent {
+            return bitcast<f32>(features[at + 1u]);
         }
     }
     return 0.0;
@@ -73,6 +81,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     let role = select(AT_PROMPT, AT_GENERATED, (token.w & ROW_GENERATED) != 0u);
     let bos = select(0u, AT_BOS, (token.w & ROW_BOS) != 0u);
     let base = row * shape.hidden4;
+    let unit = units[row].x;
     var replaced = false;
     for (var slot = 0u; slot < shape.slots; slot++) {
         let index = token.y * shape.slots + slot;
@@ -90,7 +99,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
         if measures || (entry.flags & IF_ACTIVE) != 0u {
             f = activation(row, entry.latent);
         }
-        if (entry.flags & IF_ACTIVE) != 0u && f <= 0.0 {
+        if (entry.flags & IF_ACTIVE) != 0u && f == 0.0 {
             continue;
         }
         if (entry.op == OP_REPLACE || entry.op == OP_REBUILD) && !replaced {
@@ -101,11 +110,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
         }
         var c = 0.0;
         if entry.op == OP_CLAMP || entry.op == OP_REPLACE {
-            c = entry.value - f;
+            c = unit * (entry.value - f);
         } else if entry.op == OP_ADD {
-            c = entry.value;
+            c = unit * entry.value;
         } else if entry.op == OP_SCALE {
-            c = (entry.value - 1.0) * f;
+            c = unit * ((entry.value - 1.0) * f);
         } else if entry.op == OP_PROJECT {
             var part = vec4f(0.0);
             for (var i = tid; i < shape.hidden4; i += WG) {

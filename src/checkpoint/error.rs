@@ -174,6 +174,14 @@ pub enum CheckpointError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The file is not a valid archive of NumPy arrays.
+    #[error("{file}: not a usable .npz archive: {reason}")]
+    Npz {
+        /// The file's name.
+        file: String,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
     /// A tensor that is needed is in none of the files.
     #[error(
         "tensor \"{tensor}\" is missing (looked in {}): this is not the expected kind of checkpoint, \

@@ -6,6 +6,7 @@
 //! - [`Gguf`]: the checked directory and metadata of one `.gguf` file;
 //! - [`Checkpoint`]: the tensors of one or several such files under Hugging Face's names, streamed
 //!   as rows of f32 or as the planes that lie in GPU memory.
+//! - [`Npz`]: an archive of NumPy arrays;
 //!
 //! A tensor is never whole in memory unless asked for: [`Checkpoint::rows`] hands it over in blocks
 //! of whole rows. Everything that comes from outside is checked before it is believed.
@@ -24,6 +25,8 @@ mod gguf;
 #[cfg(target_arch = "wasm32")]
 mod http;
 mod names;
+mod npy;
+mod npz;
 mod own;
 mod planes;
 mod progress;
@@ -32,6 +35,7 @@ mod rows;
 mod safetensors;
 mod source;
 mod store;
+mod unzip;
 
 #[cfg(target_arch = "wasm32")]
 pub use blob::BlobSource;
@@ -44,6 +48,7 @@ pub use folder::{Folder, MAX_JSON, MAX_TOKENIZER};
 pub use gguf::{Array, Gguf, GgufTensor, Metadata, Value};
 #[cfg(target_arch = "wasm32")]
 pub use http::HttpSource;
+pub use npz::{ArrayReader, NpyArray, Npz};
 pub use planes::PlaneReader;
 pub use progress::{Cancel, Progress};
 pub use rows::RowReader;

@@ -83,6 +83,15 @@ impl Source {
         self.read(0..len).await
     }
 
+    /// Whether the bytes are on this machine, so that many small reads are cheap.
+    pub fn is_local(&self) -> bool {
+        #[cfg(target_arch = "wasm32")]
+        if let Self::Http(_) = self {
+            return false;
+        }
+        true
+    }
+
     /// Lets go of an open connection, if there is one; the next read opens another.
     pub(super) fn release(&self) {
         #[cfg(target_arch = "wasm32")]

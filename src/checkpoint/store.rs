@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::convert::{append_f32, first_not_finite};
 use super::entry::{self, Content, File, TensorEntry};
 use super::planes::{PlaneReader, PlaneRows};
 use super::repack;
@@ -290,6 +291,45 @@ impl Checkpoint {
             },
             next: 0,
         })
+    }
+
+    /// Column `at` of the matrix `name` of shape `expected`, read element by element; none where the
+    /// file is at an address, which would take a request for each, or quantised.
+    pub async fn column(
+        &self,
+        name: &str,
+        expected: [usize; 2],
+        at: usize,
+    ) -> Result<Option<Vec<f32>>, CheckpointError> {
+        let entry = self.entry(name, &expected)?;
+        let Content::Numbers { dtype, pieces } = &entry.content else {
+            return Ok(None);
+        };
+        let [piece] = &pieces[..] else {
+            return Ok(None);
+        };
+        let encoding = dtype.encoding().filter(|e| !e.is_quantised());
+        let source = self.source(piece.file);
+        let Some(encoding) = encoding.filter(|_| source.is_local()) else {
+            return Ok(None);
+        };
+        let number = encoding.block_bytes() as u64;
+        let mut values = Vec::with_capacity(expected[0]);
+        for row in 0..expected[0] as u64 {
+            let from = piece.range.start + (row * expected[1] as u64 + at as u64) * number;
+            let bytes = source.read(from..from + number).await?;
+            append_f32(encoding, &bytes, &mut values);
+        }
+        match first_not_finite(&values) {
+            Some(row) => Err(CheckpointError::NotFinite {
+                file: source.name().into(),
+                tensor: name.into(),
+                row,
+                column: at,
+                value: values[row],
+            }),
+            None => Ok(Some(values)),
+        }
     }
 
     /// The source of a file that is about to be read; the others let go of their connections.

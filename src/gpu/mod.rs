@@ -5,6 +5,7 @@ mod browser;
 mod capabilities;
 mod error;
 mod kernel;
+mod pace;
 mod readback;
 pub mod shaders;
 
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex};
 pub use capabilities::{Capabilities, MatmulKind, Reduction};
 pub use error::GpuError;
 pub use kernel::{Access, Grid, Kernel, KernelDescriptor, Step, dispatches};
+pub use pace::Pace;
 pub use readback::Staging;
 use wgpu::util::DeviceExt;
 

@@ -59,10 +59,26 @@ shaders! {
     ATTENTION = "attention.wgsl";
     /// Attention, combination of splits.
     ATTENTION_MERGE = "attention_merge.wgsl";
+    /// Normalisation of a dictionary's input.
+    NORMALIZE_VECTORS = "normalize_vectors.wgsl";
     /// TopK activation.
     TOPK = "topk.wgsl";
-    /// Dictionary decoder.
+    /// Rows of a dictionary decoder.
+    DECODER_ROW = "decoder/row.wgsl";
+    /// Where the sums of a reconstruction begin and end.
+    DECODER_SUM = "decoder/sum.wgsl";
+    /// Reconstruction from a list of latents.
     DECODE_LATENTS = "decode_latents.wgsl";
+    /// Reconstruction from all latents.
+    DECODE_DENSE = "decode_dense.wgsl";
+    /// One row of a dictionary decoder.
+    FETCH_DIRECTION = "fetch_direction.wgsl";
+    /// A block of a dictionary's matrix into its planes.
+    STORE_WEIGHTS = "store_weights.wgsl";
+    /// Storing twin, f32.
+    STORE_F32 = "store/f32.wgsl";
+    /// Storing twin, 8-bit weights.
+    STORE_Q8 = "store/q8.wgsl";
     /// Edits of the residual stream.
     STEER = "steer.wgsl";
     /// Sampling.

@@ -1,13 +1,13 @@
 //! Encoding and reconstruction on the GPU.
 
+use super::rule::Normalization;
 use super::{Dictionary, SaeError};
 use crate::gpu::{Access, Gpu, Kernel, KernelDescriptor, Step, shaders};
-use crate::matrix::{Format, Operands, Product, ProductShape, ProductSpec, ProductStep, Prologue};
-
-/// Bytes of a `Rows` uniform: a count in 16 bytes, then 256 rows of 16.
-const ROWS_BYTES: u64 = 16 + 256 * 16;
-/// Rows that [`encode_all`] encodes at a time.
-const ENCODE_ROWS: usize = 256;
+use crate::matrix::{
+    Operands, Product, ProductShape, ProductSpec, ProductStep, Prologue, weights_bindings,
+    weights_part,
+};
+use crate::quant;
 
 /// A latent and its activation, as the GPU lists them.
 #[repr(C)]
@@ -37,18 +37,26 @@ struct TopkShape {
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct DecodeShape {
     hidden4: u32,
-    k: u32,
+    groups: u32,
+    inputs: u32,
     first: u32,
     count: u32,
+    last: u32,
+    unused: [u32; 2],
 }
 
 /// The kernels that encode vectors by a dictionary and rebuild them, with the buffers between.
 pub struct Coder {
+    normalize: Option<Kernel>,
     product: Product,
     topk: Kernel,
     decode: Kernel,
-    /// `[rows, latents]`
-    pre: wgpu::Buffer,
+    /// `[rows, width]`, where vectors are normalised.
+    normalized: Option<wgpu::Buffer>,
+    /// `[rows]` (factor, offset) from the dictionary's units to the residual's.
+    units: wgpu::Buffer,
+    /// `[rows, latents]`; for TopK before the largest are taken.
+    acts: wgpu::Buffer,
     /// `[rows, k]` of [`Activation`]
     features: wgpu::Buffer,
     /// `[rows, width]`
@@ -57,6 +65,7 @@ pub struct Coder {
 
 /// A coder bound to the vectors that it encodes.
 pub struct CoderStep {
+    normalize: Option<Step>,
     encode: Vec<ProductStep>,
     topk: Step,
     decode: Vec<Step>,
@@ -71,14 +80,19 @@ impl Coder {
         rows: usize,
         few_rows: usize,
     ) -> Result<Self, SaeError> {
+        let rule = dictionary.rule();
+        let prologue = match rule.subtract_bias {
+            true => Prologue::Subtract,
+            false => Prologue::None,
+        };
         let product = Product::new(
             gpu,
             &ProductSpec {
                 label: "project_latents",
                 kernel: shaders::PROJECT_LATENTS,
                 parts: &[],
-                prologue: Prologue::Subtract,
-                format: Format::F32,
+                prologue,
+                format: dictionary.format(),
                 cols: dictionary.width(),
                 bindings: &[(6, Access::Read), (7, Access::Write)],
                 few_rows,
@@ -98,28 +112,23 @@ impl Coder {
                 ],
             })
             .await?;
-        let decode = gpu
-            .kernel(&KernelDescriptor {
-                label: "decode_latents",
-                parts: &[shaders::ROWS, shaders::DECODE_LATENTS],
-                constants: &[],
-                bindings: &[
-                    (0, Access::Read),
-                    (1, Access::Read),
-                    (3, Access::Uniform),
-                    (4, Access::Read),
-                    (5, Access::Uniform),
-                    (6, Access::Write),
-                ],
-            })
-            .await?;
         let floats = |columns: usize| (rows * columns * 4) as u64;
+        let units = gpu.storage("units", floats(2)).await?;
+        gpu.write(&units, 0, &vec![[1.0f32, 0.0]; rows]);
+        let mut normalized = None;
+        if dictionary.normalizes() {
+            let bytes = floats(dictionary.width());
+            normalized = Some(gpu.storage("normalised vectors", bytes).await?);
+        }
         Ok(Self {
+            normalize: normalize_kernel(gpu, rule.normalization).await?,
             product,
             topk,
-            decode,
-            pre: gpu
-                .storage("pre-activations", floats(dictionary.latents()))
+            decode: decode_kernel(gpu, dictionary).await?,
+            normalized,
+            units,
+            acts: gpu
+                .storage("activations", floats(dictionary.loaded()))
                 .await?,
             features: gpu
                 .storage("active features", floats(2 * dictionary.k()))
@@ -140,8 +149,22 @@ impl Coder {
         rows: &wgpu::Buffer,
         many: bool,
     ) -> CoderStep {
-        let latents = dictionary.latents() as u32;
+        let latents = dictionary.loaded() as u32;
         let k = dictionary.k() as u32;
+        let width = dictionary.width();
+        let hidden4 = width as u32 / 4;
+        let normalize = self.normalize.as_ref().zip(self.normalized.as_ref());
+        let normalize = normalize.map(|(kernel, normalized)| {
+            let shape = gpu.uniform("normalize shape", &[hidden4, 0, 0, 0]);
+            let buffers = [
+                (0, vectors),
+                (3, &shape),
+                (5, rows),
+                (6, normalized),
+                (7, &self.units),
+            ];
+            kernel.bind(gpu, &buffers)
+        });
         let encode = dictionary.parts.iter().map(|part| {
             let shape = ProductShape {
                 inner: latents,
@@ -151,10 +174,10 @@ impl Coder {
             let operands = Operands {
                 matrix: &part.encoder,
                 shape: &shape,
-                x: vectors,
-                pre: &dictionary.b_dec,
+                x: self.normalized.as_ref().unwrap_or(vectors),
+                pre: &dictionary.input_bias,
                 rows,
-                own: &[(6, &part.bias), (7, &self.pre)],
+                own: &[(6, &part.params), (7, &self.acts)],
             };
             self.product.bind(gpu, many, &operands)
         });
@@ -166,33 +189,41 @@ impl Coder {
         let shape = gpu.uniform("topk shape", &shape);
         let topk = self.topk.bind(
             gpu,
-            &[(0, &self.pre), (1, &self.features), (3, &shape), (5, rows)],
+            &[(0, &self.acts), (1, &self.features), (3, &shape), (5, rows)],
         );
-        let decode = dictionary.parts.iter().map(|part| {
+        let (inputs, source) = match dictionary.rule().is_local() {
+            true => (latents, &self.acts),
+            false => (k, &self.features),
+        };
+        let last = dictionary.parts.len() - 1;
+        let decode = dictionary.parts.iter().enumerate().map(|(i, part)| {
             let shape = DecodeShape {
-                hidden4: dictionary.width() as u32 / 4,
-                k,
+                hidden4,
+                groups: quant::groups(width) as u32,
+                inputs,
                 first: part.first as u32,
-                count: part.encoder.rows() as u32,
+                count: part.decoder.rows() as u32,
+                last: u32::from(i == last),
+                unused: [0; 2],
             };
             let shape = gpu.uniform("decode shape", &shape);
-            self.decode.bind(
-                gpu,
-                &[
-                    (0, &self.features),
-                    (1, &part.decoder),
-                    (3, &shape),
-                    (4, &dictionary.b_dec),
-                    (5, rows),
-                    (6, &self.rebuilt),
-                ],
-            )
+            let mut buffers = part.decoder.buffers();
+            buffers.extend([
+                (0, source),
+                (3, &shape),
+                (4, &dictionary.output_bias),
+                (5, rows),
+                (6, &self.rebuilt),
+                (7, &self.units),
+            ]);
+            self.decode.bind(gpu, &buffers)
         });
         CoderStep {
+            normalize,
             encode: encode.collect(),
             topk,
             decode: decode.collect(),
-            width: dictionary.width() as u32,
+            width: width as u32,
         }
     }
 
@@ -201,19 +232,103 @@ impl Coder {
         &self.features
     }
 
+    /// The last pass's activations of all loaded latents, `[rows, latents]` f32; not for TopK, where what is
+    /// listed alone is active.
+    pub fn activations(&self) -> &wgpu::Buffer {
+        &self.acts
+    }
+
     /// The last pass's reconstructions, `[rows, width]` f32.
     pub fn rebuilt(&self) -> &wgpu::Buffer {
         &self.rebuilt
     }
+
+    /// What brings the last pass's vectors from the dictionary's units to the residual's, `[rows]` of a
+    /// factor and an offset; 1 and 0 where nothing is normalised.
+    pub fn units(&self) -> &wgpu::Buffer {
+        &self.units
+    }
+}
+
+/// Invocations that normalise a vector.
+const NORMALIZE_INVOCATIONS: u32 = 64;
+
+async fn normalize_kernel(gpu: &Gpu, how: Normalization) -> Result<Option<Kernel>, SaeError> {
+    if how == Normalization::None {
+        return Ok(None);
+    }
+    let layer_norm = f64::from(u8::from(how == Normalization::LayerNorm));
+    let kernel = gpu
+        .kernel(&KernelDescriptor {
+            label: "normalize_vectors",
+            parts: &[
+                shaders::ROWS,
+                gpu.reduction_part(),
+                shaders::NORMALIZE_VECTORS,
+            ],
+            constants: &[
+                ("WG", NORMALIZE_INVOCATIONS.into()),
+                ("LAYER_NORM", layer_norm),
+            ],
+            bindings: &[
+                (0, Access::Read),
+                (3, Access::Uniform),
+                (5, Access::Uniform),
+                (6, Access::Write),
+                (7, Access::Write),
+            ],
+        })
+        .await?;
+    Ok(Some(kernel))
+}
+
+async fn decode_kernel(gpu: &Gpu, dictionary: &Dictionary) -> Result<Kernel, SaeError> {
+    let (label, text) = match dictionary.rule().is_local() {
+        true => ("decode_dense", shaders::DECODE_DENSE),
+        false => ("decode_latents", shaders::DECODE_LATENTS),
+    };
+    let format = dictionary.format();
+    let mut bindings = vec![
+        (0, Access::Read),
+        (3, Access::Uniform),
+        (4, Access::Read),
+        (5, Access::Uniform),
+        (6, Access::Write),
+        (7, Access::Read),
+    ];
+    bindings.extend_from_slice(weights_bindings(format));
+    Ok(gpu
+        .kernel(&KernelDescriptor {
+            label,
+            parts: &[
+                shaders::ROWS,
+                weights_part(format),
+                shaders::DECODER_ROW,
+                shaders::DECODER_SUM,
+                text,
+            ],
+            constants: &[],
+            bindings: &bindings,
+        })
+        .await?)
 }
 
 impl CoderStep {
-    /// Records the encoding of the first `rows` vectors into [`Coder::features`].
+    /// Records the encoding of the first `rows` vectors into [`Coder::features`] and
+    /// [`Coder::activations`], and their units.
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>, rows: u32) {
+        self.measure(pass, rows);
         for step in &self.encode {
             step.dispatch(pass, rows);
         }
         self.topk.dispatch(pass, [1, rows, 1]);
+    }
+
+    /// Records the part of [`CoderStep::encode`] that fills [`Coder::units`].
+    pub fn measure(&self, pass: &mut wgpu::ComputePass<'_>, rows: u32) {
+        if let Some(step) = &self.normalize {
+            step.dispatch(pass, [1, rows, 1]);
+        }
     }
 
     /// Records the reconstruction of what was encoded into [`Coder::rebuilt`].
@@ -222,63 +337,4 @@ impl CoderStep {
             step.dispatch(pass, [self.width.div_ceil(4 * 64), rows, 1]);
         }
     }
-}
-
-/// Vectors as a dictionary sees them.
-pub struct Encoded {
-    /// Activations `[n, latents]`, mostly zero.
-    pub acts: Vec<f32>,
-    /// Reconstructions `[n, width]`.
-    pub recon: Vec<f32>,
-}
-
-/// Encodes `x` `[n, width]` and rebuilds it.
-pub async fn encode_all(
-    gpu: &Gpu,
-    dictionary: &Dictionary,
-    x: &[f32],
-) -> Result<Encoded, SaeError> {
-    let (width, latents, k) = (dictionary.width(), dictionary.latents(), dictionary.k());
-    if !x.len().is_multiple_of(width) {
-        return Err(SaeError::NotWholeRows {
-            count: x.len(),
-            width,
-        });
-    }
-    let n = x.len() / width;
-    let most = n.clamp(1, ENCODE_ROWS);
-    let coder = Coder::new(gpu, dictionary, most, 1).await?;
-    let vectors = gpu
-        .storage("vectors to encode", (most * width * 4) as u64)
-        .await?;
-    let rows = gpu
-        .buffer("rows to encode", ROWS_BYTES, wgpu::BufferUsages::UNIFORM)
-        .await?;
-    let step = coder.bind(gpu, dictionary, &vectors, &rows, true);
-    let mut acts = vec![0.0; n * latents];
-    let mut recon = Vec::with_capacity(x.len());
-    for (chunk, out) in x.chunks(most * width).zip(acts.chunks_mut(most * latents)) {
-        let count = chunk.len() / width;
-        gpu.write(&vectors, 0, chunk);
-        gpu.write(&rows, 0, &[count as u32, 0, 0, 0]);
-        let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        let mut pass = encoder.begin_compute_pass(&Default::default());
-        step.encode(&mut pass, count as u32);
-        step.rebuild(&mut pass, count as u32);
-        drop(pass);
-        gpu.queue().submit([encoder.finish()]);
-        let slots: Vec<Activation> = gpu.read_vec(coder.features(), 0, count * k).await?;
-        for (slots, row) in slots.chunks(k).zip(out.chunks_mut(latents)) {
-            for a in live(slots) {
-                if let Some(at) = row.get_mut(a.feature as usize) {
-                    *at = a.value;
-                }
-            }
-        }
-        recon.extend(
-            gpu.read_vec::<f32>(coder.rebuilt(), 0, count * width)
-                .await?,
-        );
-    }
-    Ok(Encoded { acts, recon })
 }

@@ -1,27 +1,14 @@
-//! A dictionary on the GPU, found in a folder and streamed from it.
+//! A dictionary on the GPU.
 
-use super::config::DictionaryConfig;
-use super::{HookPoint, SaeError};
-use crate::checkpoint::{BLOCK_BYTES, Checkpoint, Folder, MAX_JSON};
+use super::find::{Wanted, find};
+use super::formats::Described;
+use super::rule::{Normalization, Rule};
+use super::upload::{Target, Upload};
+use super::{HookPoint, MAX_K, SaeError};
+use crate::checkpoint::Folder;
 use crate::gpu::Gpu;
 use crate::matrix::{Format, Matrix};
 use crate::quant;
-
-/// Bytes written to the queue before the GPU is given the time to take them.
-const UPLOAD_BYTES: u64 = 64 << 20;
-/// Blocks looked through for a dictionary when the model's are not known.
-const BLOCKS: usize = 128;
-
-/// Which dictionary is wanted; what is `None` is taken from the folder.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Wanted {
-    /// The hook point.
-    pub hook: Option<HookPoint>,
-    /// The width of the model's residual stream.
-    pub width: Option<usize>,
-    /// The model's blocks.
-    pub layers: Option<usize>,
-}
 
 /// Some consecutive latents, as many as a buffer may hold.
 pub(super) struct Part {
@@ -29,28 +16,37 @@ pub(super) struct Part {
     pub first: usize,
     /// `[count, width]`
     pub encoder: Matrix,
-    /// `[count]`
-    pub bias: wgpu::Buffer,
-    /// `[count, width]`, f32
-    pub decoder: wgpu::Buffer,
+    /// `[count]` of [`super::rule::Latent`]
+    pub params: wgpu::Buffer,
+    /// `[count, width]`
+    pub decoder: Matrix,
 }
 
-/// A TopK dictionary on the GPU.
+/// A dictionary on the GPU: all of it, or the latents that were asked for.
 pub struct Dictionary {
     hook: Option<HookPoint>,
     label: String,
-    config: DictionaryConfig,
+    kind: &'static str,
+    width: usize,
+    latents: usize,
+    rule: Rule,
+    format: Format,
+    /// The latents that are loaded, ascending, if not all are.
+    chosen: Option<Vec<u32>>,
+    encodes: bool,
     pub(super) parts: Vec<Part>,
-    /// `[width]`
-    pub(super) b_dec: wgpu::Buffer,
+    /// What is subtracted from the input, `[width]`.
+    pub(super) input_bias: wgpu::Buffer,
+    /// What a reconstruction begins with, `[width]`.
+    pub(super) output_bias: wgpu::Buffer,
 }
 
 impl Dictionary {
-    /// Finds the dictionary that is `wanted` in `folder` and loads it.
+    /// Finds the dictionary that is `wanted` in `folder` and loads it, whatever its format.
     ///
-    /// The folder holds `cfg.json` and `sae.safetensors`, or sub-folders `layers.N` that do. The hook
-    /// point is the one wanted, or else the folder's name; a folder of another name is loaded without
-    /// one, for encoding alone. Where sub-folders are there for several hook points, one must be wanted.
+    /// The folder holds the files of one dictionary, or sub-folders `layers.N` that do. The hook point is
+    /// what the files say, or else the folder's name, or else the one wanted; without any the dictionary
+    /// can encode but not steer. Where sub-folders are there for several hook points, one must be wanted.
     /// Over the network, naming the hook point saves asking for each block.
     pub async fn find(gpu: &Gpu, folder: &Folder, wanted: Wanted) -> Result<Self, SaeError> {
         Self::find_in_parts(gpu, folder, wanted, part_bytes(gpu)).await
@@ -63,144 +59,222 @@ impl Dictionary {
         wanted: Wanted,
         bytes: u64,
     ) -> Result<Self, SaeError> {
-        if let (Some(hook), Some(layers)) = (wanted.hook, wanted.layers) {
-            check_block(hook, layers)?;
-        }
-        let named = name_of(folder.label()).and_then(|name| name.parse::<HookPoint>().ok());
-        if let Some(json) = folder.bytes("cfg.json", MAX_JSON).await? {
-            if let (Some(found), Some(asked)) = (named, wanted.hook)
-                && found != asked
-            {
-                return Err(SaeError::OtherHook {
-                    folder: folder.label().into(),
-                    found,
-                    asked,
-                });
-            }
-            let hook = wanted.hook.or(named);
-            return Self::load(gpu, folder, "", &json, hook, wanted, bytes).await;
-        }
-        let candidates = match wanted.hook {
-            Some(hook) => vec![hook],
-            None => (0..wanted.layers.unwrap_or(BLOCKS))
-                .map(HookPoint::block)
-                .collect(),
-        };
-        let mut found = Vec::new();
-        for hook in candidates {
-            if let Some(json) = folder.bytes(&format!("{hook}/cfg.json"), MAX_JSON).await? {
-                found.push((hook, json));
-            }
-        }
-        match found.as_slice() {
-            [] => Err(SaeError::NotFound {
-                folder: folder.label().into(),
-                wanted: wanted
-                    .hook
-                    .map_or("layers.N".into(), |hook| hook.to_string()),
-            }),
-            [(hook, json)] => {
-                let path = format!("{hook}/");
-                Self::load(gpu, folder, &path, json, Some(*hook), wanted, bytes).await
-            }
-            several => Err(SaeError::Several {
-                folder: folder.label().into(),
-                found: several
-                    .iter()
-                    .map(|(hook, _)| hook.to_string())
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            }),
-        }
+        let (described, hook) = find(folder, &wanted).await?;
+        let format = wanted
+            .format
+            .unwrap_or_else(|| default_format(described.width, described.latents));
+        let mut dictionary =
+            Self::empty(gpu, folder, &described, hook, format, None, bytes).await?;
+        dictionary.fill(gpu, &described).await?;
+        Ok(dictionary)
     }
 
-    /// Loads the dictionary whose files are at `path` in `folder`.
-    async fn load(
+    /// Finds the dictionary that is `wanted` in `folder` and loads the rows of `latents` alone: enough to
+    /// steer with them. Only those rows are read, where the file has them in one piece; of an encoder that
+    /// is stored by columns, local files are read in many small pieces, and others not at all.
+    ///
+    /// What needs activations works where a latent's own row decides (ReLU, JumpReLU, gated) and is
+    /// refused for TopK, whose cut depends on all latents, and where the encoder could not be read:
+    /// see [`Dictionary::encodes`].
+    pub async fn find_latents(
         gpu: &Gpu,
         folder: &Folder,
-        path: &str,
-        json: &[u8],
-        hook: Option<HookPoint>,
         wanted: Wanted,
+        latents: &[u32],
+    ) -> Result<Self, SaeError> {
+        let (described, hook) = find(folder, &wanted).await?;
+        let mut chosen = latents.to_vec();
+        chosen.sort_unstable();
+        chosen.dedup();
+        if let Some(&latent) = chosen.iter().find(|l| **l as usize >= described.latents) {
+            return Err(SaeError::NoSuchLatent {
+                latent,
+                latents: described.latents,
+            });
+        }
+        if chosen.is_empty() {
+            return Err(SaeError::NoLatents);
+        }
+        let format = wanted.format.unwrap_or(Format::F32);
+        let bytes = part_bytes(gpu);
+        let mut dictionary =
+            Self::empty(gpu, folder, &described, hook, format, Some(chosen), bytes).await?;
+        dictionary.fill_chosen(gpu, &described).await?;
+        Ok(dictionary)
+    }
+
+    /// A dictionary whose matrices are zeros.
+    async fn empty(
+        gpu: &Gpu,
+        folder: &Folder,
+        described: &Described,
+        hook: Option<HookPoint>,
+        format: Format,
+        chosen: Option<Vec<u32>>,
         bytes: u64,
     ) -> Result<Self, SaeError> {
-        let file = format!("{path}cfg.json");
-        let config = DictionaryConfig::from_json(&file, json)?;
-        if let Some(model) = wanted.width.filter(|w| *w != config.width) {
-            return Err(SaeError::WrongWidth {
-                file,
-                dictionary: config.width,
-                model,
-            });
-        }
-        if let (Some(hook), Some(layers)) = (hook, wanted.layers) {
-            check_block(hook, layers)?;
-        }
-        let checkpoint = Checkpoint::open(folder, &format!("{path}sae")).await?;
-        if checkpoint.info("W_skip").is_some() {
-            return Err(SaeError::Unsupported {
-                file: format!("{path}sae.safetensors"),
-                what: "it has a skip connection (the tensor W_skip)".into(),
-            });
-        }
-        let DictionaryConfig { width, latents, .. } = config;
-        let b_dec = checkpoint.vector("b_dec", width).await?;
-        let bias = checkpoint.vector("encoder.bias", latents).await?;
-
+        let width = described.width;
+        let count = chosen.as_ref().map_or(described.latents, Vec::len);
         // An even number of latents, so that pairs of latents do not straddle parts.
         let row_bytes = (quant::groups(width) * quant::GROUP * 4) as u64;
         let per_part = (bytes / row_bytes / 2 * 2).max(2) as usize;
         let mut parts = Vec::new();
-        for first in (0..latents).step_by(per_part) {
-            let count = per_part.min(latents - first);
-            let part = Part {
+        for first in (0..count).step_by(per_part) {
+            let shape = [per_part.min(count - first), width];
+            parts.push(Part {
                 first,
-                encoder: Matrix::zeros(gpu, "encoder", [count, width], Format::F32).await?,
-                bias: gpu.storage("encoder bias", count as u64 * 4).await?,
-                decoder: gpu.storage("decoder", (count * width * 4) as u64).await?,
-            };
-            gpu.write(&part.bias, 0, &bias[first..first + count]);
-            parts.push(part);
+                encoder: Matrix::zeros(gpu, "encoder", shape, format).await?,
+                params: gpu.storage("latents", shape[0] as u64 * 16).await?,
+                decoder: Matrix::zeros(gpu, "decoder", shape, format).await?,
+            });
         }
-        let b_dec_buffer = gpu.storage("decoder bias", width as u64 * 4).await?;
-        gpu.write(&b_dec_buffer, 0, &b_dec);
-
-        let mut waiting = 0;
-        for tensor in ["encoder.weight", "W_dec"] {
-            let mut reader = checkpoint.reader(tensor, &[latents, width], BLOCK_BYTES)?;
-            while let Some((mut first, mut rows)) = reader.next().await? {
-                waiting += size_of_val(rows) as u64;
-                // A block may end one part and begin the next.
-                while !rows.is_empty() {
-                    let part = &parts[first / per_part];
-                    let local = first - part.first;
-                    let count = (part.encoder.rows() - local).min(rows.len() / width);
-                    let (now, later) = rows.split_at(count * width);
-                    if tensor == "W_dec" {
-                        gpu.write(&part.decoder, (local * width * 4) as u64, now);
-                    } else {
-                        part.encoder.write_rows(gpu, local, now);
-                    }
-                    first += count;
-                    rows = later;
-                }
-                if waiting > UPLOAD_BYTES {
-                    gpu.finish().await?;
-                    waiting = 0;
-                }
-            }
-        }
-        gpu.finish().await?;
+        let rule = described.rule;
+        let vector = async |what, scale: f32| {
+            let values: Vec<f32> = described.b_dec.iter().map(|b| b * scale).collect();
+            let buffer = gpu.storage(what, width as u64 * 4).await?;
+            gpu.write(&buffer, 0, &values);
+            Ok::<_, SaeError>(buffer)
+        };
         Ok(Self {
             hook,
             label: folder.label().into(),
-            config,
+            kind: described.format,
+            width,
+            latents: described.latents,
+            rule,
+            format,
+            encodes: chosen.is_none(),
+            chosen,
             parts,
-            b_dec: b_dec_buffer,
+            input_bias: vector("input bias", 1.0 / rule.input_scale).await?,
+            output_bias: vector("output bias", rule.output_scale).await?,
         })
     }
 
-    /// The block whose output the dictionary was trained on, if its folder or its user said.
+    /// Loads all latents.
+    async fn fill(&mut self, gpu: &Gpu, described: &Described) -> Result<(), SaeError> {
+        let mut up = Upload::new(gpu, self.format).await?;
+        let mut gains = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            let count = part.encoder.rows();
+            let buffer = gpu.storage("gains", count as u64 * 4).await?;
+            gpu.write(&buffer, 0, &vec![1.0f32; count]);
+            gains.push(buffer);
+        }
+        let targets = |decoder: bool| {
+            let mut targets = Vec::with_capacity(gains.len());
+            for (part, gains) in self.parts.iter().zip(&gains) {
+                targets.push(Target {
+                    first: part.first,
+                    matrix: if decoder {
+                        &part.decoder
+                    } else {
+                        &part.encoder
+                    },
+                    gains,
+                });
+            }
+            targets
+        };
+        up.matrix(
+            described,
+            &described.encoder,
+            &targets(false),
+            self.rule.input_scale,
+            None,
+        )
+        .await?;
+        if let Some(all) = &described.gains {
+            for (part, gains) in self.parts.iter().zip(&gains) {
+                gpu.write(gains, 0, &all[part.first..part.first + part.encoder.rows()]);
+            }
+        }
+        let mut norms = described.unit_decoder.then(|| vec![0.0; described.latents]);
+        up.matrix(
+            described,
+            &described.decoder,
+            &targets(true),
+            self.rule.output_scale,
+            norms.as_deref_mut(),
+        )
+        .await?;
+        let mut params = described.params.clone();
+        for (latent, norm) in params.iter_mut().zip(norms.iter().flatten()) {
+            latent[2] = *norm;
+        }
+        for part in &self.parts {
+            let own = &params[part.first..part.first + part.encoder.rows()];
+            gpu.write(&part.params, 0, own);
+        }
+        up.finish().await
+    }
+
+    /// Loads the chosen latents.
+    async fn fill_chosen(&mut self, gpu: &Gpu, described: &Described) -> Result<(), SaeError> {
+        let (width, latents) = (described.width, described.latents);
+        let mut up = Upload::new(gpu, self.format).await?;
+        let ones = gpu.storage("gains", self.loaded() as u64 * 4).await?;
+        gpu.write(&ones, 0, &vec![1.0f32; self.loaded()]);
+        let chosen = self.chosen.clone().unwrap_or_default();
+        let mut encodes = self.rule.is_local();
+        for part in &self.parts {
+            let own = &chosen[part.first..part.first + part.encoder.rows()];
+            for (row, &latent) in own.iter().enumerate() {
+                let latent = latent as usize;
+                let decoder = Target {
+                    first: part.first,
+                    matrix: &part.decoder,
+                    gains: &ones,
+                };
+                let weights = &described.decoder;
+                let shape = weights.shape(width, latents);
+                let values = described
+                    .tensors
+                    .one(weights.name, shape, weights.transposed, latent)
+                    .await?
+                    .ok_or_else(|| SaeError::Scattered {
+                        folder: self.label.clone(),
+                        tensor: weights.name.into(),
+                    })?;
+                let mut scale = self.rule.output_scale;
+                if let Some(gains) = &described.gains {
+                    scale *= gains[latent];
+                }
+                let mut params = described.params[latent];
+                if described.unit_decoder {
+                    let norm = super::upload::norm_of(&values);
+                    params[2] = norm;
+                    scale *= if norm > 0.0 { 1.0 / norm } else { 0.0 };
+                }
+                up.row(&values, &decoder, row, scale).await?;
+                gpu.write(&part.params, row as u64 * 16, &[params]);
+                if !encodes {
+                    continue;
+                }
+                let encoder = Target {
+                    matrix: &part.encoder,
+                    ..decoder
+                };
+                let weights = &described.encoder;
+                let shape = weights.shape(width, latents);
+                let values = described
+                    .tensors
+                    .one(weights.name, shape, weights.transposed, latent)
+                    .await?;
+                match values {
+                    Some(values) => {
+                        up.row(&values, &encoder, row, self.rule.input_scale)
+                            .await?
+                    }
+                    None => encodes = false,
+                }
+            }
+        }
+        self.encodes = encodes;
+        up.finish().await
+    }
+
+    /// The block whose output the dictionary was trained on, if its files, its folder or its user said.
     pub fn hook(&self) -> Option<HookPoint> {
         self.hook
     }
@@ -210,19 +284,70 @@ impl Dictionary {
         &self.label
     }
 
+    /// Its files' format, for people.
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// What it computes.
+    pub fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    /// How its matrices are stored.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
     /// Elements of the vectors that it reads.
     pub fn width(&self) -> usize {
-        self.config.width
+        self.width
     }
 
-    /// Latents.
+    /// Latents, loaded or not.
     pub fn latents(&self) -> usize {
-        self.config.latents
+        self.latents
     }
 
-    /// Active latents of a token at most.
+    /// Latents that are listed for a token at most: TopK's k, else at most [`MAX_K`].
     pub fn k(&self) -> usize {
-        self.config.k
+        match self.rule.activations {
+            super::rule::Activations::TopK { k } if self.chosen.is_none() => k,
+            _ => MAX_K.min(self.loaded()),
+        }
+    }
+
+    /// Whether activations can be computed; always, unless only some latents are loaded.
+    pub fn encodes(&self) -> bool {
+        self.encodes
+    }
+
+    /// Whether all latents are loaded, so that reconstructions can be computed.
+    pub fn is_whole(&self) -> bool {
+        self.chosen.is_none()
+    }
+
+    /// The latents that are on the GPU, ascending, if not all are.
+    pub fn chosen(&self) -> Option<&[u32]> {
+        self.chosen.as_deref()
+    }
+
+    /// Latents that are on the GPU.
+    pub(crate) fn loaded(&self) -> usize {
+        self.parts.iter().map(|p| p.encoder.rows()).sum()
+    }
+
+    /// The row of a latent in the matrices on the GPU; none if it is not there.
+    pub fn row_of(&self, latent: u32) -> Option<u32> {
+        match &self.chosen {
+            None => ((latent as usize) < self.latents).then_some(latent),
+            Some(chosen) => chosen.binary_search(&latent).ok().map(|row| row as u32),
+        }
+    }
+
+    /// Whether vectors are normalised before they are encoded.
+    pub(super) fn normalizes(&self) -> bool {
+        self.rule.normalization != Normalization::None
     }
 
     /// Bytes on the GPU.
@@ -230,19 +355,24 @@ impl Dictionary {
         let parts = self
             .parts
             .iter()
-            .map(|p| p.encoder.gpu_bytes() + p.bias.size() + p.decoder.size());
-        parts.sum::<u64>() + self.b_dec.size()
+            .map(|p| p.encoder.gpu_bytes() + p.params.size() + p.decoder.gpu_bytes());
+        parts.sum::<u64>() + self.input_bias.size() + self.output_bias.size()
     }
 
-    /// Where the decoder row of `latent` is: a buffer, and the byte that it starts at.
-    pub fn decoder_row(&self, latent: usize) -> Option<(&wgpu::Buffer, u64)> {
+    /// The decoder that holds a row of the matrices, and the row's place in it.
+    pub(crate) fn decoder_of(&self, row: u32) -> Option<(&Matrix, u32)> {
+        let row = row as usize;
         let part = self
             .parts
             .iter()
-            .find(|p| (p.first..p.first + p.encoder.rows()).contains(&latent))?;
-        let at = (latent - part.first) * self.config.width * 4;
-        Some((&part.decoder, at as u64))
+            .find(|p| (p.first..p.first + p.decoder.rows()).contains(&row))?;
+        Some((&part.decoder, (row - part.first) as u32))
     }
+}
+
+/// How a dictionary's matrices are stored where nothing else is asked for.
+pub fn default_format(_width: usize, _latents: usize) -> Format {
+    Format::F32
 }
 
 /// The most bytes that a buffer bound to a kernel may have.
@@ -251,21 +381,4 @@ fn part_bytes(gpu: &Gpu) -> u64 {
     limits
         .max_buffer_size
         .min(limits.max_storage_buffer_binding_size)
-}
-
-fn check_block(hook: HookPoint, layers: usize) -> Result<(), SaeError> {
-    if hook.layer >= layers {
-        return Err(SaeError::NoSuchBlock { hook, layers });
-    }
-    Ok(())
-}
-
-/// The last component of a path or address.
-fn name_of(label: &str) -> Option<&str> {
-    label
-        .split(['?', '#'])
-        .next()?
-        .trim_end_matches(['/', '\\'])
-        .rsplit(['/', '\\'])
-        .next()
 }

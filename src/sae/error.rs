@@ -3,6 +3,7 @@
 use super::HookPoint;
 use crate::checkpoint::{CheckpointError, SourceError};
 use crate::gpu::GpuError;
+use crate::matrix::Format;
 
 /// An error of loading or running a dictionary.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +27,7 @@ pub enum SaeError {
     },
     /// The dictionary is of a kind that is not computed here.
     #[error(
-        "{file}: {what}: only sparsify's TopK autoencoders of the residual stream are supported, choose or train one of those"
+        "{file}: {what}: autoencoders of the residual stream with ReLU, JumpReLU, gated or TopK latents are supported, choose or train one of those"
     )]
     Unsupported {
         /// The file.
@@ -34,6 +35,63 @@ pub enum SaeError {
         /// What is not supported.
         what: String,
     },
+    /// The dictionary is a pickle of PyTorch's.
+    #[error(
+        "{file}: .pt files hold Python code, which is never run here: convert it once with Python, loading the state_dict with torch.load(..., weights_only=True) and writing it with safetensors.torch.save_file as sae_weights.safetensors beside a SAELens cfg.json (SAELens's SAE.save_model does both)"
+    )]
+    Pickle {
+        /// The file.
+        file: String,
+    },
+    /// A matrix is square, so that its shape does not say which dimension is the latents.
+    #[error(
+        "{file}: tensor \"{tensor}\" is {width} by {width}: with as many latents as elements its shape does not say which is which, and it is not read"
+    )]
+    Ambiguous {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// Elements and latents.
+        width: usize,
+    },
+    /// A latent that is not there was asked for.
+    #[error(
+        "latent {latent} is not in the dictionary, which has {latents}: 0 to {}",
+        latents - 1
+    )]
+    NoSuchLatent {
+        /// The latent asked for.
+        latent: u32,
+        /// The dictionary's latents.
+        latents: usize,
+    },
+    /// No latent was asked for.
+    #[error(
+        "no latent was named: to load a dictionary for steering alone, name the latents to steer with"
+    )]
+    NoLatents,
+    /// A latent's row lies in pieces all over a file that is not at hand.
+    #[error(
+        "{folder}: tensor \"{tensor}\" has each latent's numbers all over the file: load the whole dictionary, or a local copy"
+    )]
+    Scattered {
+        /// The folder.
+        folder: String,
+        /// The tensor.
+        tensor: String,
+    },
+    /// Only some latents are loaded where all are needed.
+    #[error(
+        "only some latents of the dictionary in {folder} are loaded, for steering: load all of it to encode and rebuild"
+    )]
+    NotWhole {
+        /// The folder.
+        folder: String,
+    },
+    /// Dictionaries cannot be stored this way.
+    #[error("dictionaries cannot be stored as {0:?}: choose F32 or Q8")]
+    Storage(Format),
     /// The dictionary belongs to a model of another width.
     #[error(
         "{file}: the dictionary reads vectors of {dictionary} elements, but the model's residual stream has {model}: it was trained on another model"
@@ -51,6 +109,21 @@ pub enum SaeError {
         "\"{0}\" names no place in the residual stream: use \"layers.N\" for the output of block N, counted from 0"
     )]
     BadHook(String),
+    /// The files name a hook point that cannot be used.
+    #[error(
+        "{folder}: its files give the hook point {reason}; give the hook point to use it elsewhere"
+    )]
+    Hook {
+        /// The folder.
+        folder: String,
+        /// What is wrong with the hook point.
+        reason: String,
+    },
+    /// The hook point is the input of the first block.
+    #[error(
+        "\"{0}\" is the embedding, before the first block, where nothing is hooked: outputs of blocks are, layers.0 is the first"
+    )]
+    Embedding(String),
     /// The hook point is past the model's last block.
     #[error("{hook} is not in the model, which has {layers} blocks: layers.0 to layers.{}", layers - 1)]
     NoSuchBlock {
@@ -61,7 +134,7 @@ pub enum SaeError {
     },
     /// There is no dictionary where it was looked for.
     #[error(
-        "no dictionary in {folder}: it should hold cfg.json and sae.safetensors, or a folder {wanted} that does"
+        "no dictionary in {folder}: it should hold cfg.json with sae.safetensors or sae_weights.safetensors, params.npz, params.safetensors, or hyperparams.json with checkpoints/final.safetensors, or a folder {wanted} that does"
     )]
     NotFound {
         /// The folder.

@@ -9,8 +9,8 @@ use super::SaeError;
 
 /// The output of a block of the model: the residual stream after it.
 ///
-/// Written `layers.N`, as sparsify names it; `model.layers.N`, `blocks.N.hook_resid_post` and
-/// `blocks.N.hook_resid_pre` (the output of block N - 1) are understood too.
+/// Written `layers.N`, as sparsify names it; `model.layers.N`, `model.layers.N.output`,
+/// `blocks.N.hook_resid_post` and `blocks.N.hook_resid_pre` (the output of block N - 1) are understood too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HookPoint {
     /// The block, counted from 0.
@@ -39,9 +39,15 @@ impl FromStr for HookPoint {
             let plain = digits.bytes().all(|b| b.is_ascii_digit());
             digits.parse::<usize>().ok().filter(|_| plain)
         };
-        let path = name.strip_prefix("model.").unwrap_or(name);
+        let without = |path: &'_ str, prefix: &str| -> String {
+            path.strip_prefix(prefix).unwrap_or(path).into()
+        };
+        let path = without(&without(name, "model."), "language_model.");
+        if path == "blocks.0.hook_resid_pre" {
+            return Err(SaeError::Embedding(name.into()));
+        }
         let block = match path.strip_prefix("layers.") {
-            Some(digits) => layer(digits),
+            Some(rest) => layer(rest.strip_suffix(".output").unwrap_or(rest)),
             None => path
                 .strip_prefix("blocks.")
                 .and_then(|rest| rest.split_once('.'))
@@ -81,6 +87,8 @@ mod tests {
             ("model.layers.31", 31),
             ("blocks.6.hook_resid_post", 6),
             ("blocks.7.hook_resid_pre", 6),
+            ("model.layers.12.output", 12),
+            ("model.language_model.layers.3.output", 3),
         ] {
             assert_eq!(name.parse::<HookPoint>().unwrap(), HookPoint::block(layer));
         }
@@ -92,6 +100,8 @@ mod tests {
             "layers.-1",
             "layers.+1",
             "layers.3.mlp",
+            "model.layers.3.self_attn.output",
+            "blocks.3.attn.hook_z",
             "blocks.0.hook_resid_pre",
             "blocks.3.hook_mlp_out",
             "layers.99999999999999999999999",

@@ -1,21 +1,38 @@
-//! Sparse-autoencoder dictionaries of the residual stream: EleutherAI sparsify's TopK format, encoding
-//! on the GPU, reconstruction.
+//! Sparse-autoencoder dictionaries of the residual stream: files of several formats brought to one rule,
+//! encoding on the GPU, reconstruction.
 //!
-//! A vector h of `width` elements has activations f = TopK(ReLU(encoder (h - b_dec) + bias)), at most
-//! `k` of the dictionary's `latents`, and the reconstruction b_dec + sum of f_i W_dec\[i\].
+//! What a dictionary computes, and what its units mean for steering, is in [`Rule`] and its module. Read
+//! are sparsify, SAELens 3 to 6, saex, Gemma Scope 1 and 2 and Llama Scope.
 
 mod coder;
-mod config;
 mod dictionary;
+mod encode;
 mod error;
+mod find;
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod format_tests;
+mod formats;
 mod hook_point;
 #[cfg(all(test, not(target_arch = "wasm32")))]
 pub(crate) mod reference;
+pub mod rule;
+mod tensors;
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests;
+mod upload;
+#[cfg(all(test, not(target_arch = "wasm32")))]
+pub(crate) mod zoo;
 
-pub use coder::{Activation, Coder, CoderStep, Encoded, encode_all, live};
-pub use config::{MAX_K, MAX_LATENTS};
-pub use dictionary::{Dictionary, Wanted};
+pub use coder::{Activation, Coder, CoderStep, live};
+pub use dictionary::{Dictionary, default_format};
+pub use encode::{Encoded, Encoder, encode_all};
 pub use error::SaeError;
+pub use find::Wanted;
+pub use formats::check_config;
 pub use hook_point::HookPoint;
+pub use rule::Rule;
+
+/// Latents of a dictionary at most.
+pub const MAX_LATENTS: usize = 131_072;
+/// Active latents of a TopK dictionary, and latents that are listed for a token, at most.
+pub const MAX_K: usize = 256;

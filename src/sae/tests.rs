@@ -226,12 +226,16 @@ fn a_dictionary_in_several_buffers_is_one() {
         let dictionary = load(&gpu, &reference, bytes);
         assert!(dictionary.parts.len() >= 4);
         for latent in [0, 19, 20, 72] {
-            let (buffer, at) = dictionary.decoder_row(latent).unwrap();
+            let (matrix, row) = dictionary.decoder_of(latent).unwrap();
+            // f32, padded to 64 columns.
+            let at = u64::from(row) * 64 * 4;
+            let (_, buffer) = matrix.buffers()[0];
             let row = block_on(gpu.read(buffer, at..at + 36 * 4)).unwrap();
+            let latent = latent as usize;
             let expected = &reference.decoder[latent * 36..][..36];
             assert_eq!(bytemuck::pod_collect_to_vec::<u8, f32>(&row), expected);
         }
-        assert!(dictionary.decoder_row(73).is_none());
+        assert!(dictionary.decoder_of(73).is_none());
     }
 }
 

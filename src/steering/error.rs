@@ -38,6 +38,32 @@ pub enum SteeringError {
         /// The dictionary's latents.
         latents: usize,
     },
+    /// The feature is not among those that were loaded.
+    #[error(
+        "feature {feature} of the dictionary of {hook} was not loaded: load it too, or the whole dictionary"
+    )]
+    NotLoaded {
+        /// The hook point.
+        hook: HookPoint,
+        /// The feature asked for.
+        feature: u32,
+    },
+    /// The feature's activation cannot be computed from what was loaded.
+    #[error(
+        "{op} of feature {feature} needs its activation, which some rows of the dictionary do not tell (TopK's depends on all latents, or the encoder could not be read by rows): load the whole dictionary, or use add or project_out"
+    )]
+    NeedsActivation {
+        /// The operator.
+        op: Operator,
+        /// The feature.
+        feature: u32,
+    },
+    /// A reconstruction cannot be computed from what was loaded.
+    #[error("{op} needs all latents of the dictionary: load the whole of it")]
+    NeedsAllLatents {
+        /// The operator.
+        op: Operator,
+    },
     /// The lane is not there.
     #[error("there is no lane {lane}: the model was loaded with {lanes}, counted from 0")]
     UnknownLane {

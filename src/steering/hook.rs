@@ -5,8 +5,10 @@ use std::rc::Rc;
 
 use super::table::{Entry, SLOTS};
 use super::{SteeringError, table};
-use crate::gpu::{Access, Gpu, KernelDescriptor, Step, shaders};
+use crate::gpu::{Access, Gpu, Kernel, KernelDescriptor, Step, shaders};
+use crate::matrix::{weights_bindings, weights_part};
 use crate::phi3::{BlockHook, MAX_ROWS, Model, Phase};
+use crate::quant;
 use crate::sae::{Activation, Coder, CoderStep, Dictionary, HookPoint, SaeError};
 use crate::steering::Intervention;
 
@@ -17,9 +19,19 @@ const INVOCATIONS: u32 = 64;
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct SteerShape {
     hidden4: u32,
-    k: u32,
+    /// Entries of a row's list of features, or latents in all.
+    inputs: u32,
     slots: u32,
     unused: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct FetchShape {
+    hidden4: u32,
+    groups: u32,
+    row: u32,
+    slot: u32,
 }
 
 /// The model's buffers that a hook works on.
@@ -52,6 +64,8 @@ pub struct Hook {
     table: wgpu::Buffer,
     /// `[lanes, SLOTS, width]`: the entries' decoder rows.
     directions: wgpu::Buffer,
+    /// Copies a decoder row to `directions`.
+    fetch: Kernel,
     /// What the table holds.
     lanes: RefCell<Vec<Vec<Entry>>>,
     /// The latents whose rows `directions` holds, `[lanes, SLOTS]`.
@@ -108,11 +122,16 @@ impl Hook {
         })?;
         let slots = site.lanes * SLOTS;
         let coder = Coder::new(&gpu, &dictionary, MAX_ROWS, site.lanes).await?;
+        // TopK's list has all that is active; other rules' lists may not.
+        let dense = dictionary.rule().is_local();
         let kernel = gpu
             .kernel(&KernelDescriptor {
                 label: "steer",
                 parts: &[shaders::ROWS, gpu.reduction_part(), shaders::STEER],
-                constants: &[("WG", INVOCATIONS.into())],
+                constants: &[
+                    ("WG", INVOCATIONS.into()),
+                    ("DENSE", f64::from(u8::from(dense))),
+                ],
                 bindings: &[
                     (0, Access::Read),
                     (1, Access::Read),
@@ -121,7 +140,23 @@ impl Hook {
                     (4, Access::Read),
                     (5, Access::Uniform),
                     (6, Access::Write),
+                    (7, Access::Read),
                 ],
+            })
+            .await?;
+        let format = dictionary.format();
+        let mut bindings = vec![(3, Access::Uniform), (6, Access::Write)];
+        bindings.extend_from_slice(weights_bindings(format));
+        let fetch = gpu
+            .kernel(&KernelDescriptor {
+                label: "fetch_direction",
+                parts: &[
+                    weights_part(format),
+                    shaders::DECODER_ROW,
+                    shaders::FETCH_DIRECTION,
+                ],
+                constants: &[],
+                bindings: &bindings,
             })
             .await?;
         let table = gpu
@@ -137,11 +172,18 @@ impl Hook {
             "steering shape",
             &SteerShape {
                 hidden4: dictionary.width() as u32 / 4,
-                k: dictionary.k() as u32,
+                inputs: match dense {
+                    true => dictionary.loaded() as u32,
+                    false => dictionary.k() as u32,
+                },
                 slots: SLOTS as u32,
                 unused: 0,
             },
         );
+        let measured = match dense {
+            true => coder.activations(),
+            false => coder.features(),
+        };
         let bind = |rows: &wgpu::Buffer, many: bool| Bound {
             coder: coder.bind(&gpu, &dictionary, site.residual, rows, many),
             steer: kernel.bind(
@@ -149,11 +191,12 @@ impl Hook {
                 &[
                     (0, &table),
                     (1, &directions),
-                    (2, coder.features()),
+                    (2, measured),
                     (3, &shape),
                     (4, coder.rebuilt()),
                     (5, rows),
                     (6, site.residual),
+                    (7, coder.units()),
                 ],
             ),
         };
@@ -168,6 +211,7 @@ impl Hook {
             decode,
             table,
             directions,
+            fetch,
             lanes: RefCell::new(vec![Vec::new(); site.lanes]),
             held: RefCell::new(vec![None; slots]),
             work: Cell::default(),
@@ -193,7 +237,8 @@ impl Hook {
 
     /// Whether a pass encodes the residual stream as things are.
     pub fn encodes(&self) -> bool {
-        self.watched.get() || self.work.get().encode
+        let watched = self.watched.get() && self.dictionary.encodes();
+        watched || self.work.get().encode
     }
 
     /// The active features of the last pass that encoded, measured before steering: `[MAX_ROWS, k]` of
@@ -213,7 +258,7 @@ impl Hook {
         &self,
         interventions: &[Intervention],
     ) -> Result<Vec<Entry>, SteeringError> {
-        table::compile(self.point, self.dictionary.latents(), interventions)
+        table::compile(self.point, &self.dictionary, interventions)
     }
 
     /// Makes `entries` the lane's: the next pass follows them.
@@ -233,29 +278,41 @@ impl Hook {
         });
     }
 
-    /// Copies the decoder rows that the lane's entries need and that are not there yet.
+    /// Copies the decoder rows, in f32, that the lane's entries need and that are not there yet.
     fn fetch_directions(&self, lane: usize, entries: &[Entry]) {
-        let row = (self.dictionary.width() * 4) as u64;
+        let hidden4 = self.dictionary.width() as u32 / 4;
         let mut held = self.held.borrow_mut();
-        let mut copies = self
+        let mut encoder = self
             .gpu
             .device()
             .create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
         let mut any = false;
         for (slot, entry) in entries.iter().enumerate() {
             let at = lane * SLOTS + slot;
             if held[at] == Some(entry.latent) {
                 continue;
             }
-            // Compiled entries name latents of the dictionary.
-            if let Some((buffer, from)) = self.dictionary.decoder_row(entry.latent as usize) {
-                copies.copy_buffer_to_buffer(buffer, from, &self.directions, at as u64 * row, row);
+            // Compiled entries name rows of the dictionary.
+            if let Some((decoder, row)) = self.dictionary.decoder_of(entry.latent) {
+                let shape = FetchShape {
+                    hidden4,
+                    groups: quant::groups(decoder.cols()) as u32,
+                    row,
+                    slot: at as u32,
+                };
+                let shape = self.gpu.uniform("fetch shape", &shape);
+                let mut buffers = decoder.buffers();
+                buffers.extend([(3, &shape), (6, &self.directions)]);
+                let step = self.fetch.bind(&self.gpu, &buffers);
+                step.dispatch(&mut pass, [hidden4.div_ceil(64), 1, 1]);
                 held[at] = Some(entry.latent);
                 any = true;
             }
         }
+        drop(pass);
         if any {
-            self.gpu.queue().submit([copies.finish()]);
+            self.gpu.queue().submit([encoder.finish()]);
         }
     }
 
@@ -278,6 +335,8 @@ impl BlockHook for Hook {
         let work = self.work.get();
         if self.encodes() {
             bound.coder.encode(pass, rows);
+        } else if work.steer {
+            bound.coder.measure(pass, rows);
         }
         if work.rebuild {
             bound.coder.rebuild(pass, rows);

@@ -24,6 +24,8 @@ mod set;
 mod table;
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests;
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod zoo_tests;
 
 pub use error::SteeringError;
 pub use hook::Hook;

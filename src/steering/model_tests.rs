@@ -105,6 +105,7 @@ impl Bench {
             hook: None,
             width: Some(HIDDEN),
             layers: Some(BLOCKS),
+            ..Wanted::default()
         };
         let folder = reference.folder(HOOKED);
         let dictionary = block_on(Dictionary::find(&gpu, &folder, wanted)).unwrap();

@@ -2,7 +2,7 @@
 
 use super::{Intervention, Operator, Positions, SteeringError};
 use crate::phi3::{ROW_BOS, ROW_GENERATED};
-use crate::sae::HookPoint;
+use crate::sae::{Dictionary, HookPoint};
 
 /// Interventions of one lane at one hook point, at most.
 pub const SLOTS: usize = 32;
@@ -22,16 +22,46 @@ const IF_ACTIVE: u32 = 8;
 pub(super) struct Entry {
     op: u32,
     flags: u32,
-    /// The latent.
+    /// The latent's row among those loaded.
     pub latent: u32,
     value: f32,
+}
+
+/// What a dictionary can be asked for.
+pub(super) trait Latents {
+    /// Latents, loaded or not.
+    fn latents(&self) -> usize;
+    /// The row of a latent among those loaded.
+    fn row_of(&self, latent: u32) -> Option<u32>;
+    /// Whether activations can be computed.
+    fn encodes(&self) -> bool;
+    /// Whether all latents are loaded.
+    fn is_whole(&self) -> bool;
+}
+
+impl Latents for Dictionary {
+    fn latents(&self) -> usize {
+        self.latents()
+    }
+
+    fn row_of(&self, latent: u32) -> Option<u32> {
+        self.row_of(latent)
+    }
+
+    fn encodes(&self) -> bool {
+        self.encodes()
+    }
+
+    fn is_whole(&self) -> bool {
+        self.is_whole()
+    }
 }
 
 /// The entries that compute `interventions` at `hook`: those that put the reconstruction in place of h
 /// first, otherwise in order.
 pub(super) fn compile(
     hook: HookPoint,
-    latents: usize,
+    dictionary: &dyn Latents,
     interventions: &[Intervention],
 ) -> Result<Vec<Entry>, SteeringError> {
     if interventions.len() > SLOTS {
@@ -54,7 +84,7 @@ pub(super) fn compile(
     }
     let mut entries = interventions
         .iter()
-        .map(|one| Ok((one.op.rebuilds(), Entry::of(one, latents)?)))
+        .map(|one| Ok((one.op.rebuilds(), Entry::of(one, dictionary)?)))
         .collect::<Result<Vec<_>, SteeringError>>()?;
     // A stable sort: `false` before `true`.
     entries.sort_by_key(|(rebuilds, _)| !rebuilds);
@@ -62,7 +92,7 @@ pub(super) fn compile(
 }
 
 impl Entry {
-    fn of(one: &Intervention, latents: usize) -> Result<Self, SteeringError> {
+    fn of(one: &Intervention, dictionary: &dyn Latents) -> Result<Self, SteeringError> {
         let &Intervention {
             hook, feature, op, ..
         } = one;
@@ -86,6 +116,9 @@ impl Entry {
         if one.only_if_active {
             flags |= IF_ACTIVE;
         }
+        if op.rebuilds() && !dictionary.is_whole() {
+            return Err(SteeringError::NeedsAllLatents { op });
+        }
         if op == Operator::Reconstruct {
             if one.only_if_active {
                 return Err(SteeringError::ReconstructIfActive);
@@ -96,6 +129,7 @@ impl Entry {
                 ..Self::default()
             });
         }
+        let latents = dictionary.latents();
         if feature as usize >= latents {
             return Err(SteeringError::UnknownFeature {
                 hook,
@@ -103,18 +137,25 @@ impl Entry {
                 latents,
             });
         }
+        let Some(row) = dictionary.row_of(feature) else {
+            return Err(SteeringError::NotLoaded { hook, feature });
+        };
         let value = match one.value {
             _ if !op.takes_value() => 0.0,
             None => return Err(SteeringError::MissingValue { op, feature }),
             Some(value) if value.is_finite() => value,
             Some(value) => return Err(SteeringError::NotFinite { op, feature, value }),
         };
-        Ok(Self {
+        let entry = Self {
             op: code,
             flags,
-            latent: feature,
+            latent: row,
             value,
-        })
+        };
+        if entry.measures() && !dictionary.encodes() {
+            return Err(SteeringError::NeedsActivation { op, feature });
+        }
+        Ok(entry)
     }
 
     /// Whether it can apply to a row with these `ROW_` flags.
@@ -153,9 +194,41 @@ impl Entry {
 mod tests {
     use super::*;
 
+    /// A hundred latents, all loaded, or the even ones.
+    struct Hundred {
+        whole: bool,
+        encodes: bool,
+    }
+
+    impl Latents for Hundred {
+        fn latents(&self) -> usize {
+            100
+        }
+
+        fn row_of(&self, latent: u32) -> Option<u32> {
+            match self.whole {
+                true => Some(latent),
+                false => latent.is_multiple_of(2).then_some(latent / 2),
+            }
+        }
+
+        fn encodes(&self) -> bool {
+            self.encodes
+        }
+
+        fn is_whole(&self) -> bool {
+            self.whole
+        }
+    }
+
+    const WHOLE: Hundred = Hundred {
+        whole: true,
+        encodes: true,
+    };
+
     fn compiled(texts: &[&str]) -> Result<Vec<Entry>, SteeringError> {
         let list: Vec<Intervention> = texts.iter().map(|t| t.parse().unwrap()).collect();
-        compile(HookPoint::block(3), 100, &list)
+        compile(HookPoint::block(3), &WHOLE, &list)
     }
 
     #[test]
@@ -205,7 +278,7 @@ mod tests {
         }
         let missing = Intervention::new(HookPoint::block(3), 1, Operator::Add, None);
         assert!(matches!(
-            compile(HookPoint::block(3), 100, &[missing]),
+            compile(HookPoint::block(3), &WHOLE, &[missing]),
             Err(SteeringError::MissingValue { .. })
         ));
         // These do not clash.
@@ -217,6 +290,31 @@ mod tests {
         ])
         .unwrap();
         compiled(&["layers.3:1:add:1"; SLOTS]).unwrap();
+    }
+
+    #[test]
+    fn dictionaries_loaded_in_part_do_what_they_can() {
+        let some = |text: &str, encodes: bool| {
+            let list = [text.parse().unwrap()];
+            let dictionary = Hundred {
+                whole: false,
+                encodes,
+            };
+            compile(HookPoint::block(3), &dictionary, &list).map(|e| e[0].latent)
+        };
+        assert_eq!(some("layers.3:42:clamp:1", true).unwrap(), 21);
+        assert_eq!(some("layers.3:42:add:1", false).unwrap(), 21);
+        for (text, encodes, word) in [
+            ("layers.3:7:add:1", true, "was not loaded"),
+            ("layers.3:100:add:1", true, "0 to 99"),
+            ("layers.3:42:clamp:1", false, "activation"),
+            ("layers.3:42:add:1:if-active", false, "activation"),
+            ("layers.3:42:clamp_replace:1", true, "all latents"),
+            ("layers.3:-:reconstruct", true, "all latents"),
+        ] {
+            let message = some(text, encodes).unwrap_err().to_string();
+            assert!(message.contains(word), "{text}: {message}");
+        }
     }
 
     #[test]

@@ -69,6 +69,7 @@ impl Code for CheckpointError {
             | CheckpointError::Key { .. }
             | CheckpointError::Tensor { .. }
             | CheckpointError::Index { .. }
+            | CheckpointError::Npz { .. }
             | CheckpointError::WrongType { .. } => "bad-checkpoint",
         }
     }

@@ -140,6 +140,7 @@ async fn load_onto(
             hook: hook.map(|h| h.parse::<HookPoint>()).transpose()?,
             width: Some(model.config().hidden_size),
             layers: Some(model.config().num_hidden_layers),
+            ..Wanted::default()
         };
         dictionaries.push(Dictionary::find(gpu, &files, wanted).await?);
     }

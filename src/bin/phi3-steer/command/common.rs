@@ -120,6 +120,7 @@ pub fn wanted(model: &Model, hook: Option<HookPoint>) -> Wanted {
         hook,
         width: Some(model.config().hidden_size),
         layers: Some(model.config().num_hidden_layers),
+        ..Wanted::default()
     }
 }
 

@@ -49,6 +49,7 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
         hook: arguments.hook,
         width: Some(width),
         layers: None,
+        ..Wanted::default()
     };
     let dictionary = Dictionary::find(&gpu, &Folder::directory(&arguments.sae), wanted).await?;
     let mut x = Vec::with_capacity(n * width);

@@ -1,0 +1,138 @@
+//! Looking for a dictionary in a folder.
+
+use super::formats::{Described, Found, look_for_config, look_for_other};
+use super::{HookPoint, SaeError};
+use crate::checkpoint::Folder;
+use crate::matrix::Format;
+
+/// Blocks looked through for a dictionary when the model's are not known.
+const BLOCKS: usize = 128;
+
+/// Which dictionary is wanted; what is `None` is taken from the folder.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// The hook point: which of several dictionaries, and an error if its files say another.
+    pub hook: Option<HookPoint>,
+    /// The hook point that the dictionary is given, whatever its files say.
+    pub place: Option<HookPoint>,
+    /// The width of the model's residual stream.
+    pub width: Option<usize>,
+    /// The model's blocks.
+    pub layers: Option<usize>,
+    /// How the two matrices are stored; `None` for [`super::default_format`].
+    pub format: Option<Format>,
+}
+
+/// Finds the dictionary that is `wanted`, opens it, and says where it belongs.
+pub(super) async fn find(
+    folder: &Folder,
+    wanted: &Wanted,
+) -> Result<(Described, Option<HookPoint>), SaeError> {
+    for hook in wanted.hook.iter().chain(&wanted.place) {
+        check_block(*hook, wanted)?;
+    }
+    let found = candidate(folder, wanted).await?;
+    let described = found.describe(folder).await?;
+    if let Some(model) = wanted.width.filter(|w| *w != described.width) {
+        return Err(SaeError::WrongWidth {
+            file: format!("{}{}", found.path, described.format),
+            dictionary: described.width,
+            model,
+        });
+    }
+    let hook = hook_of(folder, &found, &described, wanted)?;
+    if let Some(hook) = hook {
+        check_block(hook, wanted)?;
+    }
+    Ok((described, hook))
+}
+
+/// The hook point: the user's, or else the files', or else the folder's name.
+fn hook_of(
+    folder: &Folder,
+    found: &Found,
+    described: &Described,
+    wanted: &Wanted,
+) -> Result<Option<HookPoint>, SaeError> {
+    if wanted.place.is_some() {
+        return Ok(wanted.place);
+    }
+    let named = match &described.hook {
+        Some(Ok(hook)) => Some(*hook),
+        Some(Err(error)) => {
+            return Err(SaeError::Hook {
+                folder: folder.label().into(),
+                reason: error.to_string(),
+            });
+        }
+        None => {
+            let place = format!("{}/{}", folder.label(), found.path);
+            name_of(&place).and_then(|name| name.parse().ok())
+        }
+    };
+    match (named, wanted.hook) {
+        (Some(found), Some(asked)) if found != asked => Err(SaeError::OtherHook {
+            folder: folder.label().into(),
+            found,
+            asked,
+        }),
+        _ => Ok(wanted.hook.or(named)),
+    }
+}
+
+/// The dictionary in `folder`, or in the one of its sub-folders that is wanted. Over the network each place
+/// costs a request, so that the likely ones come first.
+async fn candidate(folder: &Folder, wanted: &Wanted) -> Result<Found, SaeError> {
+    if let Some(found) = look_for_config(folder, "").await? {
+        return Ok(found);
+    }
+    if let Some(hook) = wanted.hook
+        && let Some(found) = look_for_config(folder, &format!("{hook}/")).await?
+    {
+        return Ok(found);
+    }
+    if let Some(found) = look_for_other(folder, "").await? {
+        return Ok(found);
+    }
+    let mut found = Vec::new();
+    if wanted.hook.is_none() {
+        for layer in 0..wanted.layers.unwrap_or(BLOCKS) {
+            let path = format!("{}/", HookPoint::block(layer));
+            found.extend(look_for_config(folder, &path).await?);
+        }
+    }
+    let names = |found: &[Found]| {
+        let names: Vec<&str> = found.iter().map(|f| f.path.trim_end_matches('/')).collect();
+        names.join(", ")
+    };
+    match found.len() {
+        0 => Err(SaeError::NotFound {
+            folder: folder.label().into(),
+            wanted: wanted
+                .hook
+                .map_or("layers.N".into(), |hook| hook.to_string()),
+        }),
+        1 => Ok(found.remove(0)),
+        _ => Err(SaeError::Several {
+            folder: folder.label().into(),
+            found: names(&found),
+        }),
+    }
+}
+
+fn check_block(hook: HookPoint, wanted: &Wanted) -> Result<(), SaeError> {
+    match wanted.layers {
+        Some(layers) if hook.layer >= layers => Err(SaeError::NoSuchBlock { hook, layers }),
+        _ => Ok(()),
+    }
+}
+
+/// The last component of a path or address.
+fn name_of(label: &str) -> Option<&str> {
+    label
+        .split(['?', '#'])
+        .next()?
+        .trim_end_matches(['/', '\\'])
+        .rsplit(['/', '\\'])
+        .next()
+}

@@ -1,0 +1,285 @@
+//! The file formats of dictionaries, each brought to the one [`Rule`].
+
+mod gemma_scope;
+mod llama_scope;
+mod saelens;
+mod saex;
+mod sparsify;
+
+use serde::de::DeserializeOwned;
+
+use super::rule::{Latent, Rule};
+use super::tensors::Tensors;
+use super::{HookPoint, MAX_K, MAX_LATENTS, SaeError};
+use crate::checkpoint::{Checkpoint, Folder, MAX_JSON, Npz};
+
+/// A matrix of one row a latent, as the file holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Weights {
+    /// The tensor.
+    pub name: &'static str,
+    /// Whether the file holds `[width, latents]`.
+    pub transposed: bool,
+}
+
+impl Weights {
+    /// The tensor's shape in the file.
+    pub fn shape(&self, width: usize, latents: usize) -> [usize; 2] {
+        match self.transposed {
+            true => [width, latents],
+            false => [latents, width],
+        }
+    }
+}
+
+/// A dictionary whose files are open and whose rule is known.
+pub(super) struct Described {
+    /// The format's name, for people.
+    pub format: &'static str,
+    pub tensors: Tensors,
+    pub width: usize,
+    pub latents: usize,
+    pub rule: Rule,
+    pub encoder: Weights,
+    pub decoder: Weights,
+    /// `[width]`
+    pub b_dec: Vec<f32>,
+    /// `[latents]`
+    pub params: Vec<Latent>,
+    /// What decoder rows are multiplied by, `[latents]`; 1 where there is none.
+    pub gains: Option<Vec<f32>>,
+    /// Whether activations are in units of decoder rows of norm 1: a latent's scale is its row's norm, and
+    /// the row is divided by it.
+    pub unit_decoder: bool,
+    /// What the files say of the hook point.
+    pub hook: Option<Result<HookPoint, SaeError>>,
+}
+
+/// One dictionary in a folder.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Where its files are: empty, or a path that ends in a slash.
+    pub path: String,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Sparsify(Vec<u8>),
+    /// SAELens or saex; the tensors tell.
+    Weights(Vec<u8>),
+    GemmaScope,
+    GemmaScope2,
+    LlamaScope(Vec<u8>),
+}
+
+/// Looks for a dictionary at `path` in `folder` by its `cfg.json`.
+pub(super) async fn look_for_config(
+    folder: &Folder,
+    path: &str,
+) -> Result<Option<Found>, SaeError> {
+    let name = format!("{path}cfg.json");
+    let Some(json) = folder.bytes(&name, MAX_JSON).await? else {
+        return Ok(None);
+    };
+    // sparsify's has none of SAELens's names for the sizes.
+    let saelens = is_saelens(&json);
+    Ok(Some(Found {
+        path: path.into(),
+        kind: match saelens {
+            true => Kind::Weights(json),
+            false => Kind::Sparsify(json),
+        },
+    }))
+}
+
+/// Looks for a dictionary at `path` in `folder` that has no `cfg.json`.
+pub(super) async fn look_for_other(folder: &Folder, path: &str) -> Result<Option<Found>, SaeError> {
+    let found = |kind| {
+        Ok(Some(Found {
+            path: path.into(),
+            kind,
+        }))
+    };
+    let there = async |name: &str| folder.open(&format!("{path}{name}")).await;
+    if there("params.npz").await?.is_some() {
+        return found(Kind::GemmaScope);
+    }
+    if there("params.safetensors").await?.is_some() {
+        return found(Kind::GemmaScope2);
+    }
+    let name = format!("{path}hyperparams.json");
+    if let Some(json) = folder.bytes(&name, MAX_JSON).await? {
+        return found(Kind::LlamaScope(json));
+    }
+    for name in ["ae.pt", "sae.pt"] {
+        if there(name).await?.is_some() {
+            return Err(SaeError::Pickle {
+                file: format!("{path}{name}"),
+            });
+        }
+    }
+    Ok(None)
+}
+
+impl Found {
+    /// Opens the files and reads everything but the two matrices.
+    pub async fn describe(&self, folder: &Folder) -> Result<Described, SaeError> {
+        let path = self.path.as_str();
+        let place = format!("{}/{path}", folder.label().trim_end_matches('/'));
+        match &self.kind {
+            Kind::Sparsify(json) => {
+                let file = Checkpoint::open(folder, &format!("{path}sae")).await?;
+                sparsify::describe(path, json, Tensors::Safetensors(file)).await
+            }
+            Kind::Weights(json) => {
+                let file = Checkpoint::open(folder, &format!("{path}sae_weights")).await?;
+                let tensors = Tensors::Safetensors(file);
+                if saex::is_saex(&tensors) {
+                    saex::describe(path, &place, json, tensors).await
+                } else {
+                    saelens::describe(path, json, tensors).await
+                }
+            }
+            Kind::GemmaScope => {
+                let file = folder.require(&format!("{path}params.npz")).await?;
+                let tensors = Tensors::Npz(Npz::open(file).await?);
+                gemma_scope::describe(path, &place, None, tensors).await
+            }
+            Kind::GemmaScope2 => {
+                let file = Checkpoint::open(folder, &format!("{path}params")).await?;
+                let config = folder
+                    .bytes(&format!("{path}config.json"), MAX_JSON)
+                    .await?;
+                let tensors = Tensors::Safetensors(file);
+                gemma_scope::describe(path, &place, config.as_deref(), tensors).await
+            }
+            Kind::LlamaScope(json) => {
+                let base = format!("{path}checkpoints/final");
+                let file = Checkpoint::open(folder, &base).await?;
+                llama_scope::describe(path, json, Tensors::Safetensors(file)).await
+            }
+        }
+    }
+}
+
+/// Parses and checks a dictionary's `cfg.json` of whatever format, as loading does before it reads any
+/// tensor: for tools that check files.
+pub fn check_config(file: &str, json: &[u8]) -> Result<(), SaeError> {
+    if is_saelens(json) {
+        let config = saelens::Config::from_json(file, json)?;
+        saex::Config::from_json(file, json)?;
+        config.check(file)
+    } else {
+        sparsify::Config::from_json(file, json).map(|_| ())
+    }
+}
+
+fn is_saelens(json: &[u8]) -> bool {
+    let value: serde_json::Value = serde_json::from_slice(json).unwrap_or_default();
+    value.get("d_sae").is_some()
+}
+
+/// Parses `json`, the contents of `file`, which `writer` wrote.
+fn parse<T: DeserializeOwned>(file: &str, json: &[u8], writer: &str) -> Result<T, SaeError> {
+    serde_json::from_slice(json).map_err(|e| SaeError::Config {
+        file: file.into(),
+        reason: format!("{e}: it should be the configuration that {writer} wrote"),
+    })
+}
+
+fn unsupported(file: &str, what: impl Into<String>) -> SaeError {
+    SaeError::Unsupported {
+        file: file.into(),
+        what: what.into(),
+    }
+}
+
+/// Checks the sizes of a dictionary.
+fn check_sizes(file: &str, width: usize, latents: usize) -> Result<(), SaeError> {
+    let fail = |reason: String| SaeError::Config {
+        file: file.into(),
+        reason,
+    };
+    if width == 0 || width > 1 << 16 || !width.is_multiple_of(4) {
+        return Err(fail(format!(
+            "d_in is {width}; a multiple of 4 up to {} is needed",
+            1 << 16
+        )));
+    }
+    if latents == 0 || latents > MAX_LATENTS {
+        return Err(fail(format!(
+            "{latents} latents; 1 to {MAX_LATENTS} are supported"
+        )));
+    }
+    Ok(())
+}
+
+/// Checks TopK's k.
+fn check_k(file: &str, k: usize, latents: usize) -> Result<(), SaeError> {
+    let most = MAX_K.min(latents);
+    if k == 0 || k > most {
+        return Err(SaeError::Config {
+            file: file.into(),
+            reason: format!("k is {k}; 1 to {most} is supported here"),
+        });
+    }
+    Ok(())
+}
+
+/// How the file holds the matrix `name` of `latents` rows of `width`, by its shape. Where the two are
+/// equal the shape does not tell; `fixed` is the orientation that the format's names fix, if they do.
+fn orient(
+    tensors: &Tensors,
+    file: &str,
+    name: &'static str,
+    [width, latents]: [usize; 2],
+    fixed: Option<bool>,
+) -> Result<Weights, SaeError> {
+    let shape = tensors.shape(name).unwrap_or_default();
+    let transposed = match fixed {
+        _ if width != latents && shape == [latents, width] => false,
+        _ if width != latents && shape == [width, latents] => true,
+        Some(transposed) if width == latents => transposed,
+        None if width == latents && shape == [width, width] => {
+            return Err(SaeError::Ambiguous {
+                file: file.into(),
+                tensor: name.into(),
+                width,
+            });
+        }
+        // Reading it will say which shape is wrong, or that the tensor is missing.
+        _ => fixed.unwrap_or(false),
+    };
+    Ok(Weights { name, transposed })
+}
+
+/// The two sizes of a square-free matrix whose `[latents, width]` order is unknown: there are more latents
+/// than elements in every dictionary of these formats.
+fn sizes_of(tensors: &Tensors, file: &str, name: &'static str) -> Result<[usize; 2], SaeError> {
+    match tensors.shape(name) {
+        Some(&[a, b]) => Ok([a.min(b), a.max(b)]),
+        Some(shape) => Err(SaeError::Config {
+            file: file.into(),
+            reason: format!("its tensor {name} has the shape {shape:?}; a matrix is needed"),
+        }),
+        None => Err(SaeError::Config {
+            file: file.into(),
+            reason: format!(
+                "it has no tensor {name}, but {}: this is another format",
+                tensors.names().join(", ")
+            ),
+        }),
+    }
+}
+
+/// The first number that follows `before` in a component of a path.
+fn number_after(path: &str, before: &str) -> Option<usize> {
+    path.split(['/', '\\']).rev().find_map(|part| {
+        let rest = part.strip_prefix(before)?;
+        let end = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
+        rest[..end].parse().ok()
+    })
+}
