@@ -120,6 +120,14 @@ pub enum CheckpointError {
         /// The names looked for.
         looked: Vec<String>,
     },
+    /// A folder holds several GGUF files.
+    #[error("{folder} holds several GGUF files ({}): choose one of them", files.join(", "))]
+    SeveralModels {
+        /// The folder.
+        folder: String,
+        /// The names of the files.
+        files: Vec<String>,
+    },
     /// The file is not a valid safetensors file.
     #[error("{file}: not a valid safetensors file: {reason}")]
     Header {

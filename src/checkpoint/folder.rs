@@ -28,8 +28,14 @@ enum Place {
     Memory(Rc<Vec<(String, Arc<[u8]>)>>),
     #[cfg(not(target_arch = "wasm32"))]
     Directory(std::path::PathBuf),
+    /// One file, by its name.
+    #[cfg(not(target_arch = "wasm32"))]
+    File(String, std::path::PathBuf),
     #[cfg(target_arch = "wasm32")]
     Url(String),
+    /// The address of one file, by its name.
+    #[cfg(target_arch = "wasm32")]
+    FileUrl(String, String),
     #[cfg(target_arch = "wasm32")]
     Blobs(Rc<Vec<(String, web_sys::Blob)>>),
 }
@@ -49,10 +55,24 @@ impl Folder {
         Self::new(Place::Directory(path), label)
     }
 
-    /// The address under which the files are, with or without a slash at its end. A relative one
-    /// is resolved as `fetch` does: against the page, or the worker's script.
+    /// One file on disk, as a folder that holds nothing else.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn file(path: impl Into<std::path::PathBuf>) -> Self {
+        let path = path.into();
+        let label = path.display().to_string();
+        let name = path.file_name().unwrap_or_default();
+        let name = name.to_string_lossy().into_owned();
+        Self::new(Place::File(name, path), label)
+    }
+
+    /// The address under which the files are, with or without a slash at its end; or that of one
+    /// `.gguf` file, which is then the only one. A relative one is resolved as `fetch` does:
+    /// against the page, or the worker's script.
     #[cfg(target_arch = "wasm32")]
     pub fn url(base: &str) -> Self {
+        if let Some(name) = gguf_name(base) {
+            return Self::new(Place::FileUrl(name.into(), base.into()), base.into());
+        }
         let base = format!("{}/", base.trim_end_matches('/'));
         Self::new(Place::Url(base.clone()), base)
     }
@@ -115,6 +135,27 @@ impl Folder {
         &self.label
     }
 
+    /// The names of the files in the folder, those in its sub-folders not counted, sorted; `None`
+    /// where they cannot be listed: under an address.
+    pub fn names(&self) -> Result<Option<Vec<String>>, SourceError> {
+        let mut names: Vec<String> = match &self.place {
+            Place::Memory(files) => files.iter().map(|(name, _)| name.clone()).collect(),
+            #[cfg(not(target_arch = "wasm32"))]
+            Place::Directory(path) => list(path, &self.label)?,
+            #[cfg(not(target_arch = "wasm32"))]
+            Place::File(name, _) => vec![name.clone()],
+            #[cfg(target_arch = "wasm32")]
+            Place::Url(_) => return Ok(None),
+            #[cfg(target_arch = "wasm32")]
+            Place::FileUrl(name, _) => vec![name.clone()],
+            #[cfg(target_arch = "wasm32")]
+            Place::Blobs(files) => files.iter().map(|(name, _)| name.clone()).collect(),
+        };
+        names.retain(|name| !name.contains('/'));
+        names.sort_unstable();
+        Ok(Some(names))
+    }
+
     /// The file called `name`, or `None` if there is none. `name` may lead into sub-folders with
     /// `/`.
     pub async fn open(&self, name: &str) -> Result<Option<Source>, SourceError> {
@@ -133,10 +174,26 @@ impl Folder {
                 let file = super::FileSource::watched(&path.join(name), meter, cancel)?;
                 Ok(file.map(Source::File))
             }
+            #[cfg(not(target_arch = "wasm32"))]
+            Place::File(only, path) => {
+                if name != only {
+                    return Ok(None);
+                }
+                let file = super::FileSource::watched(path, meter, cancel)?;
+                Ok(file.map(Source::File))
+            }
             #[cfg(target_arch = "wasm32")]
             Place::Url(base) => {
                 let url = format!("{base}{name}");
                 let file = super::HttpSource::watched(url, meter, cancel).await?;
+                Ok(file.map(Source::Http))
+            }
+            #[cfg(target_arch = "wasm32")]
+            Place::FileUrl(only, url) => {
+                if name != only {
+                    return Ok(None);
+                }
+                let file = super::HttpSource::watched(url.clone(), meter, cancel).await?;
                 Ok(file.map(Source::Http))
             }
             #[cfg(target_arch = "wasm32")]
@@ -174,6 +231,34 @@ impl Folder {
     }
 }
 
+/// The names of the files of a directory.
+#[cfg(not(target_arch = "wasm32"))]
+fn list(path: &std::path::Path, label: &str) -> Result<Vec<String>, SourceError> {
+    if !path.is_dir() {
+        return Err(SourceError::NoFolder {
+            folder: label.into(),
+        });
+    }
+    let entries = std::fs::read_dir(path).and_then(|entries| {
+        let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        names.collect::<std::io::Result<Vec<_>>>()
+    });
+    let names = entries.map_err(|e| SourceError::Unreadable {
+        file: label.into(),
+        reason: e.to_string(),
+    })?;
+    let files = names.into_iter().filter(|name| path.join(name).is_file());
+    Ok(files.collect())
+}
+
+/// The name of the GGUF file at an address, if it is the address of one.
+#[cfg(any(target_arch = "wasm32", test))]
+fn gguf_name(url: &str) -> Option<&str> {
+    let path = url.split(['?', '#']).next()?;
+    let name = path.rsplit('/').next()?;
+    name.to_ascii_lowercase().ends_with(".gguf").then_some(name)
+}
+
 /// The length of the first path component, slash included, if all names share it.
 #[cfg(any(target_arch = "wasm32", test))]
 fn common_root<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<usize> {
@@ -187,6 +272,22 @@ fn common_root<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_address_of_a_gguf_file_is_one() {
+        for (url, name) in [
+            ("models/phi3.gguf", Some("phi3.gguf")),
+            (
+                "https://a.b/c/Phi-3-Q4.GGUF?download=true#x",
+                Some("Phi-3-Q4.GGUF"),
+            ),
+            ("https://a.b/x.gguf/", None),
+            ("models/gguf", None),
+            ("models/x?file=y.gguf", None),
+        ] {
+            assert_eq!(gguf_name(url), name, "{url}");
+        }
+    }
 
     #[test]
     fn the_common_folder_is_found() {

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::{CheckpointError, SourceError};
 use crate::gpu::GpuError;
+use crate::tokens::TokenError;
 
 /// An error of loading or running a model.
 #[derive(Debug, thiserror::Error)]
@@ -9,6 +10,39 @@ pub enum ModelError {
     /// `config.json` cannot be used.
     #[error("config.json: {0}")]
     Config(String),
+    /// The configuration in a GGUF file cannot be used.
+    #[error("{file}: {reason}")]
+    Metadata {
+        /// The file's name.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A folder holds no model.
+    #[error(
+        "no model in {folder}: looked for config.json (with model.safetensors or \
+         model.safetensors.index.json) and for a .gguf file: check the address, or that all files \
+         were chosen"
+    )]
+    NoModel {
+        /// The folder.
+        folder: String,
+    },
+    /// A model's weights are PyTorch's.
+    #[error(
+        "{folder}: \"{file}\" is a PyTorch file, which is a program as much as it is data, and is \
+         not read: get the model as .safetensors or .gguf, or convert it (in Python: load it with \
+         transformers, then save_pretrained(..., safe_serialization=True))"
+    )]
+    PyTorch {
+        /// The folder.
+        folder: String,
+        /// The file's name.
+        file: String,
+    },
+    /// The tokenizer cannot be used.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The weights cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

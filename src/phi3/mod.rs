@@ -3,6 +3,8 @@
 mod cache;
 mod config;
 mod error;
+mod files;
+mod gguf_config;
 mod layer;
 mod model;
 mod rows;
@@ -11,5 +13,6 @@ mod weights;
 pub use cache::CacheFormat;
 pub use config::Config;
 pub use error::ModelError;
+pub use files::ModelFiles;
 pub use model::{BlockHook, Model, ModelOptions, Phase, Tap};
 pub use rows::{MAX_ROWS, ROW_BOS, ROW_DONE, ROW_GENERATED, Row};

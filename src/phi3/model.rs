@@ -6,8 +6,8 @@ use super::cache::Cache;
 use super::layer::{Activations, Bindings, Kernels, Steps};
 use super::rows::{MAX_ROWS, Row, Rows};
 use super::weights::Weights;
-use super::{CacheFormat, Config, ModelError};
-use crate::checkpoint::{Checkpoint, Folder, MAX_JSON};
+use super::{CacheFormat, Config, ModelError, ModelFiles};
+use crate::checkpoint::{Checkpoint, Folder};
 use crate::gpu::Gpu;
 use crate::matrix::{Format, few_reads};
 
@@ -85,16 +85,14 @@ pub struct Model {
 }
 
 impl Model {
-    /// Loads `config.json` and the weights of `folder`.
+    /// Loads the model of `folder`, in whatever form it is there (see [`ModelFiles`]).
     pub async fn load(
         gpu: Rc<Gpu>,
         folder: &Folder,
         options: ModelOptions,
     ) -> Result<Self, ModelError> {
-        let json = folder.require_bytes("config.json", MAX_JSON).await?;
-        let config = Config::from_json(&json)?;
-        let checkpoint = Checkpoint::open(folder, "model").await?;
-        Self::from_checkpoint(gpu, config, &checkpoint, options).await
+        let files = ModelFiles::open(folder).await?;
+        Self::from_checkpoint(gpu, files.config, &files.checkpoint, options).await
     }
 
     /// Loads the weights of `checkpoint`.

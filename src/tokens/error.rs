@@ -1,10 +1,22 @@
 //! What can go wrong with a tokenizer.
 
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::{CheckpointError, SourceError};
 
 /// A tokenizer could not be read or used.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
+    /// A folder holds no tokenizer.
+    #[error(
+        "no tokenizer in {folder}: looked for tokenizer.json and for a .gguf file: check the \
+         address, or that all files were chosen"
+    )]
+    NoTokenizer {
+        /// The folder.
+        folder: String,
+    },
+    /// A file's bytes cannot be had.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// `tokenizer.json` cannot be read.
     #[error("tokenizer.json: {reason}: get the file that belongs to the model again")]
     BadTokenizer {

@@ -6,13 +6,14 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::normalizer::Range;
 use tokenizers::{
-    Model, NormalizedString, Normalizer, OffsetType, PreTokenizedString, PreTokenizer, Token,
-    Tokenizer,
+    Model, NormalizedString, Normalizer, OffsetType, PostProcessorWrapper, PreTokenizedString,
+    PreTokenizer, Token, Tokenizer,
 };
 
 use super::TokenError;
 use super::chat::{ChatTokens, Layout, Message, Prompt, Special, TokenRole};
 use super::decode::{Detokenizer, Piece, Pieces, Style};
+use crate::checkpoint::{Folder, Gguf, MAX_JSON, MAX_TOKENIZER};
 
 /// The largest token number that is taken seriously.
 const MAX_ID: u32 = 1 << 20;
@@ -35,6 +36,8 @@ struct File {
     added_tokens: Vec<Added>,
     #[serde(default)]
     decoder: Value,
+    #[serde(default)]
+    post_processor: Value,
 }
 
 #[derive(Deserialize, Clone)]
@@ -75,6 +78,21 @@ impl Name {
 }
 
 impl ChatTokenizer {
+    /// Reads the tokenizer of a model's folder: `tokenizer.json` with `tokenizer_config.json`, or
+    /// the vocabulary of its `.gguf` file, which may hold nothing else.
+    pub async fn open(folder: &Folder) -> Result<Self, TokenError> {
+        if let Some(json) = folder.bytes("tokenizer.json", MAX_TOKENIZER).await? {
+            let config = folder.bytes("tokenizer_config.json", MAX_JSON).await?;
+            return Self::from_json(&json, config.as_deref());
+        }
+        match Gguf::find(folder).await? {
+            Some(gguf) => Self::from_gguf(gguf.metadata()),
+            None => Err(TokenError::NoTokenizer {
+                folder: folder.label().into(),
+            }),
+        }
+    }
+
     /// Reads a `tokenizer.json`, and the `tokenizer_config.json` beside it if there is one.
     ///
     /// A conversation begins with the model's `<s>` if the configuration's `add_bos_token` says so
@@ -104,8 +122,9 @@ impl ChatTokenizer {
                 )));
             }
         }
-        // Lengths are the caller's concern.
+        // Lengths, and what is put around a text, are the caller's concern.
         tokenizer.with_padding(None);
+        tokenizer.with_post_processor(None::<PostProcessorWrapper>);
         tokenizer
             .with_truncation(None)
             .map_err(|e| bad(e.to_string()))?;
@@ -128,7 +147,7 @@ impl ChatTokenizer {
         let adds_bos = template_has("bos_token")
             || match config.add_bos_token {
                 Some(adds) => adds,
-                None => post_processor_adds(&tokenizer, bos_name)?,
+                None => puts_in_front(&file.post_processor, bos_name),
             };
         let eos = config.eos_token.as_ref().map(Name::text);
         let chat = ChatTokens {
@@ -287,12 +306,17 @@ impl Layout {
     }
 }
 
-/// Whether the tokenizer's own post-processor puts `bos` in front of a text.
-fn post_processor_adds(tokenizer: &Tokenizer, bos: &str) -> Result<bool, TokenError> {
-    let with = tokenizer.encode("a", true).map_err(encode_error)?;
-    let without = tokenizer.encode("a", false).map_err(encode_error)?;
-    let first = with.get_ids().first().copied();
-    Ok(with.len() > without.len() && first == tokenizer.token_to_id(bos))
+/// Whether a `post_processor` of a `tokenizer.json` puts `bos` in front of a text. It is read rather
+/// than tried: the `tokenizers` crate panics on templates with tokens that they do not define.
+fn puts_in_front(processor: &Value, bos: &str) -> bool {
+    match processor["type"].as_str() {
+        Some("TemplateProcessing") => processor["single"][0]["SpecialToken"]["id"] == bos,
+        Some("Sequence") => {
+            let parts = processor["processors"].as_array();
+            parts.is_some_and(|parts| parts.iter().any(|part| puts_in_front(part, bos)))
+        }
+        _ => false,
+    }
 }
 
 /// The vocabulary as text.

@@ -67,6 +67,7 @@ impl Code for CheckpointError {
             | CheckpointError::Entry { .. }
             | CheckpointError::Gguf { .. }
             | CheckpointError::Key { .. }
+            | CheckpointError::SeveralModels { .. }
             | CheckpointError::Tensor { .. }
             | CheckpointError::Index { .. }
             | CheckpointError::Npz { .. }
@@ -92,7 +93,10 @@ impl Code for GpuError {
 impl Code for ModelError {
     fn code(&self) -> &'static str {
         match self {
-            ModelError::Config(_) => "bad-config",
+            ModelError::Config(_) | ModelError::Metadata { .. } => "bad-config",
+            ModelError::NoModel { .. } => "not-found",
+            ModelError::PyTorch { .. } => "bad-checkpoint",
+            ModelError::Token(e) => e.code(),
             ModelError::Checkpoint(e) => e.code(),
             ModelError::Source(e) => e.code(),
             ModelError::Gpu(e) => e.code(),
@@ -103,7 +107,12 @@ impl Code for ModelError {
 
 impl Code for TokenError {
     fn code(&self) -> &'static str {
-        "bad-tokenizer"
+        match self {
+            TokenError::Source(e) => e.code(),
+            TokenError::Checkpoint(e) => e.code(),
+            TokenError::NoTokenizer { .. } => "not-found",
+            _ => "bad-tokenizer",
+        }
     }
 }
 

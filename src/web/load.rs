@@ -7,14 +7,14 @@ use wasm_bindgen::{JsCast, JsValue};
 
 use super::error::WebError;
 use super::types::{LoadSettings, Progress};
-use crate::checkpoint::{Folder, MAX_JSON, MAX_TOKENIZER};
+use crate::checkpoint::Folder;
 use crate::generate::{Chat, ChatRequest, Sampling};
 use crate::gpu::{Gpu, GpuOptions};
 use crate::matrix::Format;
-use crate::phi3::{CacheFormat, Model, ModelOptions};
+use crate::phi3::{CacheFormat, Model, ModelFiles, ModelOptions};
 use crate::sae::{Dictionary, HookPoint, Wanted};
 use crate::steering::Steering;
-use crate::tokens::{ChatTokenizer, Message, Role};
+use crate::tokens::{Message, Role};
 
 /// What loading has reached, for the progress events.
 type Stage = Rc<Cell<&'static str>>;
@@ -41,7 +41,7 @@ fn folder(source: &JsValue, what: &str) -> Result<Folder, WebError> {
         Some(files) if !files.is_empty() => Ok(Folder::files(&files)),
         _ => Err(WebError::new(
             "bad-request",
-            format!("{what} must be the address of a folder or a list of files"),
+            format!("{what} must be the address of a folder or a .gguf file, or a list of files"),
         )),
     }
 }
@@ -109,15 +109,15 @@ async fn load_onto(
         &listener,
     );
 
+    let parts = ModelFiles::open(&files).await?;
     stage.set("tokenizer");
-    let tokenizer = files.require_bytes("tokenizer.json", MAX_TOKENIZER).await?;
-    let config = files.bytes("tokenizer_config.json", MAX_JSON).await?;
-    let tokenizer = ChatTokenizer::from_json(&tokenizer, config.as_deref())?;
+    let tokenizer = parts.tokenizer().await?;
 
     stage.set("weights");
-    let model = Model::load(
+    let model = Model::from_checkpoint(
         gpu.clone(),
-        &files,
+        parts.config,
+        &parts.checkpoint,
         ModelOptions {
             lanes: settings.lanes.unwrap_or(2),
             context: settings.context_length,

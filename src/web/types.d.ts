@@ -11,7 +11,7 @@ export interface LoadProgress {
 }
 
 export interface LoadOptions {
-  /** Folder with config.json, tokenizer.json, model.safetensors. */
+  /** A .gguf file, or a folder with one or with config.json, tokenizer.json and model.safetensors or its index. */
   model: Source;
   /** Folder with cfg.json and sae.safetensors, or with layers.N that holds them. */
   sae?: Source;

@@ -3,8 +3,13 @@
 
 #![cfg(not(target_arch = "wasm32"))]
 
+#[path = "../support/gguf.rs"]
+mod file;
 mod fixture;
+mod gguf;
 mod nano;
+#[path = "../support/vocabulary.rs"]
+mod vocabulary;
 
 use std::collections::HashMap;
 use std::path::Path;

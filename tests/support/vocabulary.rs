@@ -1,4 +1,6 @@
 //! Vocabularies with scores: as GGUF files, and as SentencePiece would use them.
+// Every test file uses its own part.
+#![allow(dead_code)]
 
 use std::collections::HashMap;
 

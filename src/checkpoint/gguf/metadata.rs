@@ -214,15 +214,18 @@ impl Metadata {
         self.typed(key, "an integer, 0 or more", |value| value.unsigned())
     }
 
-    /// A number, if the key is there; an error if it is anything else. One that is stored in 32
-    /// bits is the shortest decimal that rounds to it: 1e-5 is 1e-5, as in `config.json`.
+    /// A finite number, if the key is there; an error if it is anything else. One that is stored in
+    /// 32 bits is the shortest decimal that rounds to it: 1e-5 is 1e-5, as in `config.json`.
     pub fn number(&self, key: &str) -> Result<Option<f64>, CheckpointError> {
-        self.typed(key, "a number", |value| match *value {
-            Value::F32(n) => n.to_string().parse().ok(),
-            Value::F64(n) => Some(n),
-            Value::Unsigned(n) => Some(n as f64),
-            Value::Signed(n) => Some(n as f64),
-            _ => None,
+        self.typed(key, "a finite number", |value| {
+            let number = match *value {
+                Value::F32(n) => n.to_string().parse().ok()?,
+                Value::F64(n) => n,
+                Value::Unsigned(n) => n as f64,
+                Value::Signed(n) => n as f64,
+                _ => return None,
+            };
+            Some(number).filter(|n: &f64| n.is_finite())
         })
     }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::safetensors::other_format;
-use super::{ByteSource, CheckpointError, Encoding, MAX_HEADER, Source};
+use super::{ByteSource, CheckpointError, Encoding, Folder, MAX_HEADER, Source};
 use header::{Entry, Part, Stop};
 pub use metadata::{Array, Metadata, Value};
 
@@ -108,6 +108,21 @@ impl Gguf {
             metadata,
             tensors,
         })
+    }
+
+    /// Opens the one `.gguf` file of a folder, if there is one; several are refused. Under an
+    /// address, where files cannot be listed, there is none.
+    pub async fn find(folder: &Folder) -> Result<Option<Self>, CheckpointError> {
+        let mut files = folder.names()?.unwrap_or_default();
+        files.retain(|name| name.to_ascii_lowercase().ends_with(".gguf"));
+        match &files[..] {
+            [] => Ok(None),
+            [name] => Ok(Some(Self::open(folder.require(name).await?).await?)),
+            _ => Err(CheckpointError::SeveralModels {
+                folder: folder.label().into(),
+                files,
+            }),
+        }
     }
 
     /// The key-value pairs.

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use clap::ValueEnum;
-use phi3_steer::checkpoint::{Folder, MAX_JSON, MAX_TOKENIZER};
+use phi3_steer::checkpoint::Folder;
 use phi3_steer::gpu::{Gpu, GpuOptions};
 use phi3_steer::matrix::Format;
-use phi3_steer::phi3::{CacheFormat, Model, ModelOptions};
+use phi3_steer::phi3::{CacheFormat, Model, ModelFiles, ModelOptions};
 use phi3_steer::sae::{Dictionary, HookPoint, Wanted};
 use phi3_steer::steering::{Intervention, Steering};
 use phi3_steer::tokens::{ChatTokenizer, Message};
@@ -28,8 +28,9 @@ pub enum Quant {
 /// The model on the command line.
 #[derive(clap::Args)]
 pub struct ModelArguments {
-    /// Folder of the model: config.json, model.safetensors, tokenizer.json.
-    #[arg(long, value_name = "DIR")]
+    /// The model: a .gguf file, or a folder with one or with config.json, model.safetensors (or its
+    /// index) and tokenizer.json.
+    #[arg(long, value_name = "PATH")]
     pub model: PathBuf,
     /// How weights are stored.
     #[arg(long, value_enum, default_value = "q4")]
@@ -69,7 +70,18 @@ pub async fn load_model(
     arguments: &ModelArguments,
     lanes: usize,
 ) -> Result<Model, Failure> {
-    let (format, cache) = match arguments.quant {
+    let files = ModelFiles::open(&model_folder(&arguments.model)).await?;
+    load_files(gpu, files, arguments.quant, lanes).await
+}
+
+/// Loads an opened model for `lanes` lanes.
+pub async fn load_files(
+    gpu: &Rc<Gpu>,
+    files: ModelFiles,
+    quant: Quant,
+    lanes: usize,
+) -> Result<Model, Failure> {
+    let (format, cache) = match quant {
         Quant::None => (Format::F32, CacheFormat::F32),
         Quant::Q4 => (Format::Q4, CacheFormat::F16),
     };
@@ -79,19 +91,33 @@ pub async fn load_model(
         cache,
         ..ModelOptions::default()
     };
-    let folder = Folder::directory(&arguments.model);
-    Ok(Model::load(gpu.clone(), &folder, options).await?)
+    let ModelFiles {
+        config, checkpoint, ..
+    } = &files;
+    Ok(Model::from_checkpoint(gpu.clone(), config.clone(), checkpoint, options).await?)
 }
 
-/// Loads the tokenizer beside a model.
+/// The path of a file beside a model: in its folder, or in that of its only file.
+pub fn beside(model: &Path, name: &str) -> PathBuf {
+    if model.is_file() {
+        model.with_file_name(name)
+    } else {
+        model.join(name)
+    }
+}
+
+/// The folder that a model's path stands for: itself, or one of a single file.
+pub fn model_folder(model: &Path) -> Folder {
+    if model.is_file() {
+        Folder::file(model)
+    } else {
+        Folder::directory(model)
+    }
+}
+
+/// Loads a model's tokenizer.
 pub async fn load_tokenizer(model: &Path) -> Result<Rc<ChatTokenizer>, Failure> {
-    let folder = Folder::directory(model);
-    let json = folder
-        .require_bytes("tokenizer.json", MAX_TOKENIZER)
-        .await?;
-    let config = folder.bytes("tokenizer_config.json", MAX_JSON).await?;
-    let tokenizer = ChatTokenizer::from_json(&json, config.as_deref())?;
-    Ok(Rc::new(tokenizer))
+    Ok(Rc::new(ChatTokenizer::open(&model_folder(model)).await?))
 }
 
 /// Loads the dictionaries that the interventions name and sets them in every lane.

@@ -16,7 +16,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Failure;
-use super::common::{ModelArguments, load_model, load_tokenizer, open_gpu, read_file, wanted};
+use super::common::{
+    ModelArguments, beside, load_model, load_tokenizer, open_gpu, read_file, wanted,
+};
 
 /// Points of the curve up to the report's largest value.
 const POINTS: usize = 8;
@@ -109,7 +111,7 @@ struct ReportValue {
 
 /// The report beside the model, if there is one.
 fn read_report(model: &Path) -> Result<Option<Report>, Failure> {
-    let path = model.join("report.json");
+    let path = beside(model, "report.json");
     if !path.exists() {
         return Ok(None);
     }
@@ -179,7 +181,7 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
     let mut plan = arguments.plan(report.as_ref())?;
     let path = match &arguments.eval {
         Some(path) => path.clone(),
-        None => arguments.model.model.join("eval.json"),
+        None => beside(&arguments.model.model, "eval.json"),
     };
     let file = EvalFile::from_json(&read_file(&path)?)?;
     let controls = if arguments.quick {

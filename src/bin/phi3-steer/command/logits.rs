@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use phi3_steer::checkpoint::{Folder, MAX_JSON};
 use phi3_steer::generate::{TraceRequest, Traced, bare_prompt, trace};
+use phi3_steer::phi3::ModelFiles;
 use serde_json::Value;
 
 use super::Failure;
 use super::common::{
-    ModelArguments, SteerArguments, load_model, load_steering, open_gpu, read_stdin,
+    ModelArguments, SteerArguments, load_files, load_steering, model_folder, open_gpu, read_stdin,
     write_safetensors,
 };
 
@@ -48,15 +48,12 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
         "-" => parse_ids(&read_stdin()?)?,
         text => parse_ids(text)?,
     };
-    let config = Folder::directory(&arguments.model.model)
-        .require_bytes("config.json", MAX_JSON)
-        .await?;
+    let files = ModelFiles::open(&model_folder(&arguments.model.model)).await?;
+    let config: Value = serde_json::from_str(files.config_json())?;
     let gpu = open_gpu(cpu_adapter).await?;
-    let mut model = load_model(&gpu, &arguments.model, LANES).await?;
+    let mut model = load_files(&gpu, files, arguments.model.quant, LANES).await?;
     let steering = load_steering(&model, &arguments.steer).await?;
     let (hidden, vocab) = (model.config().hidden_size, model.config().vocab_size);
-    // A string of JSON that the model has already been loaded from.
-    let config: Value = serde_json::from_slice(&config)?;
     let bos = config["bos_token_id"]
         .as_u64()
         .and_then(|id| u32::try_from(id).ok());

@@ -13,8 +13,9 @@ const EXAMPLES: &str = "Examples:
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Folder of the model: tokenizer.json, tokenizer_config.json.
-    #[arg(long, value_name = "DIR")]
+    /// The model: a .gguf file, which may hold a vocabulary only, or a folder with one or with
+    /// tokenizer.json.
+    #[arg(long, value_name = "PATH")]
     model: PathBuf,
     /// Stdin is a JSON list of messages; the chat template is applied, ready for an answer.
     #[arg(long)]
