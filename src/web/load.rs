@@ -123,8 +123,8 @@ async fn load_onto(
             context: settings.context_length,
             format,
             cache: match format {
-                Format::Q4 => CacheFormat::F16,
                 Format::F32 => CacheFormat::F32,
+                _ => CacheFormat::F16,
             },
         },
     )
