@@ -1,10 +1,12 @@
 //! The subcommands, one a file.
 
 mod common;
+mod convert;
 mod encode;
 mod eval;
 mod generate;
 mod logits;
+mod synth;
 mod tokenize;
 
 use std::process::ExitCode;
@@ -39,6 +41,8 @@ enum Command {
     Encode(encode::Arguments),
     Generate(generate::Arguments),
     Eval(eval::Arguments),
+    Convert(convert::Arguments),
+    Synth(synth::Arguments),
 }
 
 /// Runs the command line; what goes wrong is one sentence on stderr and exit code 1.
@@ -55,6 +59,8 @@ pub fn run() -> ExitCode {
             Command::Encode(a) => encode::run(&a, cpu).await,
             Command::Generate(a) => generate::run(&a, cpu).await,
             Command::Eval(a) => eval::run(&a, cpu).await,
+            Command::Convert(a) => convert::run(&a).await,
+            Command::Synth(a) => synth::run(&a).await,
         }
     });
     match result {

@@ -1,0 +1,151 @@
+//! `phi3-steer convert`
+
+mod plan;
+mod shard;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::ValueEnum;
+use phi3_steer::checkpoint::{Folder, MAX_JSON, MAX_TOKENIZER};
+use phi3_steer::phi3::ModelFiles;
+use phi3_steer::quant::Format;
+use serde_json::{Map, Value, json};
+
+use super::Failure;
+use super::common::model_folder;
+use crate::files::{self, Written};
+use crate::layout;
+
+/// What a manifest says that it is.
+const MANIFEST: &str = "phi3-steer-planes-1";
+
+const EXAMPLES: &str = "Examples:
+  phi3-steer convert --model Phi-3-mini-4k-instruct --out phi3-mini
+  phi3-steer convert --model Phi-3-mini-4k-instruct-q4.gguf --out phi3-mini";
+
+/// A model to the project's own format, which loads with no repacking: safetensors of at most 64 MiB with
+/// the weights as they lie in GPU memory, their index, config.json, the tokenizer, and manifest.json with
+/// sizes and SHA-256. Weights that are quantised already are kept as they are.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// The model: a .gguf file, or a folder with one or with config.json, model.safetensors (or its index)
+    /// and tokenizer.json.
+    #[arg(long, value_name = "PATH")]
+    model: PathBuf,
+    /// The folder to write.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// How weights that are not quantised yet are quantised.
+    #[arg(long, value_enum, default_value = "q4")]
+    quant: Quant,
+    /// Write over a model in that folder.
+    #[arg(long)]
+    force: bool,
+}
+
+/// A format that plain weights are quantised to.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Quant {
+    /// 4 bits and a scale for 32 weights.
+    Q4,
+    /// 8 bits and a scale for 32 weights.
+    Q8,
+}
+
+pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let Arguments { model, out, .. } = arguments;
+    let folder = model_folder(model);
+    let files = ModelFiles::open(&folder).await?;
+    let format = match arguments.quant {
+        Quant::Q4 => Format::Q4,
+        Quant::Q8 => Format::Q8,
+    };
+    if same_folder(model, out) {
+        return Err("--out is the model's own folder: choose another".into());
+    }
+    files::prepare(out, arguments.force)?;
+    write(&folder, &files, format, out).await
+}
+
+/// Writes a model to the folder `out`, plain weights quantised to `format`.
+pub async fn write(
+    folder: &Folder,
+    source: &ModelFiles,
+    format: Format,
+    out: &Path,
+) -> Result<(), Failure> {
+    let started = Instant::now();
+    let tensors = layout::tensors(&source.config);
+    let shards = plan::shards(&source.checkpoint, &tensors, format)?;
+    let tokenizer = tokenizer(folder, source).await?;
+    let total: u64 = shards.iter().map(plan::Shard::data_bytes).sum();
+    let (mut done, mut written) = (0, Vec::new());
+    let (mut map, mut buffer) = (Map::new(), Vec::new());
+    for (i, shard) in shards.iter().enumerate() {
+        let name = format!("model-{:05}-of-{:05}.safetensors", i + 1, shards.len());
+        shard::fill(&source.checkpoint, shard, format, &mut buffer).await?;
+        written.push(files::write(out, &name, &buffer)?);
+        map.extend(shard.names().map(|tensor| (tensor, name.clone().into())));
+        done += shard.data_bytes();
+        eprintln!("{name}: {} of {} MB", done / 1_000_000, total / 1_000_000);
+    }
+    let index = json!({"metadata": {"total_size": total}, "weight_map": map});
+    let index = (
+        "model.safetensors.index.json",
+        index.to_string().into_bytes(),
+    );
+    // Without config.json a folder is no model: it comes after all that it needs.
+    let config = ("config.json", source.config_json().as_bytes().to_vec());
+    for (name, bytes) in tokenizer.into_iter().chain([index, config]) {
+        written.push(files::write(out, name, &bytes)?);
+    }
+    let manifest = manifest(&written).to_string();
+    files::write(out, "manifest.json", manifest.as_bytes())?;
+    let seconds = started.elapsed().as_secs_f64();
+    let bytes: u64 = written.iter().map(|file| file.bytes).sum();
+    eprintln!(
+        "{}: {} MB in {seconds:.1} s",
+        out.display(),
+        bytes / 1_000_000
+    );
+    Ok(())
+}
+
+/// What says that the files are whole.
+fn manifest(written: &[Written]) -> Value {
+    json!({"format": MANIFEST, "files": written})
+}
+
+/// Whether two paths lead to the same folder, or a file in it.
+fn same_folder(model: &Path, out: &Path) -> bool {
+    let folder = if model.is_file() {
+        model.parent()
+    } else {
+        Some(model)
+    };
+    let folder = folder.and_then(|folder| folder.canonicalize().ok());
+    folder.is_some() && folder == out.canonicalize().ok()
+}
+
+/// The tokenizer's files: those of the folder, or what they would be for a GGUF file.
+pub async fn tokenizer(
+    folder: &Folder,
+    source: &ModelFiles,
+) -> Result<Vec<(&'static str, Vec<u8>)>, Failure> {
+    if let Some(files) = source.tokenizer_files()? {
+        return Ok(vec![
+            ("tokenizer.json", files.tokenizer.into_bytes()),
+            ("tokenizer_config.json", files.config.into_bytes()),
+        ]);
+    }
+    let json = folder
+        .require_bytes("tokenizer.json", MAX_TOKENIZER)
+        .await?;
+    let mut files = vec![("tokenizer.json", json)];
+    if let Some(config) = folder.bytes("tokenizer_config.json", MAX_JSON).await? {
+        files.push(("tokenizer_config.json", config));
+    }
+    Ok(files)
+}

@@ -1,0 +1,78 @@
+//! BF16 safetensors in shards, as on the Hub.
+
+use std::path::Path;
+
+use phi3_steer::checkpoint::Encoding;
+use serde_json::{Map, Value, json};
+
+use super::super::Failure;
+use super::source::Source;
+use crate::files::{self, Streamed};
+use crate::layout::{Shape, Tensor};
+
+/// The most bytes of a shard: that of `transformers`.
+const SHARD_BYTES: u64 = 5_000_000_000;
+
+/// Writes the tensors to `model.safetensors`, or to shards with an index.
+pub async fn write(tensors: &[Tensor], source: &mut Source<'_>, out: &Path) -> Result<(), Failure> {
+    let mut shards: Vec<Vec<&Tensor>> = vec![Vec::new()];
+    let (mut used, mut total) = (0, 0);
+    for tensor in tensors {
+        let bytes = 2 * tensor.shape.numbers() as u64;
+        if used > 0 && used + bytes > SHARD_BYTES {
+            shards.push(Vec::new());
+            used = 0;
+        }
+        used += bytes;
+        total += bytes;
+        if let Some(shard) = shards.last_mut() {
+            shard.push(tensor);
+        }
+    }
+    let mut map = Map::new();
+    for (i, shard) in shards.iter().enumerate() {
+        let name = match shards.len() {
+            1 => "model.safetensors".to_string(),
+            count => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
+        };
+        let mut file = Streamed::create(&out.join(&name))?;
+        file.write(&header(shard))?;
+        for tensor in shard {
+            source.write(tensor, Encoding::BF16, &mut file).await?;
+            map.insert(tensor.name.clone(), name.clone().into());
+        }
+        file.finish()?;
+        eprintln!("{name}");
+    }
+    if shards.len() > 1 {
+        let index = json!({"metadata": {"total_size": total}, "weight_map": map});
+        files::write(
+            out,
+            "model.safetensors.index.json",
+            index.to_string().as_bytes(),
+        )?;
+    }
+    Ok(())
+}
+
+/// A shard's length of header and header.
+fn header(shard: &[&Tensor]) -> Vec<u8> {
+    let mut entries = Map::new();
+    entries.insert("__metadata__".into(), json!({"format": "pt"}));
+    let mut at = 0;
+    for tensor in shard {
+        let to = at + 2 * tensor.shape.numbers() as u64;
+        let shape = match tensor.shape {
+            Shape::Vector(len) => vec![len],
+            Shape::Matrix(shape) => shape.into(),
+        };
+        let entry = json!({"dtype": "BF16", "shape": shape, "data_offsets": [at, to]});
+        entries.insert(tensor.name.clone(), entry);
+        at = to;
+    }
+    let mut json = Value::from(entries).to_string().into_bytes();
+    json.resize(json.len().next_multiple_of(8), b' ');
+    let mut header = (json.len() as u64).to_le_bytes().to_vec();
+    header.extend(json);
+    header
+}
