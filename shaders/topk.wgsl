@@ -17,8 +17,13 @@ struct TopkShape {
 
 @group(0) @binding(0) var<storage, read> pre: array<u32>; // [rows, latents]
 @group(0) @binding(1) var<storage, read_write> out: array<vec2u>; // [rows, k]
+// [latents] what the latents are called, where RENAMED; any storage buffer otherwise
+@group(0) @binding(2) var<storage, read> names: array<u32>;
 @group(0) @binding(3) var<uniform> shape: TopkShape;
 @group(0) @binding(5) var<uniform> rows: Rows;
+
+// Whether only some latents of a dictionary are there, under other numbers.
+override RENAMED: bool = false;
 
 const LANES: u32 = 256u;
 const EMPTY: u32 = 0xffffffffu;
@@ -133,7 +138,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
             let other = chosen[i];
             rank += select(0u, 1u, other.y > mine.y || (other.y == mine.y && other.x < mine.x));
         }
-        out[row * shape.k + rank] = mine;
+        if RENAMED {
+            out[row * shape.k + rank] = vec2u(names[mine.x], mine.y);
+        } else {
+            out[row * shape.k + rank] = mine;
+        }
     } else if tid < shape.k {
         out[row * shape.k + tid] = vec2u(EMPTY, 0u);
     }

@@ -229,6 +229,52 @@ impl Folder {
     pub async fn require_bytes(&self, name: &str, cap: u64) -> Result<Vec<u8>, SourceError> {
         self.require(name).await?.read_all(cap).await
     }
+
+    /// The paths of the files in the folder and in its sub-folders down to the fourth, sorted; none where
+    /// they cannot be listed, as under an address. What cannot be read is left out.
+    pub fn paths(&self) -> Option<Vec<String>> {
+        let mut paths = Vec::new();
+        if let Place::Memory(files) = &self.place {
+            paths.extend(files.iter().map(|(name, _)| name.clone()));
+        }
+        #[cfg(not(target_arch = "wasm32"))]
+        if let Place::Directory(path) = &self.place {
+            walk(path, "", &mut paths);
+        }
+        #[cfg(target_arch = "wasm32")]
+        match &self.place {
+            Place::Blobs(files) => paths.extend(files.iter().map(|(name, _)| name.clone())),
+            Place::Memory(_) => {}
+            _ => return None,
+        }
+        paths.sort_unstable();
+        Some(paths)
+    }
+}
+
+/// Files of a folder that are listed at most.
+#[cfg(not(target_arch = "wasm32"))]
+const MOST_PATHS: usize = 10_000;
+
+/// Appends the files under `folder`, whose own path in the listing is `before`.
+#[cfg(not(target_arch = "wasm32"))]
+fn walk(folder: &std::path::Path, before: &str, paths: &mut Vec<String>) {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if paths.len() >= MOST_PATHS {
+            return;
+        }
+        let path = format!("{before}{}", entry.file_name().to_string_lossy());
+        match entry.path().is_dir() {
+            true if before.matches('/').count() < 4 => {
+                walk(&entry.path(), &format!("{path}/"), paths);
+            }
+            true => {}
+            false => paths.push(path),
+        }
+    }
 }
 
 /// The names of the files of a directory.

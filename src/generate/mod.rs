@@ -4,9 +4,11 @@ mod chat;
 mod error;
 mod lane;
 mod sampler;
+mod self_test;
 mod trace;
 
 pub use chat::{Chat, ChatRequest, DoneReason, Event, FeatureWish, PromptToken, Stats};
 pub use error::GenerateError;
 pub use sampler::{Sampled, Sampler, Sampling};
+pub use self_test::self_test;
 pub use trace::{TraceRequest, Traced, bare_prompt, trace};

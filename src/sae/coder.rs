@@ -50,6 +50,8 @@ pub struct Coder {
     normalize: Option<Kernel>,
     product: Product,
     topk: Kernel,
+    /// `[latents]` their numbers in the dictionary, where only some are loaded.
+    names: Option<wgpu::Buffer>,
     decode: Kernel,
     /// `[rows, width]`, where vectors are normalised.
     normalized: Option<wgpu::Buffer>,
@@ -99,14 +101,23 @@ impl Coder {
             },
         )
         .await?;
+        let names = match dictionary.chosen() {
+            Some(chosen) => {
+                let names = gpu.storage("latents", chosen.len() as u64 * 4).await?;
+                gpu.write(&names, 0, chosen);
+                Some(names)
+            }
+            None => None,
+        };
         let topk = gpu
             .kernel(&KernelDescriptor {
                 label: "topk",
                 parts: &[shaders::ROWS, shaders::TOPK],
-                constants: &[],
+                constants: &[("RENAMED", f64::from(u8::from(names.is_some())))],
                 bindings: &[
                     (0, Access::Read),
                     (1, Access::Write),
+                    (2, Access::Read),
                     (3, Access::Uniform),
                     (5, Access::Uniform),
                 ],
@@ -124,6 +135,7 @@ impl Coder {
             normalize: normalize_kernel(gpu, rule.normalization).await?,
             product,
             topk,
+            names,
             decode: decode_kernel(gpu, dictionary).await?,
             normalized,
             units,
@@ -189,7 +201,13 @@ impl Coder {
         let shape = gpu.uniform("topk shape", &shape);
         let topk = self.topk.bind(
             gpu,
-            &[(0, &self.acts), (1, &self.features), (3, &shape), (5, rows)],
+            &[
+                (0, &self.acts),
+                (1, &self.features),
+                (2, self.names.as_ref().unwrap_or(&self.acts)),
+                (3, &shape),
+                (5, rows),
+            ],
         );
         let (inputs, source) = match dictionary.rule().is_local() {
             true => (latents, &self.acts),

@@ -370,9 +370,16 @@ impl Dictionary {
     }
 }
 
-/// How a dictionary's matrices are stored where nothing else is asked for.
-pub fn default_format(_width: usize, _latents: usize) -> Format {
-    Format::F32
+/// Bytes of both matrices in f32 up to which they are stored so.
+const F32_BYTES: usize = 64 << 20;
+
+/// How a dictionary's matrices are stored where nothing else is asked for: in f32 up to 64 MiB, else in 8
+/// bits, which moves activations by some thousandths of the largest (see BENCHMARKS.md).
+pub fn default_format(width: usize, latents: usize) -> Format {
+    match 2 * 4 * width * latents <= F32_BYTES {
+        true => Format::F32,
+        false => Format::Q8,
+    }
 }
 
 /// The most bytes that a buffer bound to a kernel may have.

@@ -65,10 +65,7 @@ fn hook_of(
                 reason: error.to_string(),
             });
         }
-        None => {
-            let place = format!("{}/{}", folder.label(), found.path);
-            name_of(&place).and_then(|name| name.parse().ok())
-        }
+        None => found.hint(folder),
     };
     match (named, wanted.hook) {
         (Some(found), Some(asked)) if found != asked => Err(SaeError::OtherHook {
@@ -80,30 +77,11 @@ fn hook_of(
     }
 }
 
-/// The dictionary in `folder`, or in the one of its sub-folders that is wanted. Over the network each place
-/// costs a request, so that the likely ones come first.
+/// The dictionary in `folder`, or in the one of its sub-folders that is wanted.
 async fn candidate(folder: &Folder, wanted: &Wanted) -> Result<Found, SaeError> {
-    if let Some(found) = look_for_config(folder, "").await? {
-        return Ok(found);
-    }
-    if let Some(hook) = wanted.hook
-        && let Some(found) = look_for_config(folder, &format!("{hook}/")).await?
-    {
-        return Ok(found);
-    }
-    if let Some(found) = look_for_other(folder, "").await? {
-        return Ok(found);
-    }
-    let mut found = Vec::new();
-    if wanted.hook.is_none() {
-        for layer in 0..wanted.layers.unwrap_or(BLOCKS) {
-            let path = format!("{}/", HookPoint::block(layer));
-            found.extend(look_for_config(folder, &path).await?);
-        }
-    }
-    let names = |found: &[Found]| {
-        let names: Vec<&str> = found.iter().map(|f| f.path.trim_end_matches('/')).collect();
-        names.join(", ")
+    let mut found = match folder.paths() {
+        Some(paths) => listed(folder, wanted, &paths).await?,
+        None => asked_for(folder, wanted).await?,
     };
     match found.len() {
         0 => Err(SaeError::NotFound {
@@ -113,11 +91,96 @@ async fn candidate(folder: &Folder, wanted: &Wanted) -> Result<Found, SaeError> 
                 .map_or("layers.N".into(), |hook| hook.to_string()),
         }),
         1 => Ok(found.remove(0)),
-        _ => Err(SaeError::Several {
-            folder: folder.label().into(),
-            found: names(&found),
-        }),
+        _ => {
+            let names: Vec<&str> = found.iter().map(|f| f.path.trim_end_matches('/')).collect();
+            Err(SaeError::Several {
+                folder: folder.label().into(),
+                found: names.join(", "),
+            })
+        }
     }
+}
+
+/// The dictionaries that may be meant, of a folder whose files are `paths`.
+async fn listed(
+    folder: &Folder,
+    wanted: &Wanted,
+    paths: &[String],
+) -> Result<Vec<Found>, SaeError> {
+    const MARKS: [&str; 4] = [
+        "cfg.json",
+        "params.npz",
+        "params.safetensors",
+        "hyperparams.json",
+    ];
+    let mut places: Vec<&str> = paths
+        .iter()
+        .filter_map(|path| {
+            let at = path.rfind('/').map_or(0, |slash| slash + 1);
+            MARKS.contains(&&path[at..]).then_some(&path[..at])
+        })
+        .collect();
+    places.dedup();
+    if places.is_empty() {
+        let pickled = |path: &&String| path.ends_with(".pt") || path.ends_with(".pth");
+        if let Some(file) = paths.iter().find(pickled) {
+            return Err(SaeError::Pickle { file: file.clone() });
+        }
+    }
+    // A folder that is a dictionary itself counts as that one.
+    let several = !places.contains(&"") && places.len() > 1;
+    if places.contains(&"") {
+        places = vec![""];
+    }
+    let mut found = Vec::new();
+    for path in places {
+        let one = match look_for_config(folder, path).await? {
+            Some(one) => Some(one),
+            None => look_for_other(folder, path).await?,
+        };
+        let Some(one) = one else {
+            continue;
+        };
+        let hint = one.hint(folder);
+        let beyond = |hook: HookPoint| wanted.layers.is_some_and(|layers| hook.layer >= layers);
+        if several && wanted.hook.is_some() && hint != wanted.hook {
+            continue;
+        }
+        if !path.is_empty() && hint.is_some_and(beyond) {
+            continue;
+        }
+        found.push((hint, one));
+    }
+    // A sub-folder of another hook point than the one wanted is none of those looked for.
+    if let Some(asked) = wanted.hook {
+        found.retain(|(hint, one)| one.path.is_empty() || hint.is_none_or(|hook| hook == asked));
+    }
+    found.sort_by_key(|(hint, _)| hint.map(|hook| hook.layer));
+    Ok(found.into_iter().map(|(_, one)| one).collect())
+}
+
+/// The dictionaries that may be meant, of a folder that cannot be listed. Each place costs a request, so
+/// that the likely ones come first.
+async fn asked_for(folder: &Folder, wanted: &Wanted) -> Result<Vec<Found>, SaeError> {
+    if let Some(found) = look_for_config(folder, "").await? {
+        return Ok(vec![found]);
+    }
+    if let Some(hook) = wanted.hook
+        && let Some(found) = look_for_config(folder, &format!("{hook}/")).await?
+    {
+        return Ok(vec![found]);
+    }
+    if let Some(found) = look_for_other(folder, "").await? {
+        return Ok(vec![found]);
+    }
+    let mut found = Vec::new();
+    if wanted.hook.is_none() {
+        for layer in 0..wanted.layers.unwrap_or(BLOCKS) {
+            let path = format!("{}/", HookPoint::block(layer));
+            found.extend(look_for_config(folder, &path).await?);
+        }
+    }
+    Ok(found)
 }
 
 fn check_block(hook: HookPoint, wanted: &Wanted) -> Result<(), SaeError> {
@@ -125,14 +188,4 @@ fn check_block(hook: HookPoint, wanted: &Wanted) -> Result<(), SaeError> {
         Some(layers) if hook.layer >= layers => Err(SaeError::NoSuchBlock { hook, layers }),
         _ => Ok(()),
     }
-}
-
-/// The last component of a path or address.
-fn name_of(label: &str) -> Option<&str> {
-    label
-        .split(['?', '#'])
-        .next()?
-        .trim_end_matches(['/', '\\'])
-        .rsplit(['/', '\\'])
-        .next()
 }

@@ -6,10 +6,11 @@ use rand::rngs::StdRng;
 
 use super::reference::{fresh_rng, numbers, software_gpu};
 use super::zoo::{Specimen, npz, zoo};
-use super::{Dictionary, HookPoint, Wanted, check_config, encode_all};
+use super::{Dictionary, HookPoint, Wanted, check_config, default_format, encode_all};
 use crate::checkpoint::{Folder, MemorySource, Npz};
 use crate::gpu::{Gpu, GpuOptions};
-use crate::matrix::Format;
+use crate::matrix::{Format, Matrix};
+use crate::quant::{Planes, dequantize};
 
 /// What rounding may do to an activation.
 const NEAR: f64 = 2e-4;
@@ -132,6 +133,123 @@ fn chosen_latents_are_the_whole_dictionarys() {
         let message = wrong.err().unwrap().to_string();
         assert!(message.contains("0 to 89"), "{message}");
     }
+}
+
+/// Rows of a matrix on the GPU as the format's reference reads them, `[rows, cols]`.
+fn stored(gpu: &Gpu, matrix: &Matrix) -> Vec<f32> {
+    let format = matrix.format();
+    let read = |at: usize, words: usize| -> Vec<u32> {
+        match matrix.buffers().get(at) {
+            Some((_, buffer)) => block_on(gpu.read_vec(buffer, 0, words)).unwrap(),
+            None => Vec::new(),
+        }
+    };
+    let planes = Planes {
+        format,
+        words: read(0, matrix.rows() * format.row_words(matrix.cols())),
+        side: read(1, matrix.rows() * format.row_side(matrix.cols())),
+    };
+    dequantize(&planes, matrix.cols())
+}
+
+#[test]
+fn eight_bits_are_the_nearest_levels_in_both_orientations() {
+    let mut rng = fresh_rng();
+    let gpu = software_gpu(GpuOptions::default());
+    for (d, f, bytes) in [(36, 71, 1 << 20), (100, 333, 100 * 1024), (4, 9, 1 << 20)] {
+        for specimen in zoo(&mut rng, d, f) {
+            let name = specimen.name;
+            let load = |format| {
+                let wanted = Wanted {
+                    format: Some(format),
+                    ..Wanted::default()
+                };
+                let folder = specimen.folder();
+                block_on(Dictionary::find_in_parts(&gpu, &folder, wanted, bytes)).unwrap()
+            };
+            let (plain, packed) = (load(Format::F32), load(Format::Q8));
+            assert_eq!(packed.format(), Format::Q8);
+            let matrices = |dictionary: &Dictionary| -> [Vec<f32>; 2] {
+                let parts = dictionary.parts.iter();
+                let all = parts.map(|p| [stored(&gpu, &p.encoder), stored(&gpu, &p.decoder)]);
+                all.fold([Vec::new(), Vec::new()], |[mut a, mut b], [x, y]| {
+                    a.extend(x);
+                    b.extend(y);
+                    [a, b]
+                })
+            };
+            for (exact, rounded) in matrices(&plain).iter().zip(matrices(&packed)) {
+                assert_eq!(exact.len(), d * f, "{name}");
+                for (row, back) in exact.chunks(d).zip(rounded.chunks(d)) {
+                    for (group, back) in row.chunks(32).zip(back.chunks(32)) {
+                        let largest = group.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+                        // Half a level; a scale as stored is at most 2^-10 too large.
+                        let bound = largest / 127.0 * 0.5 * 1.002 + 1e-7;
+                        for (v, b) in group.iter().zip(back) {
+                            assert!((v - b).abs() <= bound, "{name}: {v} became {b} ({largest})");
+                        }
+                    }
+                }
+            }
+            // What is encoded with them is what they hold.
+            let x = numbers(&mut rng, 3 * d);
+            let encoded = block_on(encode_all(&gpu, &packed, &x)).unwrap();
+            let whole = block_on(encode_all(&gpu, &plain, &x)).unwrap();
+            let error = |a: &[f32], b: &[f32]| {
+                let pairs = a.iter().zip(b);
+                let off: f64 = pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum();
+                let size: f64 = b.iter().map(|b| f64::from(*b).powi(2)).sum();
+                (off / size).sqrt()
+            };
+            let acts = error(&encoded.acts, &whole.acts);
+            assert!(acts < 0.25, "{name}: activations are off by {acts}");
+            assert!(acts > 0.0, "{name}: nothing was rounded");
+        }
+    }
+}
+
+#[test]
+fn large_dictionaries_are_stored_in_eight_bits() {
+    assert_eq!(default_format(192, 1536), Format::F32);
+    assert_eq!(default_format(3072, 24_576), Format::Q8);
+}
+
+#[test]
+fn one_of_several_folders_is_found_by_its_hook_point() {
+    let mut rng = fresh_rng();
+    let gpu = software_gpu(GpuOptions::default());
+    let mut files = Vec::new();
+    for specimen in zoo(&mut rng, 8, 20) {
+        let path = match specimen.name {
+            "SAELens gated" => "deep/inside/",
+            "saex" => "",
+            "Gemma Scope" => "layer_11/width_16k/average_l0_70/",
+            "sparsify" => "",
+            _ => continue,
+        };
+        let own = specimen.files.into_iter();
+        files.extend(own.map(|(name, bytes)| (format!("all/{path}{name}"), bytes)));
+    }
+    let find = |layer: Option<usize>| {
+        let folder = Folder::memory("mixed", files.clone());
+        let wanted = Wanted {
+            hook: layer.map(HookPoint::block),
+            ..Wanted::default()
+        };
+        let found = block_on(Dictionary::find(&gpu, &folder, wanted));
+        found.map(|d| d.kind()).map_err(|e| e.to_string())
+    };
+    assert_eq!(find(Some(2)), Ok("SAELens"));
+    assert_eq!(find(Some(11)), Ok("Gemma Scope"));
+    // saex's l7 and sparsify's layers.6 are the same place.
+    let message = find(Some(6)).unwrap_err();
+    assert!(
+        message.contains("l7-test-run-6-1e-06, all/layers.6"),
+        "{message}"
+    );
+    let message = find(None).unwrap_err();
+    assert!(message.contains("deep/inside"), "{message}");
+    assert!(find(Some(5)).unwrap_err().contains("layers.5"));
 }
 
 #[test]

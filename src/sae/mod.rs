@@ -9,6 +9,7 @@ mod dictionary;
 mod encode;
 mod error;
 mod find;
+mod fit;
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod format_tests;
 mod formats;
@@ -28,6 +29,7 @@ pub use dictionary::{Dictionary, default_format};
 pub use encode::{Encoded, Encoder, encode_all};
 pub use error::SaeError;
 pub use find::Wanted;
+pub use fit::{Fit, SelfTest, Verdict};
 pub use formats::check_config;
 pub use hook_point::HookPoint;
 pub use rule::Rule;

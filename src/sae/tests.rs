@@ -31,6 +31,7 @@ fn check_topk(gpu: &Gpu, latents: usize, k: usize, pre: &[f32], what: &str) {
                 bindings: &[
                     (0, Access::Read),
                     (1, Access::Write),
+                    (2, Access::Read),
                     (3, Access::Uniform),
                     (5, Access::Uniform),
                 ],
@@ -51,7 +52,13 @@ fn check_topk(gpu: &Gpu, latents: usize, k: usize, pre: &[f32], what: &str) {
         gpu.write(&row_buffer, 0, &table);
         let step = kernel.bind(
             gpu,
-            &[(0, &input), (1, &out), (3, &shape), (5, &row_buffer)],
+            &[
+                (0, &input),
+                (1, &out),
+                (2, &input),
+                (3, &shape),
+                (5, &row_buffer),
+            ],
         );
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());

@@ -123,6 +123,41 @@ pub(super) async fn look_for_other(folder: &Folder, path: &str) -> Result<Option
 }
 
 impl Found {
+    /// The hook point that the configuration names, or else the folder, if they do; without opening the
+    /// weights.
+    pub fn hint(&self, folder: &Folder) -> Option<HookPoint> {
+        let json = match &self.kind {
+            Kind::Sparsify(json) | Kind::Weights(json) | Kind::LlamaScope(json) => json.as_slice(),
+            Kind::GemmaScope | Kind::GemmaScope2 => b"",
+        };
+        let config: serde_json::Value = serde_json::from_slice(json).unwrap_or_default();
+        let names = ["hook_name", "hook_point", "hf_hook_name", "hook_point_in"];
+        let named = [&config["metadata"], &config]
+            .into_iter()
+            .find_map(|at| names.iter().find_map(|name| at[*name].as_str()));
+        if let Some(name) = named {
+            return name.parse().ok();
+        }
+        let place = format!("{}/{}", folder.label(), self.path);
+        let place = place.split(['?', '#']).next()?;
+        let last = place
+            .trim_end_matches(['/', '\\'])
+            .rsplit(['/', '\\'])
+            .next()?;
+        if let Ok(hook) = last.parse() {
+            return Some(hook);
+        }
+        match &self.kind {
+            // saex names its folders so; SAELens may be anything.
+            Kind::Weights(_) if number_after(last, "l").is_some() => {
+                let layer = number_after(last, "l")?.checked_sub(1)?;
+                Some(HookPoint::block(layer))
+            }
+            Kind::Sparsify(_) => None,
+            _ => number_after(place, "layer_").map(HookPoint::block),
+        }
+    }
+
     /// Opens the files and reads everything but the two matrices.
     pub async fn describe(&self, folder: &Folder) -> Result<Described, SaeError> {
         let path = self.path.as_str();
