@@ -233,20 +233,23 @@ impl Folder {
     /// The paths of the files in the folder and in its sub-folders down to the fourth, sorted; none where
     /// they cannot be listed, as under an address. What cannot be read is left out.
     pub fn paths(&self) -> Option<Vec<String>> {
-        let mut paths = Vec::new();
-        if let Place::Memory(files) = &self.place {
-            paths.extend(files.iter().map(|(name, _)| name.clone()));
-        }
-        #[cfg(not(target_arch = "wasm32"))]
-        if let Place::Directory(path) = &self.place {
-            walk(path, "", &mut paths);
-        }
-        #[cfg(target_arch = "wasm32")]
-        match &self.place {
-            Place::Blobs(files) => paths.extend(files.iter().map(|(name, _)| name.clone())),
-            Place::Memory(_) => {}
-            _ => return None,
-        }
+        let mut paths: Vec<String> = match &self.place {
+            Place::Memory(files) => files.iter().map(|(name, _)| name.clone()).collect(),
+            #[cfg(not(target_arch = "wasm32"))]
+            Place::Directory(path) => {
+                let mut paths = Vec::new();
+                walk(path, "", &mut paths);
+                paths
+            }
+            #[cfg(not(target_arch = "wasm32"))]
+            Place::File(name, _) => vec![name.clone()],
+            #[cfg(target_arch = "wasm32")]
+            Place::Url(_) => return None,
+            #[cfg(target_arch = "wasm32")]
+            Place::FileUrl(name, _) => vec![name.clone()],
+            #[cfg(target_arch = "wasm32")]
+            Place::Blobs(files) => files.iter().map(|(name, _)| name.clone()).collect(),
+        };
         paths.sort_unstable();
         Some(paths)
     }

@@ -15,6 +15,7 @@ use phi3_steer::tokens::{ChatTokenizer, Message};
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
 use super::Failure;
+use super::dictionary::sae_folder;
 
 /// How weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -40,8 +41,8 @@ pub struct ModelArguments {
 /// The steering on the command line.
 #[derive(clap::Args)]
 pub struct SteerArguments {
-    /// Folder of the dictionary: cfg.json and sae.safetensors, or layers.N with these.
-    #[arg(long, value_name = "DIR")]
+    /// The dictionary: its folder or one of its files, in any format, or a folder with such folders.
+    #[arg(long, value_name = "PATH")]
     pub sae: Option<PathBuf>,
     /// What to do, HOOK:FEATURE:OPERATOR:VALUE and options, as in layers.3:1415:clamp:10:generated; may
     /// be repeated. Operators: clamp, clamp_replace, add, scale, project_out, reconstruct; options:
@@ -53,6 +54,9 @@ pub struct SteerArguments {
         allow_hyphen_values = true
     )]
     pub steer: Vec<Intervention>,
+    /// Put the dictionary at the hook point of --steer, whatever its files say.
+    #[arg(long, requires = "sae")]
+    pub sae_anywhere: bool,
 }
 
 /// Opens the GPU, or a software adapter.
@@ -127,9 +131,12 @@ pub async fn load_steering(model: &Model, arguments: &SteerArguments) -> Result<
     hooks.dedup();
     let mut dictionaries = Vec::with_capacity(hooks.len());
     if let Some(sae) = &arguments.sae {
-        let folder = Folder::directory(sae);
+        let folder = sae_folder(sae)?;
         for hook in hooks {
-            let wanted = wanted(model, Some(hook));
+            let mut wanted = wanted(model, Some(hook));
+            if arguments.sae_anywhere {
+                (wanted.hook, wanted.place) = (None, Some(hook));
+            }
             dictionaries.push(Dictionary::find(model.gpu(), &folder, wanted).await?);
         }
     }

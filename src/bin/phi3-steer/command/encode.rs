@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use phi3_steer::checkpoint::{
-    BLOCK_BYTES, Checkpoint, CheckpointError, FileSource, Folder, Source,
-};
-use phi3_steer::sae::{Dictionary, HookPoint, Wanted, encode_all};
+use phi3_steer::checkpoint::{BLOCK_BYTES, Checkpoint, CheckpointError, FileSource, Source};
+use phi3_steer::sae::{Dictionary, encode_all};
 
 use super::Failure;
 use super::common::{open_gpu, write_safetensors};
+use super::dictionary::DictionaryArguments;
 
 const EXAMPLES: &str = "Examples:
   phi3-steer encode --sae models/nano/sae --in x.safetensors --out acts.safetensors
@@ -19,12 +18,8 @@ const EXAMPLES: &str = "Examples:
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Folder of the dictionary: cfg.json and sae.safetensors, or layers.N with these.
-    #[arg(long, value_name = "DIR")]
-    sae: PathBuf,
-    /// Which dictionary, where the folder holds several, as in layers.3.
-    #[arg(long)]
-    hook: Option<HookPoint>,
+    #[command(flatten)]
+    dictionary: DictionaryArguments,
     /// The file to read.
     #[arg(long = "in", value_name = "FILE")]
     input: PathBuf,
@@ -45,13 +40,9 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
         return Err(format!("{place}: x has the shape {shape:?}, [n, hidden] is needed").into());
     };
     let gpu = open_gpu(cpu_adapter).await?;
-    let wanted = Wanted {
-        hook: arguments.hook,
-        width: Some(width),
-        layers: None,
-        ..Wanted::default()
-    };
-    let dictionary = Dictionary::find(&gpu, &Folder::directory(&arguments.sae), wanted).await?;
+    let mut wanted = arguments.dictionary.wanted();
+    wanted.width = Some(width);
+    let dictionary = Dictionary::find(&gpu, &arguments.dictionary.folder()?, wanted).await?;
     let mut x = Vec::with_capacity(n * width);
     let mut take = |_, rows: &[f32]| {
         x.extend_from_slice(rows);

@@ -1,12 +1,15 @@
 //! The subcommands, one a file.
 
+mod check_sae;
 mod common;
 mod convert;
+mod dictionary;
 mod encode;
 mod eval;
 mod generate;
 mod logits;
 mod synth;
+mod synth_sae;
 mod tokenize;
 
 use std::process::ExitCode;
@@ -43,6 +46,8 @@ enum Command {
     Eval(eval::Arguments),
     Convert(convert::Arguments),
     Synth(synth::Arguments),
+    CheckSae(check_sae::Arguments),
+    SynthSae(synth_sae::Arguments),
 }
 
 /// Runs the command line; what goes wrong is one sentence on stderr and exit code 1.
@@ -61,6 +66,8 @@ pub fn run() -> ExitCode {
             Command::Eval(a) => eval::run(&a, cpu).await,
             Command::Convert(a) => convert::run(&a).await,
             Command::Synth(a) => synth::run(&a).await,
+            Command::CheckSae(a) => check_sae::run(&a, cpu).await,
+            Command::SynthSae(a) => synth_sae::run(&a).await,
         }
     });
     match result {

@@ -1,0 +1,124 @@
+//! Writing tensors to disk, a little at a time.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use rawzip::{CompressionMethod, ZipArchiveWriter};
+use serde_json::{Map, Value, json};
+
+use super::Failure;
+use super::formats::{Numbers, Plan, Tensor};
+
+/// Numbers that are made at a time.
+const CHUNK: usize = 1 << 18;
+
+/// Writes the plan's files into `folder`.
+pub fn plan(folder: &Path, plan: Plan, seed: u64) -> Result<(), Failure> {
+    let file = folder.join(plan.file);
+    let fail = |e: io::Error| format!("{} cannot be written: {e}", file.display());
+    fs::create_dir_all(file.parent().unwrap_or(folder)).map_err(fail)?;
+    for (name, text) in &plan.texts {
+        fs::write(folder.join(name), text).map_err(fail)?;
+    }
+    let out = BufWriter::with_capacity(1 << 20, File::create(&file).map_err(fail)?);
+    let written = match plan.file.ends_with(".npz") {
+        true => npz(out, &plan.tensors, seed),
+        false => safetensors(out, &plan.tensors, seed),
+    };
+    Ok(written.map_err(fail)?)
+}
+
+fn count(tensor: &Tensor) -> usize {
+    tensor.shape.iter().product()
+}
+
+fn safetensors(mut out: impl Write, tensors: &[Tensor], seed: u64) -> io::Result<()> {
+    let mut header = Map::new();
+    let mut at = 0u64;
+    for tensor in tensors {
+        let end = at + 4 * count(tensor) as u64;
+        let entry = json!({"dtype": "F32", "shape": tensor.shape, "data_offsets": [at, end]});
+        header.insert(tensor.name.into(), entry);
+        at = end;
+    }
+    let mut text = Value::Object(header).to_string();
+    // The data begin at a multiple of 8 bytes.
+    while !text.len().is_multiple_of(8) {
+        text.push(' ');
+    }
+    out.write_all(&(text.len() as u64).to_le_bytes())?;
+    out.write_all(text.as_bytes())?;
+    for (i, tensor) in tensors.iter().enumerate() {
+        numbers(&mut out, tensor, seed.wrapping_add(i as u64))?;
+    }
+    out.flush()
+}
+
+fn npz(out: impl Write, tensors: &[Tensor], seed: u64) -> io::Result<()> {
+    let mut archive = ZipArchiveWriter::new(out);
+    for (i, tensor) in tensors.iter().enumerate() {
+        let dimensions: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
+        let comma = if tensor.shape.len() == 1 { "," } else { "" };
+        let mut header = format!(
+            "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}{comma}), }}",
+            dimensions.join(", ")
+        );
+        // The data begin at a multiple of 64 bytes.
+        while !(header.len() + 11).is_multiple_of(64) {
+            header.push(' ');
+        }
+        header.push('\n');
+        let name = format!("{}.npy", tensor.name);
+        let (mut entry, config) = archive
+            .new_file(&name)
+            .compression_method(CompressionMethod::STORE)
+            .start()
+            .map_err(io::Error::other)?;
+        let mut body = config.wrap(&mut entry);
+        body.write_all(b"\x93NUMPY\x01\x00")?;
+        body.write_all(&(header.len() as u16).to_le_bytes())?;
+        body.write_all(header.as_bytes())?;
+        numbers(&mut body, tensor, seed.wrapping_add(i as u64))?;
+        let (_, descriptor) = body.finish().map_err(io::Error::other)?;
+        entry.finish(descriptor).map_err(io::Error::other)?;
+    }
+    archive.finish().map_err(io::Error::other)?.flush()
+}
+
+/// Writes a tensor's numbers in f32.
+fn numbers(out: &mut impl Write, tensor: &Tensor, seed: u64) -> io::Result<()> {
+    match &tensor.numbers {
+        Numbers::These(values) => {
+            for chunk in values.chunks(CHUNK) {
+                out.write_all(bytemuck::cast_slice(chunk))?;
+            }
+        }
+        Numbers::Random { mean, deviation } => {
+            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut left = count(tensor);
+            let mut chunk = Vec::with_capacity(CHUNK.min(left));
+            while left > 0 {
+                let n = left.min(CHUNK);
+                chunk.clear();
+                chunk.extend((0..n).map(|_| mean + deviation * bell(&mut state)));
+                out.write_all(bytemuck::cast_slice(&chunk))?;
+                left -= n;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The next number of a bell-shaped distribution of mean 0 and deviation 1: the sum of the four 16-bit
+/// parts of a SplitMix64 number.
+fn bell(state: &mut u64) -> f32 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^= z >> 31;
+    let sum = (z & 0xffff) + ((z >> 16) & 0xffff) + ((z >> 32) & 0xffff) + (z >> 48);
+    // Four uniform numbers below 2^16 have the mean 2 * (2^16 - 1) and the deviation 2^16 / sqrt(3).
+    (sum as f32 - 131_070.0) * (1.732_050_8 / 65_536.0)
+}
