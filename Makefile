@@ -1,6 +1,6 @@
 # phi3-steer. `make` lists what there is; each target installs what it lacks (scripts/setup.sh).
 
-.PHONY: help demo test bench nano
+.PHONY: help demo test bench fuzz nano
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,10 @@ test: ## All tests: native, in browsers, of the built page (ONLY="types native p
 bench: ## Measure speed on this machine's GPU
 	@scripts/setup.sh rust vulkan
 	@scripts/bench.sh
+
+fuzz: ## Fuzz the readers of files, ten minutes each (SECONDS_EACH=600 ONLY="gguf npz ..."); needs nightly Rust
+	@scripts/setup.sh rust fuzz
+	@scripts/fuzz.sh $(ONLY)
 
 nano: ## Train the nano model and its dictionary again (about two hours on two cores; SEED=1)
 	@scripts/setup.sh rust

@@ -5,8 +5,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use phi3_steer::checkpoint::{Checkpoint, Folder, Gguf, MemorySource, Value};
+use phi3_steer::checkpoint::{Checkpoint, Folder, Gguf, MemorySource, Npz, Value};
 use phi3_steer::phi3::{Config, ModelFiles};
+use phi3_steer::sae::check_config;
 use phi3_steer::tokens::{ChatTokenizer, Message, Role};
 use pollster::block_on;
 
@@ -14,12 +15,14 @@ use pollster::block_on;
 pub type Reader = fn(&[u8]);
 
 /// All readers, by the name of their target.
-pub const READERS: [(&str, Reader); 5] = [
+pub const READERS: [(&str, Reader); 7] = [
     ("safetensors", safetensors),
     ("index", index),
     ("gguf", gguf),
     ("config", config),
     ("tokenizer", tokenizer),
+    ("npz", npz),
+    ("cfg", cfg),
 ];
 
 /// Bytes in memory at most for each byte of a header: entries in maps, names twice, sorting.
@@ -28,6 +31,9 @@ const HEADER: usize = 32;
 /// Bytes in memory at most for each byte of a tokenizer: the parsed text, maps of the vocabulary both
 /// ways, merges.
 const TOKENIZER: usize = 256;
+
+/// Bytes that deflate packs into one, at most.
+const DEFLATE: usize = 1032;
 
 /// What the expressions that cut text into words weigh, as bytes of a file.
 const WORDS: usize = 64 << 10;
@@ -190,7 +196,6 @@ fn walk(value: Value<'_>) {
 /// `config.json`.
 pub fn config(data: &[u8]) {
     if let Ok(config) = bounded(data.len(), HEADER, || Config::from_json(data)) {
-        config.rotary_table(3);
         config.parameters();
     }
 }
@@ -203,6 +208,40 @@ pub fn tokenizer(data: &[u8]) {
     if let Ok(tokenizer) = bounded(data.len() + WORDS, TOKENIZER, read) {
         use_tokenizer(&tokenizer);
     }
+}
+
+/// A NumPy archive, all its arrays.
+pub fn npz(data: &[u8]) {
+    let source = memory("params.npz", data).into();
+    // The directory is read through a buffer of its own.
+    let opened = bounded(data.len() + (64 << 10), HEADER, || {
+        block_on(Npz::open(source))
+    });
+    let Ok(npz) = opened else { return };
+    for name in npz.names() {
+        let Some(array) = npz.array_of(name) else {
+            continue;
+        };
+        let rows = bounded(data.len() + (64 << 10), 4 * DEFLATE, || {
+            block_on(async {
+                let mut rows = npz.reader(name, &array.shape, 0..usize::MAX).await.ok()?;
+                let mut numbers = 0;
+                while let Some((_, values)) = rows.next().await.ok()? {
+                    numbers += values.len();
+                }
+                Some(numbers)
+            })
+        });
+        if let Some(numbers) = rows {
+            assert!(numbers <= DEFLATE * data.len(), "{name}: {numbers} numbers");
+        }
+    }
+}
+
+/// A dictionary's `cfg.json`.
+pub fn cfg(data: &[u8]) {
+    // What is no dictionary is refused.
+    let _ = bounded(data.len(), HEADER, || check_config("cfg.json", data));
 }
 
 /// Encodes and decodes.

@@ -3,6 +3,7 @@
 TRUNK_VERSION=0.21.14
 WASM_PACK_VERSION=0.15.1
 GECKODRIVER_VERSION=0.37.1
+CARGO_FUZZ_VERSION=0.13.2
 TYPESCRIPT_VERSION=7.0.2
 # wasm-bindgen's command and its library must be the same version: the lock file decides.
 WASM_BINDGEN_VERSION=$(awk '$0 == "name = \"wasm-bindgen\"" { getline; gsub(/[^0-9.]/, ""); print; exit }' Cargo.lock)
@@ -22,7 +23,8 @@ version_of() { "$1" --version 2>/dev/null | awk 'NR == 1 { for (i = 1; i <= NF; 
 
 PATH=$HOME/.cargo/bin:$PATH
 for tool in "trunk-$TRUNK_VERSION" "wasm-pack-$WASM_PACK_VERSION" \
-  "wasm-bindgen-cli-$WASM_BINDGEN_VERSION" "geckodriver-$GECKODRIVER_VERSION"; do
+  "wasm-bindgen-cli-$WASM_BINDGEN_VERSION" "geckodriver-$GECKODRIVER_VERSION" \
+  "cargo-fuzz-$CARGO_FUZZ_VERSION"; do
   [ -d "$TOOLS/$tool/bin" ] && PATH=$TOOLS/$tool/bin:$PATH
 done
 export PATH

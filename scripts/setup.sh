@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a make target needs and this machine lacks; quick when all is there.
-# Usage: scripts/setup.sh PART...   with the parts rust lint site vulkan browser node firefox
+# Usage: scripts/setup.sh PART...   with the parts rust lint site vulkan browser node firefox fuzz
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -116,10 +116,20 @@ part_firefox() {
   crate geckodriver "$GECKODRIVER_VERSION" geckodriver --locked
 }
 
-[ $# -gt 0 ] || die "usage: scripts/setup.sh PART... (rust lint site vulkan browser node firefox)"
+# What fuzzes: nightly Rust and cargo-fuzz.
+part_fuzz() {
+  if ! rustc +nightly --version >/dev/null 2>&1; then
+    have rustup || die "nightly Rust is missing, and there is no rustup to add it"
+    say "adding nightly Rust"
+    rustup toolchain install nightly --profile minimal
+  fi
+  crate cargo-fuzz "$CARGO_FUZZ_VERSION" cargo-fuzz --locked
+}
+
+[ $# -gt 0 ] || die "usage: scripts/setup.sh PART... (rust lint site vulkan browser node firefox fuzz)"
 for part in "$@"; do
   case $part in
-    rust | lint | site | vulkan | browser | node | firefox) "part_$part" ;;
+    rust | lint | site | vulkan | browser | node | firefox | fuzz) "part_$part" ;;
     *) die "unknown part '$part'" ;;
   esac
 done
