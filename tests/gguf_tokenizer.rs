@@ -133,6 +133,28 @@ fn the_nano_models_two_vocabularies_are_one() {
     }
 }
 
+#[test]
+fn types_of_tokens_are_those_of_phi_3() {
+    // As in Phi-3's own file: `</s>` is no special token but one that is found in text, and the rows
+    // that fill up the embedding are of the unknown token's type, or unused.
+    let mut vocabulary = Vocabulary::of(&["\u{2581}", "a", "[", "P", "A", "PA", "[PA"]);
+    vocabulary.retype(2, 4);
+    let before = vocabulary.len();
+    vocabulary.pad(2);
+    vocabulary.pad(5);
+    let tokenizer = read(&vocabulary.file()).unwrap();
+    assert_eq!(tokenizer.vocab_size(), before);
+    let texts = |text: &str| -> Vec<String> {
+        let ids = tokenizer.encode_markup(text).unwrap();
+        ids.iter().map(|id| tokenizer.token_text(*id)).collect()
+    };
+    assert_eq!(texts("a</s> \n a"), [" ", "a", "</s>", " ", "a"]);
+    assert_eq!(texts("[PAa"), [" ", "[PA", "a"]);
+    let pad = tokenizer.encode_markup(&format!("[PAD{before}]")).unwrap();
+    assert!(pad.iter().all(|id| (*id as usize) < before), "{pad:?}");
+    assert_eq!(tokenizer.token_text(before as u32), "");
+}
+
 /// All texts in a JSON value.
 fn collect<'a>(value: &'a Value, texts: &mut Vec<&'a str>) {
     match value {

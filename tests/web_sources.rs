@@ -3,6 +3,9 @@
 //! the servers that fail.
 #![cfg(target_arch = "wasm32")]
 
+#[path = "support/gguf.rs"]
+mod file;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -417,6 +420,36 @@ async fn a_folder_at_an_address() {
         .err()
         .expect("is no checkpoint");
     assert!(matches!(error, CheckpointError::Header { .. }), "{error}");
+    assert_eq!(server.open(), 0.0, "connections stay open");
+}
+
+#[wasm_bindgen_test]
+async fn a_gguf_file_is_found_wherever_it_is() {
+    let mut file = file::File::default();
+    file.key("general.architecture", file::Stored::text("phi3"));
+    let gguf = blob(&file.bytes());
+    let files = ["README.md", "Phi-3.GGUF", "old/x.gguf"];
+    let files = files.map(|name| (format!("phi3/{name}"), gguf.clone()));
+    let folder = Folder::blobs(files.into());
+    let names = folder.names().expect("can be asked");
+    assert_eq!(names, Some(vec!["Phi-3.GGUF".into(), "README.md".into()]));
+    let found = Gguf::find(&folder).await.expect("is read");
+    let found = found.expect("is there");
+    let architecture = found.metadata().text("general.architecture");
+    assert_eq!(architecture.expect("is a text"), Some("phi3"));
+
+    let folder = Folder::url("https://models.invalid/nano");
+    assert_eq!(folder.names().expect("can be asked"), None);
+    let server = Server::start(SIZE, "ok");
+    let folder = Folder::url("https://models.invalid/a/phi3.gguf?download=true");
+    let names = folder.names().expect("can be asked");
+    assert_eq!(names, Some(vec!["phi3.gguf".into()]));
+    let other = folder.open("config.json").await.expect("can be asked");
+    assert!(other.is_none());
+    let error = Gguf::find(&folder).await.err().expect("is no GGUF file");
+    assert!(matches!(error, CheckpointError::Gguf { .. }), "{error}");
+    assert!(error.to_string().starts_with(folder.label()), "{error}");
+    assert_eq!(server.asked(), [0.0]);
     assert_eq!(server.open(), 0.0, "connections stay open");
 }
 

@@ -149,7 +149,9 @@ async fn load_onto(
     stage.set("warmup");
     let mut chat = Chat::new(model, Rc::new(tokenizer), steering).await?;
     warm_up(&mut chat).await?;
-    let label = files.label().trim_end_matches('/');
+    let label = files.label();
+    let label = label.split(['?', '#']).next().unwrap_or(label);
+    let label = label.trim_end_matches('/');
     let name = label.rsplit('/').next().unwrap_or(label).to_string();
     Ok(Loaded { chat, name })
 }

@@ -110,6 +110,16 @@ impl Vocabulary {
         new
     }
 
+    /// Gives a token another type.
+    pub fn retype(&mut self, id: usize, kind: i32) {
+        self.kinds[id] = kind;
+    }
+
+    /// Adds a row that fills up the embedding, of this type.
+    pub fn pad(&mut self, kind: i32) {
+        self.push(&format!("[PAD{}]", self.len()), -10_000.0, kind);
+    }
+
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
