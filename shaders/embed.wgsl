@@ -1,12 +1,13 @@
 // Kernel: the token embedding.
 //
-// Row r of the pass reads the embedding of token row.x into residual [rows, hidden]. One invocation
-// dequantises 8 elements. Grid: (ceil(groups * 4 / 64), rows).
+// Row r of the pass reads the embedding of token row.x into residual [rows, hidden], if the token is one
+// of this part of the table: first .. first + count. One invocation dequantises 8 elements.
+// Grid: (ceil(groups * 4 / 64), rows).
 struct EmbedShape {
     hidden4: u32, // hidden / 4
     groups: u32, // ceil(hidden / 32)
-    vocab: u32,
-    unused: u32,
+    first: u32, // the part's first token
+    count: u32, // its tokens
 }
 
 @group(0) @binding(3) var<uniform> shape: EmbedShape;
@@ -21,7 +22,11 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     if group >= shape.groups || row >= rows.count {
         return;
     }
-    let token = min(rows.row[row].x, shape.vocab - 1u);
+    let token = rows.row[row].x - shape.first;
+    // Of another part; below the first it wraps around.
+    if token >= shape.count {
+        return;
+    }
     let words = load_words(token, group, shape.groups);
     let scale = group_scale(token, group, shape.groups);
     let at = group * 8u + 2u * i;

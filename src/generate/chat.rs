@@ -254,7 +254,11 @@ impl Chat {
         tell: &mut dyn FnMut(Event),
     ) -> Result<Stats, GenerateError> {
         let longest = request.prompts.iter().map(|p| p.ids.len()).max();
-        self.model.reserve(longest.unwrap_or(0) + 1).await?;
+        let longest = longest.unwrap_or(0);
+        if self.model.reach(longest.saturating_add(request.max_tokens)) {
+            self.reset();
+        }
+        self.model.reserve(longest + 1).await?;
         let mut stats = Stats::default();
         let started = Instant::now();
         let read = self.prefill(request, &mut stats, tell).await?;

@@ -50,7 +50,10 @@ pub async fn trace(
 ) -> Result<(), GenerateError> {
     check(model, request)?;
     let longest = request.prompts.iter().map(|p| p.ids.len()).max();
-    model.reserve(longest.unwrap_or(0)).await?;
+    let longest = longest.unwrap_or(0);
+    // A trace reads its prompts from the start: nothing in the cache is void that it needs.
+    model.reach(longest);
+    model.reserve(longest).await?;
     let rows = rows_of(request.prompts);
     let (hidden, vocab) = (model.config().hidden_size, model.config().vocab_size);
     let mut buffers = Vec::with_capacity(request.residual.len());

@@ -31,6 +31,8 @@ pub struct GpuOptions {
     pub few_rows: Option<MatmulKind>,
     /// The skeleton of matrix products with many activation rows.
     pub many_rows: Option<MatmulKind>,
+    /// Bytes of a buffer at most, where the adapter allows more.
+    pub buffer_bytes: Option<u64>,
 }
 
 /// What the device's handlers have caught.
@@ -70,11 +72,17 @@ impl Gpu {
         if capabilities.reduction == Reduction::Subgroup {
             browser::request_subgroups();
         }
+        let mut limits = adapter.limits();
+        if let Some(most) = options.buffer_bytes {
+            limits.max_buffer_size = limits.max_buffer_size.min(most);
+            limits.max_storage_buffer_binding_size =
+                limits.max_storage_buffer_binding_size.min(most);
+        }
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("phi3-steer"),
                 required_features: capabilities.features(),
-                required_limits: adapter.limits(),
+                required_limits: limits,
                 ..Default::default()
             })
             .await
@@ -165,6 +173,14 @@ impl Gpu {
         self.device.destroy();
     }
 
+    /// Bytes of a storage buffer at most: 128 MiB where the adapter offers no more than WebGPU promises.
+    pub fn storage_limit(&self) -> u64 {
+        let limits = self.device.limits();
+        limits
+            .max_buffer_size
+            .min(limits.max_storage_buffer_binding_size)
+    }
+
     /// A zeroed storage buffer of `bytes` (rounded up to whole 16 bytes) that can be copied from and
     /// to. Fails when it exceeds the device's limits or memory.
     pub async fn storage(&self, what: &str, bytes: u64) -> Result<wgpu::Buffer, GpuError> {
@@ -179,13 +195,10 @@ impl Gpu {
         usage: wgpu::BufferUsages,
     ) -> Result<wgpu::Buffer, GpuError> {
         let size = bytes.max(16).next_multiple_of(16);
-        let limits = self.device.limits();
         let limit = if usage.contains(wgpu::BufferUsages::STORAGE) {
-            limits
-                .max_buffer_size
-                .min(limits.max_storage_buffer_binding_size)
+            self.storage_limit()
         } else {
-            limits.max_buffer_size
+            self.device.limits().max_buffer_size
         };
         if size > limit {
             return Err(GpuError::TooLarge {

@@ -4,9 +4,11 @@
 //! workgroup a unit, or tiles), and the kernel that says what becomes of the sums.
 
 mod product;
+mod table;
 
 pub(crate) use product::few_reads;
 pub use product::{Operands, Product, ProductShape, ProductSpec, ProductStep, Prologue};
+pub use table::Table;
 
 pub use crate::quant::Format;
 
@@ -79,14 +81,16 @@ impl Matrix {
     /// Writes whole rows from row `first` on, which are in the matrix's format.
     pub fn write_planes(&self, gpu: &Gpu, first: usize, planes: &Planes) {
         debug_assert_eq!(planes.format, self.format);
+        self.write(gpu, first, &planes.words, &planes.side);
+    }
+
+    /// Writes the planes of whole rows from row `first` on: `words` `[n, words a row]`, `side` `[n, side a
+    /// row]`.
+    fn write(&self, gpu: &Gpu, first: usize, words: &[u32], side: &[u32]) {
         let at = |row: usize| (first * row * 4) as u64;
-        gpu.write(
-            &self.words,
-            at(self.format.row_words(self.cols)),
-            &planes.words,
-        );
-        if let Some(side) = &self.side {
-            gpu.write(side, at(self.format.row_side(self.cols)), &planes.side);
+        gpu.write(&self.words, at(self.format.row_words(self.cols)), words);
+        if let Some(buffer) = &self.side {
+            gpu.write(buffer, at(self.format.row_side(self.cols)), side);
         }
     }
 

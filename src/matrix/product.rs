@@ -59,11 +59,12 @@ pub struct ProductShape {
     pub rotary_dim: u32,
     /// Positions that a lane's cache holds (attention projection).
     pub capacity: u32,
-    /// The MLP's inner size (gate and up projection); latents in all (dictionary encoder).
+    /// The MLP's inner size (gate and up projection); latents in all (dictionary encoder); tokens in
+    /// all (head).
     pub inner: u32,
     /// RMSNorm's epsilon.
     pub epsilon: f32,
-    /// The latent that is the matrix's first row (dictionary encoder).
+    /// The latent or token that is the matrix's first row (dictionary encoder, head).
     pub first: u32,
 }
 

@@ -55,18 +55,25 @@ impl Cache {
     ) -> Result<Self, ModelError> {
         let strips = (lanes * config.num_key_value_heads) as u64;
         let position_bytes = config.head_dim as u64 / 2 * format.pair_bytes();
-        let layers = Self::allocate(
-            gpu,
-            config.num_hidden_layers,
-            strips * capacity as u64 * position_bytes,
-        )
-        .await?;
+        let bytes = Self::buffer_bytes(config, lanes, capacity, format);
+        let layers = Self::allocate(gpu, config.num_hidden_layers, bytes).await?;
         Ok(Self {
             layers,
             capacity,
             strips,
             position_bytes,
         })
+    }
+
+    /// Bytes of a block's keys for `capacity` positions in each of `lanes` lanes.
+    pub fn buffer_bytes(
+        config: &Config,
+        lanes: usize,
+        capacity: usize,
+        format: CacheFormat,
+    ) -> u64 {
+        let pairs = lanes * config.num_key_value_heads * capacity * config.head_dim / 2;
+        pairs as u64 * format.pair_bytes()
     }
 
     async fn allocate(gpu: &Gpu, layers: usize, bytes: u64) -> Result<Vec<LayerCache>, ModelError> {

@@ -1,8 +1,11 @@
 //! Hugging Face's `config.json` of the Phi-3 architecture.
 
-use serde::Deserialize;
+use std::ops::Range;
 
-use super::ModelError;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{LongRope, ModelError};
 
 /// The sizes of a model, under Hugging Face's names.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +30,8 @@ pub struct Config {
     pub rms_norm_eps: f64,
     /// The rotary embedding's base.
     pub rope_theta: f64,
+    /// How the rotary embedding reaches beyond the positions of pretraining, if it does.
+    pub rope_scaling: Option<LongRope>,
     /// Positions that the model was trained for.
     pub max_position_embeddings: usize,
     /// Positions that a token sees, itself included, if limited.
@@ -50,8 +55,9 @@ struct Raw {
     rms_norm_eps: f64,
     #[serde(default = "default_theta")]
     rope_theta: f64,
-    rope_scaling: Option<serde_json::Value>,
+    rope_scaling: Option<Value>,
     max_position_embeddings: usize,
+    original_max_position_embeddings: Option<usize>,
     sliding_window: Option<usize>,
     #[serde(default)]
     tie_word_embeddings: bool,
@@ -77,11 +83,6 @@ impl Config {
             return Err(fail(format!(
                 "model_type is \"{kind}\"; this engine runs \"phi3\""
             )));
-        }
-        if raw.rope_scaling.as_ref().is_some_and(|v| !v.is_null()) {
-            return Err(fail(
-                "rope_scaling (LongRoPE) is not supported yet; use a 4k model".into(),
-            ));
         }
         if raw.attention_bias {
             return Err(fail("attention_bias is not part of Phi-3".into()));
@@ -145,6 +146,15 @@ impl Config {
                 "rms_norm_eps must be positive and rope_theta above 1".into(),
             ));
         }
+        let rope_scaling = match raw.rope_scaling {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(LongRope::new(
+                value,
+                rotary_dim / 2,
+                raw.max_position_embeddings,
+                raw.original_max_position_embeddings,
+            )?),
+        };
         Ok(Self {
             vocab_size: raw.vocab_size,
             hidden_size: raw.hidden_size,
@@ -156,6 +166,7 @@ impl Config {
             rotary_dim,
             rms_norm_eps: raw.rms_norm_eps,
             rope_theta: raw.rope_theta,
+            rope_scaling,
             max_position_embeddings: raw.max_position_embeddings,
             sliding_window: raw.sliding_window.filter(|w| *w > 0),
             tie_word_embeddings: raw.tie_word_embeddings,
@@ -185,20 +196,38 @@ impl Config {
         (self.num_hidden_layers * block + ends) as u64
     }
 
-    /// `[positions, rotary_dim / 2]` (cos, sin), computed in f64.
-    pub fn rotary_table(&self, positions: usize) -> Vec<[f32; 2]> {
+    /// `[positions, rotary_dim / 2]` (cos, sin), computed in f64; `long` chooses LongRoPE's long factors,
+    /// where the model has them.
+    pub fn rotary_table(&self, positions: Range<usize>, long: bool) -> Vec<[f32; 2]> {
         let half = self.rotary_dim / 2;
-        let mut table = Vec::with_capacity(positions * half);
-        for position in 0..positions {
-            for i in 0..half {
-                let frequency = self
-                    .rope_theta
-                    .powf(-2.0 * i as f64 / self.rotary_dim as f64);
+        let frequencies: Vec<f64> = (0..half)
+            .map(|i| {
+                let power = -2.0 * i as f64 / self.rotary_dim as f64;
+                let factor = self
+                    .rope_scaling
+                    .as_ref()
+                    .map_or(1.0, |s| s.factor(i, long));
+                self.rope_theta.powf(power) / factor
+            })
+            .collect();
+        let size = self
+            .rope_scaling
+            .as_ref()
+            .map_or(1.0, |s| s.attention_factor);
+        let mut table = Vec::with_capacity(positions.len() * half);
+        for position in positions {
+            for frequency in &frequencies {
                 let (sin, cos) = (position as f64 * frequency).sin_cos();
-                table.push([cos as f32, sin as f32]);
+                table.push([(cos * size) as f32, (sin * size) as f32]);
             }
         }
         table
+    }
+
+    /// Whether sequences of `positions` positions take LongRoPE's long factors.
+    pub fn is_long(&self, positions: usize) -> bool {
+        let scaling = self.rope_scaling.as_ref();
+        scaling.is_some_and(|s| positions > s.original_max_position_embeddings)
     }
 }
 
@@ -234,7 +263,8 @@ mod tests {
     fn what_cannot_run_is_refused_by_name() {
         for (key, value, word) in [
             ("model_type", json!("llama"), "llama"),
-            ("rope_scaling", json!({"type": "longrope"}), "LongRoPE"),
+            ("rope_scaling", json!({"type": "yarn"}), "yarn"),
+            ("rope_scaling", json!({"type": "longrope"}), "short_factor"),
             ("hidden_size", json!(0), "hidden_size"),
             ("num_key_value_heads", json!(5), "evenly"),
             ("hidden_act", json!("gelu"), "gelu"),
@@ -253,7 +283,7 @@ mod tests {
     #[test]
     fn the_rotary_table_turns_by_position() {
         let c = parse(&base()).unwrap();
-        let table = c.rotary_table(3);
+        let table = c.rotary_table(0..3, false);
         assert_eq!(table.len(), 3 * 48);
         assert_eq!(table[0], [1.0, 0.0]);
         assert_eq!(table[48], [1f64.cos() as f32, 1f64.sin() as f32]);

@@ -17,73 +17,124 @@ const SPLIT_FROM: usize = 512;
 /// Invocations of an attention workgroup.
 const ATTENTION_INVOCATIONS: u32 = 64;
 
+/// One kind of product, compiled for each format that its matrices are in.
+struct Products {
+    first: Product,
+    others: Vec<(Format, Product)>,
+}
+
+impl Products {
+    /// Compiles the product of `spec` for `formats`.
+    async fn new<'a>(
+        gpu: &Gpu,
+        formats: &[Format],
+        spec: impl Fn(Format) -> ProductSpec<'a>,
+    ) -> Result<Self, ModelError> {
+        let first = formats.first().copied().unwrap_or(Format::F32);
+        let mut products = Self {
+            first: Product::new(gpu, &spec(first)).await?,
+            others: Vec::new(),
+        };
+        for &format in formats {
+            if format != first && !products.others.iter().any(|(f, _)| *f == format) {
+                let product = Product::new(gpu, &spec(format)).await?;
+                products.others.push((format, product));
+            }
+        }
+        Ok(products)
+    }
+
+    /// Binds the product in its matrix's format.
+    fn bind(&self, gpu: &Gpu, many: bool, operands: &Operands<'_>) -> ProductStep {
+        let format = operands.matrix.format();
+        let other = self.others.iter().find(|(f, _)| *f == format);
+        let product = other.map_or(&self.first, |(_, product)| product);
+        product.bind(gpu, many, operands)
+    }
+}
+
 /// The compiled kernels of a model.
 pub(super) struct Kernels {
     embed: Kernel,
-    qkv: Product,
+    qkv: Products,
     attention: Kernel,
     merge: Kernel,
-    residual_o: Product,
-    swiglu: Product,
-    residual_down: Product,
-    head: Product,
+    residual_o: Products,
+    swiglu: Products,
+    residual_down: Products,
+    head: Products,
 }
 
 impl Kernels {
-    /// Compiles the kernels for `config`.
+    /// Compiles the kernels for `config` and the formats of `weights`.
     pub async fn new(
         gpu: &Gpu,
         config: &Config,
         lanes: usize,
-        format: Format,
+        weights: &Weights,
         cache: CacheFormat,
     ) -> Result<Self, ModelError> {
         let c = config;
-        let spec = |label, kernel, prologue, cols, bindings| ProductSpec {
-            label,
-            kernel,
-            parts: &[],
-            prologue,
-            format,
-            cols,
-            bindings,
-            few_rows: lanes,
+        let adds: &[_] = &[(6, Access::Write)];
+        let spec = |label, kernel, prologue, cols| {
+            move |format| ProductSpec {
+                label,
+                kernel,
+                parts: &[],
+                prologue,
+                format,
+                cols,
+                bindings: adds,
+                few_rows: lanes,
+            }
         };
+        let cache_part = [cache.part()];
+        let qkv = |format| ProductSpec {
+            parts: &cache_part,
+            bindings: &[
+                (6, Access::Read),
+                (7, Access::Write),
+                (8, Access::Write),
+                (9, Access::Write),
+            ],
+            ..spec("qkv", shaders::PROJECT_QKV, Prologue::Norm, c.hidden_size)(format)
+        };
+        let o = spec(
+            "attention output",
+            shaders::PROJECT_RESIDUAL,
+            Prologue::None,
+            c.attention_width(),
+        );
+        let swiglu = spec(
+            "gate and up",
+            shaders::PROJECT_SWIGLU,
+            Prologue::Norm,
+            c.hidden_size,
+        );
+        let down = spec(
+            "down",
+            shaders::PROJECT_RESIDUAL,
+            Prologue::None,
+            c.intermediate_size,
+        );
+        let head = spec("head", shaders::PROJECT_HEAD, Prologue::Norm, c.hidden_size);
+        let embedding = weights.embed.format();
         let mut embed_bindings = vec![
             (3, Access::Uniform),
             (5, Access::Uniform),
             (6, Access::Write),
         ];
-        embed_bindings.extend_from_slice(weights_bindings(format));
-        let adds: &[_] = &[(6, Access::Write)];
+        embed_bindings.extend_from_slice(weights_bindings(embedding));
         Ok(Self {
             embed: gpu
                 .kernel(&KernelDescriptor {
                     label: "embed",
-                    parts: &[shaders::ROWS, weights_part(format), shaders::EMBED],
+                    parts: &[shaders::ROWS, weights_part(embedding), shaders::EMBED],
                     constants: &[],
                     bindings: &embed_bindings,
                 })
                 .await?,
-            qkv: Product::new(
-                gpu,
-                &ProductSpec {
-                    parts: &[cache.part()],
-                    ..spec(
-                        "qkv",
-                        shaders::PROJECT_QKV,
-                        Prologue::Norm,
-                        c.hidden_size,
-                        &[
-                            (6, Access::Read),
-                            (7, Access::Write),
-                            (8, Access::Write),
-                            (9, Access::Write),
-                        ],
-                    )
-                },
-            )
-            .await?,
+            qkv: Products::new(gpu, &weights.formats(|l| &l.qkv), qkv).await?,
             attention: gpu
                 .kernel(&KernelDescriptor {
                     label: "attention",
@@ -117,50 +168,10 @@ impl Kernels {
                     ],
                 })
                 .await?,
-            residual_o: Product::new(
-                gpu,
-                &spec(
-                    "attention output",
-                    shaders::PROJECT_RESIDUAL,
-                    Prologue::None,
-                    c.attention_width(),
-                    adds,
-                ),
-            )
-            .await?,
-            swiglu: Product::new(
-                gpu,
-                &spec(
-                    "gate and up",
-                    shaders::PROJECT_SWIGLU,
-                    Prologue::Norm,
-                    c.hidden_size,
-                    adds,
-                ),
-            )
-            .await?,
-            residual_down: Product::new(
-                gpu,
-                &spec(
-                    "down",
-                    shaders::PROJECT_RESIDUAL,
-                    Prologue::None,
-                    c.intermediate_size,
-                    adds,
-                ),
-            )
-            .await?,
-            head: Product::new(
-                gpu,
-                &spec(
-                    "head",
-                    shaders::PROJECT_HEAD,
-                    Prologue::Norm,
-                    c.hidden_size,
-                    adds,
-                ),
-            )
-            .await?,
+            residual_o: Products::new(gpu, &weights.formats(|l| &l.o), o).await?,
+            swiglu: Products::new(gpu, &weights.formats(|l| &l.gate_up), swiglu).await?,
+            residual_down: Products::new(gpu, &weights.formats(|l| &l.down), down).await?,
+            head: Products::new(gpu, &[weights.head().format()], head).await?,
         })
     }
 }
@@ -179,9 +190,12 @@ pub(super) struct Activations {
     mlp: wgpu::Buffer,
     /// `[lanes, vocab]` f32
     pub logits: wgpu::Buffer,
-    /// `[positions, rotary_dim / 2]` (cos, sin)
+    /// `[context, rotary_dim / 2]` (cos, sin)
     rotary: wgpu::Buffer,
 }
+
+/// Positions of the rotary table that are computed at a time.
+const ROTARY_BLOCK: usize = 4096;
 
 impl Activations {
     /// Buffers for `lanes` lanes of at most `context` positions.
@@ -194,12 +208,8 @@ impl Activations {
         let c = config;
         let rows = |width: usize| (MAX_ROWS * width * 4) as u64;
         let partial = c.num_attention_heads * SPLITS as usize * (c.head_dim / 2 + 1);
-        let table = c.rotary_table(context);
-        let rotary = gpu
-            .storage("rotary table", size_of_val(&table[..]) as u64)
-            .await?;
-        gpu.write(&rotary, 0, &table);
-        Ok(Self {
+        let table = (context * c.rotary_dim * 4) as u64;
+        let activations = Self {
             residual: gpu.storage("residual", rows(c.hidden_size)).await?,
             q: gpu.storage("queries", rows(c.attention_width())).await?,
             partials: gpu
@@ -210,8 +220,20 @@ impl Activations {
             logits: gpu
                 .storage("logits", (lanes * c.vocab_size * 4) as u64)
                 .await?,
-            rotary,
-        })
+            rotary: gpu.storage("rotary table", table).await?,
+        };
+        activations.turn(gpu, config, context, false);
+        Ok(activations)
+    }
+
+    /// Writes the rotary table of `context` positions, with LongRoPE's long factors or the short ones.
+    pub fn turn(&self, gpu: &Gpu, config: &Config, context: usize, long: bool) {
+        for first in (0..context).step_by(ROTARY_BLOCK) {
+            let positions = first..context.min(first + ROTARY_BLOCK);
+            let table = config.rotary_table(positions, long);
+            let at = (first * config.rotary_dim * 4) as u64;
+            gpu.write(&self.rotary, at, &table);
+        }
     }
 }
 
@@ -240,13 +262,15 @@ struct LayerSteps {
 
 /// A pass's dispatches, bound to its rows.
 pub(super) struct Steps {
-    embed: Step,
+    /// One a part of the table.
+    embed: Vec<Step>,
     embed_groups: u32,
     layers: Vec<LayerSteps>,
     merge: Step,
     merge_groups: u32,
     heads: u32,
-    head: ProductStep,
+    /// One a part of the table.
+    head: Vec<ProductStep>,
     may_split: bool,
 }
 
@@ -269,18 +293,31 @@ impl Steps {
     pub fn new(gpu: &Gpu, kernels: &Kernels, b: &Bindings<'_>) -> Self {
         let (c, a) = (b.config, b.activations);
         let epsilon = c.rms_norm_eps as f32;
-        let embed_shape = gpu.uniform(
-            "embedding shape",
-            &[
-                (c.hidden_size / 4) as u32,
-                crate::quant::groups(c.hidden_size) as u32,
-                c.vocab_size as u32,
-                0,
-            ],
-        );
-        let mut embed = b.weights.embed.buffers();
-        embed.extend([(3, &embed_shape), (5, b.rows), (6, &a.residual)]);
-        let head = b.weights.head();
+        let groups = crate::quant::groups(c.hidden_size) as u32;
+        let embed = b.weights.embed.parts().map(|(first, part)| {
+            let (hidden4, count) = ((c.hidden_size / 4) as u32, part.rows() as u32);
+            let shape = gpu.uniform("embedding shape", &[hidden4, groups, first as u32, count]);
+            let mut buffers = part.buffers();
+            buffers.extend([(3, &shape), (5, b.rows), (6, &a.residual)]);
+            kernels.embed.bind(gpu, &buffers)
+        });
+        let head = b.weights.head().parts().map(|(first, part)| {
+            let shape = ProductShape {
+                inner: c.vocab_size as u32,
+                first: first as u32,
+                epsilon,
+                ..ProductShape::of(part)
+            };
+            let operands = Operands {
+                matrix: part,
+                shape: &shape,
+                x: &a.residual,
+                pre: &b.weights.norm,
+                rows: b.head_rows,
+                own: &[(6, &a.logits)],
+            };
+            kernels.head.bind(gpu, false, &operands)
+        });
         let merge_shape = gpu.uniform(
             "merge shape",
             &[
@@ -291,8 +328,8 @@ impl Steps {
             ],
         );
         Self {
-            embed: kernels.embed.bind(gpu, &embed),
-            embed_groups: (crate::quant::groups(c.hidden_size) as u32 * 4).div_ceil(64),
+            embed: embed.collect(),
+            embed_groups: (groups * 4).div_ceil(64),
             layers: (0..c.num_hidden_layers)
                 .map(|i| LayerSteps::new(gpu, kernels, b, i))
                 .collect(),
@@ -307,28 +344,16 @@ impl Steps {
             ),
             merge_groups: (c.head_dim as u32 / 2).div_ceil(64),
             heads: c.num_attention_heads as u32,
-            head: kernels.head.bind(
-                gpu,
-                false,
-                &Operands {
-                    matrix: head,
-                    shape: &ProductShape {
-                        epsilon,
-                        ..ProductShape::of(head)
-                    },
-                    x: &a.residual,
-                    pre: &b.weights.norm,
-                    rows: b.head_rows,
-                    own: &[(6, &a.logits)],
-                },
-            ),
+            head: head.collect(),
             may_split: !b.many,
         }
     }
 
     /// The token embedding.
     pub fn embed(&self, pass: &mut wgpu::ComputePass<'_>, rows: u32) {
-        self.embed.dispatch(pass, [self.embed_groups, rows, 1]);
+        for part in &self.embed {
+            part.dispatch(pass, [self.embed_groups, rows, 1]);
+        }
     }
 
     /// Block `i` for `rows` rows, none of which sees more than `seen` positions.
@@ -350,7 +375,9 @@ impl Steps {
 
     /// The head for `rows` of its rows.
     pub fn head(&self, pass: &mut wgpu::ComputePass<'_>, rows: u32) {
-        self.head.dispatch(pass, rows);
+        for part in &self.head {
+            part.dispatch(pass, rows);
+        }
     }
 }
 
@@ -385,8 +412,8 @@ impl LayerSteps {
                 ],
             )
         };
-        let adds = |product: &Product, matrix, x| {
-            product.bind(
+        let adds = |products: &Products, matrix, x| {
+            products.bind(
                 gpu,
                 b.many,
                 &Operands {

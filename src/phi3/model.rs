@@ -16,9 +16,10 @@ use crate::matrix::{Format, few_reads};
 pub struct ModelOptions {
     /// Sequences in lockstep, 1 to [`MAX_ROWS`].
     pub lanes: usize,
-    /// Positions a lane can hold at most; `None` for what the model was trained for.
+    /// Positions a lane can hold at most; `None` for what the model was trained for. The device's largest
+    /// buffer may hold fewer.
     pub context: Option<usize>,
-    /// How weights are stored.
+    /// How weights are stored that the file has in plain numbers; quantised ones are kept as they are.
     pub format: Format,
     /// How keys and values are stored.
     pub cache: CacheFormat,
@@ -82,6 +83,33 @@ pub struct Model {
     decode_head: wgpu::Buffer,
     prefill: Steps,
     decode: Steps,
+    /// Whether the rotary table has LongRoPE's long factors.
+    long: bool,
+}
+
+/// What a phase's steps are bound to, its rows aside.
+struct Parts<'a> {
+    gpu: &'a Gpu,
+    config: &'a Config,
+    kernels: &'a Kernels,
+    weights: &'a Weights,
+    activations: &'a Activations,
+    cache: &'a Cache,
+}
+
+impl Parts<'_> {
+    fn bind(&self, rows: &wgpu::Buffer, head_rows: &wgpu::Buffer, many: bool) -> Steps {
+        let bindings = Bindings {
+            config: self.config,
+            weights: self.weights,
+            activations: self.activations,
+            cache: self.cache,
+            rows,
+            head_rows,
+            many,
+        };
+        Steps::new(self.gpu, self.kernels, &bindings)
+    }
 }
 
 impl Model {
@@ -108,10 +136,13 @@ impl Model {
                 "{lanes} lanes were asked for; 1 to {MAX_ROWS} are possible"
             )));
         }
-        let trained = config.max_position_embeddings;
-        let context = options.context.map_or(trained, |c| c.clamp(1, trained));
-        let kernels = Kernels::new(&gpu, &config, lanes, options.format, options.cache).await?;
-        let weights = Weights::load(&gpu, &config, checkpoint, options.format).await?;
+        let most = gpu.storage_limit();
+        // A block's keys are one buffer.
+        let fit = most / Cache::buffer_bytes(&config, lanes, 1, options.cache);
+        let possible = config.max_position_embeddings.min(fit as usize).max(1);
+        let context = options.context.map_or(possible, |c| c.clamp(1, possible));
+        let weights = Weights::load(&gpu, &config, checkpoint, options.format, most).await?;
+        let kernels = Kernels::new(&gpu, &config, lanes, &weights, options.cache).await?;
         let activations = Activations::new(&gpu, &config, lanes, context).await?;
         let first = FIRST_CAPACITY.min(context);
         let cache = Cache::new(&gpu, &config, lanes, first, options.cache).await?;
@@ -129,23 +160,16 @@ impl Model {
             })
             .collect();
         gpu.write(&decode_head, 0, &[Rows::new(&each_lane)]);
-        let bind = |rows, head_rows, many| {
-            Steps::new(
-                &gpu,
-                &kernels,
-                &Bindings {
-                    config: &config,
-                    weights: &weights,
-                    activations: &activations,
-                    cache: &cache,
-                    rows,
-                    head_rows,
-                    many,
-                },
-            )
+        let parts = Parts {
+            gpu: &gpu,
+            config: &config,
+            kernels: &kernels,
+            weights: &weights,
+            activations: &activations,
+            cache: &cache,
         };
-        let prefill = bind(&prefill_rows, &prefill_head, true);
-        let decode = bind(&decode_rows, &decode_head, false);
+        let prefill = parts.bind(&prefill_rows, &prefill_head, true);
+        let decode = parts.bind(&decode_rows, &decode_head, false);
         Ok(Self {
             gpu,
             config,
@@ -161,6 +185,7 @@ impl Model {
             decode_head,
             prefill,
             decode,
+            long: false,
         })
     }
 
@@ -236,24 +261,31 @@ impl Model {
         }
         let capacity = positions.max(2 * self.cache.capacity).min(self.context);
         self.cache.grow(&self.gpu, capacity).await?;
-        let bind = |rows, head_rows, many| {
-            Steps::new(
-                &self.gpu,
-                &self.kernels,
-                &Bindings {
-                    config: &self.config,
-                    weights: &self.weights,
-                    activations: &self.activations,
-                    cache: &self.cache,
-                    rows,
-                    head_rows,
-                    many,
-                },
-            )
+        let parts = Parts {
+            gpu: &self.gpu,
+            config: &self.config,
+            kernels: &self.kernels,
+            weights: &self.weights,
+            activations: &self.activations,
+            cache: &self.cache,
         };
-        self.prefill = bind(&self.prefill_rows, &self.prefill_head, true);
-        self.decode = bind(&self.decode_rows, &self.decode_head, false);
+        let prefill = parts.bind(&self.prefill_rows, &self.prefill_head, true);
+        let decode = parts.bind(&self.decode_rows, &self.decode_head, false);
+        (self.prefill, self.decode) = (prefill, decode);
         Ok(())
+    }
+
+    /// Chooses the rotary factors for sequences of up to `positions` positions, in all lanes: models with
+    /// LongRoPE turn long ones otherwise. True if they have changed, so that what the cache holds is void.
+    pub fn reach(&mut self, positions: usize) -> bool {
+        let long = self.config.is_long(positions.min(self.context));
+        if long == self.long {
+            return false;
+        }
+        self.long = long;
+        self.activations
+            .turn(&self.gpu, &self.config, self.context, long);
+        true
     }
 
     /// Runs up to [`MAX_ROWS`] tokens, whose positions [`Model::reserve`] has made room for. The

@@ -1,12 +1,9 @@
 //! A model's weights on the GPU, streamed from a checkpoint.
 
 use super::{Config, ModelError};
-use crate::checkpoint::{BLOCK_BYTES, Checkpoint};
-use crate::gpu::Gpu;
-use crate::matrix::{Format, Matrix};
-
-/// Bytes written to the queue before the GPU is given the time to take them.
-const UPLOAD_BYTES: u64 = 64 << 20;
+use crate::checkpoint::Checkpoint;
+use crate::gpu::{Gpu, Pace};
+use crate::matrix::{Format, Matrix, Table};
 
 /// One block's weights.
 pub(super) struct LayerWeights {
@@ -27,78 +24,79 @@ pub(super) struct LayerWeights {
 /// All weights.
 pub(super) struct Weights {
     /// `[vocab, hidden]`
-    pub embed: Matrix,
+    pub embed: Table,
     pub layers: Vec<LayerWeights>,
     /// `[hidden]`
     pub norm: wgpu::Buffer,
     /// `[vocab, hidden]`, unless it is the embedding.
-    pub head: Option<Matrix>,
+    pub head: Option<Table>,
 }
 
 /// Uploads tensors, letting the GPU keep up.
-pub(crate) struct Uploader<'a> {
+struct Uploader<'a> {
     gpu: &'a Gpu,
     checkpoint: &'a Checkpoint,
-    waiting: u64,
+    pace: Pace<'a>,
+    /// What tensors are quantised to that the file has in plain numbers.
+    format: Format,
+    /// Bytes of a buffer at most.
+    most: u64,
 }
 
-impl<'a> Uploader<'a> {
-    /// Uploads from `checkpoint`.
-    pub fn new(gpu: &'a Gpu, checkpoint: &'a Checkpoint) -> Self {
-        Self {
-            gpu,
-            checkpoint,
-            waiting: 0,
-        }
-    }
-
+impl Uploader<'_> {
     /// The matrix `name` of shape `[rows, cols]`.
-    pub async fn matrix(
-        &mut self,
-        name: &str,
-        [rows, cols]: [usize; 2],
-        format: Format,
-    ) -> Result<Matrix, ModelError> {
-        let mut reader = self.checkpoint.reader(name, &[rows, cols], BLOCK_BYTES)?;
-        let matrix = Matrix::zeros(self.gpu, name, [rows, cols], format).await?;
-        while let Some((first, values)) = reader.next().await? {
-            matrix.write_rows(self.gpu, first, values);
-            self.waiting += size_of_val(values) as u64;
-            if self.waiting > UPLOAD_BYTES {
-                self.flush().await?;
-            }
+    async fn matrix(&mut self, name: &str, [rows, cols]: [usize; 2]) -> Result<Matrix, ModelError> {
+        let mut reader = self.checkpoint.planes(name, [rows, cols], self.format)?;
+        let matrix = Matrix::zeros(self.gpu, name, [rows, cols], reader.format()).await?;
+        while let Some((first, planes)) = reader.next().await? {
+            matrix.write_planes(self.gpu, first, planes);
+            self.pace.wrote(planes.bytes()).await?;
         }
         Ok(matrix)
     }
 
+    /// The matrix `name` of shape `[rows, cols]`, in as many parts as it takes.
+    async fn table(&mut self, name: &str, [rows, cols]: [usize; 2]) -> Result<Table, ModelError> {
+        let mut reader = self.checkpoint.planes(name, [rows, cols], self.format)?;
+        let format = reader.format();
+        let table = Table::zeros(self.gpu, name, [rows, cols], format, self.most).await?;
+        while let Some((first, planes)) = reader.next().await? {
+            table.write_planes(self.gpu, first, planes);
+            self.pace.wrote(planes.bytes()).await?;
+        }
+        Ok(table)
+    }
+
     /// The vector `name` of `len` elements.
-    pub async fn vector(&mut self, name: &str, len: usize) -> Result<wgpu::Buffer, ModelError> {
+    async fn vector(&mut self, name: &str, len: usize) -> Result<wgpu::Buffer, ModelError> {
         let values = self.checkpoint.vector(name, len).await?;
         let buffer = self.gpu.storage(name, len as u64 * 4).await?;
         self.gpu.write(&buffer, 0, &values);
         Ok(buffer)
     }
-
-    /// Waits until the GPU has taken what was written.
-    pub async fn flush(&mut self) -> Result<(), ModelError> {
-        self.waiting = 0;
-        Ok(self.gpu.finish().await?)
-    }
 }
 
 impl Weights {
-    /// Streams all weights to the GPU.
+    /// Streams all weights to the GPU, in buffers of at most `most` bytes. What the file has in plain
+    /// numbers is quantised to `format`; what it has quantised is kept as it is.
     pub async fn load(
         gpu: &Gpu,
         config: &Config,
         checkpoint: &Checkpoint,
         format: Format,
+        most: u64,
     ) -> Result<Self, ModelError> {
         let c = config;
-        let d = c.hidden_size;
-        let mut up = Uploader::new(gpu, checkpoint);
+        let (d, inner) = (c.hidden_size, c.intermediate_size);
+        let mut up = Uploader {
+            gpu,
+            checkpoint,
+            pace: Pace::new(gpu),
+            format,
+            most,
+        };
         let embed = up
-            .matrix("model.embed_tokens.weight", [c.vocab_size, d], format)
+            .table("model.embed_tokens.weight", [c.vocab_size, d])
             .await?;
         let mut layers = Vec::with_capacity(c.num_hidden_layers);
         for i in 0..c.num_hidden_layers {
@@ -106,34 +104,22 @@ impl Weights {
             layers.push(LayerWeights {
                 input_norm: up.vector(&name("input_layernorm"), d).await?,
                 qkv: up
-                    .matrix(&name("self_attn.qkv_proj"), [c.qkv_rows(), d], format)
+                    .matrix(&name("self_attn.qkv_proj"), [c.qkv_rows(), d])
                     .await?,
                 o: up
-                    .matrix(&name("self_attn.o_proj"), [d, c.attention_width()], format)
+                    .matrix(&name("self_attn.o_proj"), [d, c.attention_width()])
                     .await?,
                 post_norm: up.vector(&name("post_attention_layernorm"), d).await?,
-                gate_up: up
-                    .matrix(
-                        &name("mlp.gate_up_proj"),
-                        [2 * c.intermediate_size, d],
-                        format,
-                    )
-                    .await?,
-                down: up
-                    .matrix(&name("mlp.down_proj"), [d, c.intermediate_size], format)
-                    .await?,
+                gate_up: up.matrix(&name("mlp.gate_up_proj"), [2 * inner, d]).await?,
+                down: up.matrix(&name("mlp.down_proj"), [d, inner]).await?,
             });
         }
         let norm = up.vector("model.norm.weight", d).await?;
-        let head = if c.tie_word_embeddings {
-            None
-        } else {
-            Some(
-                up.matrix("lm_head.weight", [c.vocab_size, d], format)
-                    .await?,
-            )
+        let head = match c.tie_word_embeddings {
+            true => None,
+            false => Some(up.table("lm_head.weight", [c.vocab_size, d]).await?),
         };
-        up.flush().await?;
+        up.pace.finish().await?;
         Ok(Self {
             embed,
             layers,
@@ -143,8 +129,13 @@ impl Weights {
     }
 
     /// The head's matrix.
-    pub fn head(&self) -> &Matrix {
+    pub fn head(&self) -> &Table {
         self.head.as_ref().unwrap_or(&self.embed)
+    }
+
+    /// The formats of one kind of matrix over all blocks.
+    pub fn formats(&self, of: impl Fn(&LayerWeights) -> &Matrix) -> Vec<Format> {
+        self.layers.iter().map(|l| of(l).format()).collect()
     }
 
     /// Bytes on the GPU.
@@ -158,6 +149,6 @@ impl Weights {
         layers.sum::<u64>()
             + self.embed.gpu_bytes()
             + self.norm.size()
-            + self.head.as_ref().map_or(0, Matrix::gpu_bytes)
+            + self.head.as_ref().map_or(0, Table::gpu_bytes)
     }
 }

@@ -93,6 +93,11 @@ impl Planes {
             side: Vec::new(),
         }
     }
+
+    /// Their size.
+    pub fn bytes(&self) -> u64 {
+        (size_of_val(&self.words[..]) + size_of_val(&self.side[..])) as u64
+    }
 }
 
 /// Quantises rows of `k` finite weights, `rows.len()` being a multiple of `k`. Deterministic: the same

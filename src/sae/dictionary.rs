@@ -49,7 +49,7 @@ impl Dictionary {
     /// can encode but not steer. Where sub-folders are there for several hook points, one must be wanted.
     /// Over the network, naming the hook point saves asking for each block.
     pub async fn find(gpu: &Gpu, folder: &Folder, wanted: Wanted) -> Result<Self, SaeError> {
-        Self::find_in_parts(gpu, folder, wanted, part_bytes(gpu)).await
+        Self::find_in_parts(gpu, folder, wanted, gpu.storage_limit()).await
     }
 
     /// As [`Dictionary::find`], with at most `bytes` in a buffer.
@@ -96,7 +96,7 @@ impl Dictionary {
             return Err(SaeError::NoLatents);
         }
         let format = wanted.format.unwrap_or(Format::F32);
-        let bytes = part_bytes(gpu);
+        let bytes = gpu.storage_limit();
         let mut dictionary =
             Self::empty(gpu, folder, &described, hook, format, Some(chosen), bytes).await?;
         dictionary.fill_chosen(gpu, &described).await?;
@@ -380,12 +380,4 @@ pub fn default_format(width: usize, latents: usize) -> Format {
         true => Format::F32,
         false => Format::Q8,
     }
-}
-
-/// The most bytes that a buffer bound to a kernel may have.
-fn part_bytes(gpu: &Gpu) -> u64 {
-    let limits = gpu.device().limits();
-    limits
-        .max_buffer_size
-        .min(limits.max_storage_buffer_binding_size)
 }

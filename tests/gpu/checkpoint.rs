@@ -32,6 +32,8 @@ pub struct Sizes {
     pub window: Option<usize>,
     pub tied: bool,
     pub positions: usize,
+    /// LongRoPE beyond this many positions.
+    pub pretrained: Option<usize>,
 }
 
 impl Sizes {
@@ -49,12 +51,19 @@ impl Sizes {
             window: None,
             tied: false,
             positions: 1024,
+            pretrained: None,
         }
     }
 }
 
 const THETA: f64 = 10_000.0;
 const EPSILON: f64 = 1e-5;
+
+/// LongRoPE's short and long factors for `half` frequencies, neither of them 1.
+fn factors(half: usize) -> [Vec<f64>; 2] {
+    let of = |a: f64, b: f64| (0..half).map(|i| a + b * i as f64 / half as f64).collect();
+    [of(1.05, 0.5), of(1.5, 20.0)]
+}
 
 /// A checkpoint with random weights.
 pub struct Random {
@@ -168,6 +177,13 @@ impl Random {
             "hidden_act": "silu", "tie_word_embeddings": s.tied,
             "bos_token_id": 1, "eos_token_id": 2
         });
+        if let Some(pretrained) = s.pretrained {
+            let [short, long] = factors(s.rotary / 2);
+            config["original_max_position_embeddings"] = pretrained.into();
+            config["rope_scaling"] = serde_json::json!({
+                "type": "longrope", "short_factor": short, "long_factor": long
+            });
+        }
         if s.rotary != s.head_dim {
             config["partial_rotary_factor"] = (s.rotary as f64 / s.head_dim as f64).into();
         }
@@ -208,6 +224,15 @@ impl Random {
     /// `[tokens, ...]` each.
     pub fn forward(&self, tokens: &[u32], format: Format) -> (Vec<Vec<f64>>, Vec<f64>) {
         let s = &self.sizes;
+        let [short, long] = factors(s.rotary / 2);
+        let (stretch, size) = match s.pretrained {
+            None => (vec![1.0; s.rotary / 2], 1.0),
+            Some(p) => {
+                let stretch = if tokens.len() > p { long } else { short };
+                let scale = s.positions as f64 / p as f64;
+                (stretch, (1.0 + scale.ln() / (p as f64).ln()).sqrt())
+            }
+        };
         let embed = self.weight("model.embed_tokens", format);
         let mut x: Vec<f64> = tokens
             .iter()
@@ -223,7 +248,7 @@ impl Random {
             for (position, of_row) in qkv.chunks_exact_mut(row).enumerate() {
                 let turning = &mut of_row[..(s.heads + s.kv_heads) * s.head_dim];
                 for head in turning.chunks_exact_mut(s.head_dim) {
-                    rotate(head, s.rotary, THETA, position);
+                    rotate(head, THETA, position, &stretch, size);
                 }
             }
             let mut attended = Vec::new();

@@ -31,7 +31,7 @@ fn rows_take_their_tokens_embedding() {
                 let vocab = 97;
                 let groups = hidden.div_ceil(32) as u32;
                 let (embedding, reference) = matrix(&gpu, &mut rng, [vocab, hidden], format);
-                let shape = gpu.uniform("shape", &[hidden as u32 / 4, groups, vocab as u32, 0]);
+                let shape = gpu.uniform("shape", &[hidden as u32 / 4, groups, 0, vocab as u32]);
                 for rows in [1, 2, 5, 33] {
                     let mut tokens: Vec<u32> = (0..rows)
                         .map(|_| rng.random_range(0..vocab as u32))

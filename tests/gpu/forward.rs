@@ -15,7 +15,13 @@ use crate::support::*;
 /// What keys and values rounded to f16 (by up to 5e-4 each) may move logits by.
 const HALVES: f64 = 4e-3;
 
-fn load(gpu: &Rc<Gpu>, random: &Random, lanes: usize, format: Format, cache: CacheFormat) -> Model {
+pub fn load(
+    gpu: &Rc<Gpu>,
+    random: &Random,
+    lanes: usize,
+    format: Format,
+    cache: CacheFormat,
+) -> Model {
     let options = ModelOptions {
         lanes,
         context: None,
@@ -25,12 +31,12 @@ fn load(gpu: &Rc<Gpu>, random: &Random, lanes: usize, format: Format, cache: Cac
     block_on(Model::load(gpu.clone(), &random.folder(), options)).unwrap()
 }
 
-fn tokens_of(rng: &mut StdRng, n: usize, vocab: usize) -> Vec<u32> {
+pub fn tokens_of(rng: &mut StdRng, n: usize, vocab: usize) -> Vec<u32> {
     (0..n).map(|_| rng.random_range(0..vocab as u32)).collect()
 }
 
 /// Rows of `tokens` in `lane`, from position `first` on.
-fn rows(tokens: &[u32], lane: usize, first: usize) -> Vec<Row> {
+pub fn rows(tokens: &[u32], lane: usize, first: usize) -> Vec<Row> {
     tokens
         .iter()
         .enumerate()
@@ -50,7 +56,7 @@ fn logits(model: &Model, lane: usize) -> Vec<f32> {
 }
 
 /// Runs rows in one pass and gives the logits of each, `[rows, vocab]`.
-fn prefill(model: &Model, rows: &[Row]) -> Vec<f32> {
+pub fn prefill(model: &Model, rows: &[Row]) -> Vec<f32> {
     let poison = vec![POISON; model.lanes() * model.config().vocab_size];
     model.prefill(rows, &[], &[], &[]);
     let mut all = Vec::new();
@@ -89,7 +95,7 @@ fn candle_all(random: &Random, tokens: &[u32], format: Format) -> Vec<f64> {
 }
 
 /// The largest error of any row of logits.
-fn assert_rows(what: &str, got: &[f32], wanted: &[f64], vocab: usize, tolerance: f64) -> f64 {
+pub fn assert_rows(what: &str, got: &[f32], wanted: &[f64], vocab: usize, tolerance: f64) -> f64 {
     got.chunks_exact(vocab)
         .zip(wanted.chunks_exact(vocab))
         .map(|(got, wanted)| assert_close(what, got, wanted, tolerance))

@@ -12,4 +12,5 @@ mod matmul;
 mod projections;
 mod reference;
 mod sample;
+mod sizes;
 mod support;

@@ -126,7 +126,7 @@ fn qkv(
             for (head, raw) in y.chunks_exact(h.head_dim).enumerate() {
                 let mut wanted = raw.to_vec();
                 if head < h.heads + h.kv_heads {
-                    rotate(&mut wanted, h.rotary, theta, position);
+                    rotate(&mut wanted, theta, position, &vec![1.0; h.rotary / 2], 1.0);
                     wanted = stored_pairs(&h)
                         .flat_map(|(a, b)| [wanted[a], wanted[b]])
                         .collect();
@@ -350,6 +350,7 @@ fn the_head_reads_its_rows_and_writes_its_lanes() {
                         &Operands {
                             matrix: &w,
                             shape: &ProductShape {
+                                inner: vocab as u32,
                                 epsilon,
                                 ..ProductShape::of(&w)
                             },
@@ -378,7 +379,7 @@ fn the_head_reads_its_rows_and_writes_its_lanes() {
 }
 
 #[test]
-fn the_encoder_adds_its_bias_in_its_slice_of_the_latents() {
+fn the_encoder_follows_each_latents_rule_in_its_slice_of_the_latents() {
     let mut rng = seeded("latents");
     for (name, gpu) in variants() {
         for (format, latents, first, count, k, lanes) in [
@@ -401,15 +402,28 @@ fn the_encoder_adds_its_bias_in_its_slice_of_the_latents() {
             ))
             .unwrap();
             let (w, reference) = matrix(&gpu, &mut rng, [count, k], format);
-            let (offset, bias) = (normal(&mut rng, k, 1.0), normal(&mut rng, count, 1.0));
-            let (offset_buffer, bias_buffer) = (put(&gpu, &offset), put(&gpu, &bias));
+            let offset = normal(&mut rng, k, 1.0);
+            // Plain ones with a threshold, 0 for ReLU, and gated ones.
+            let rules: Vec<[f32; 4]> = (0..count)
+                .map(|i| {
+                    let p = normal(&mut rng, 3, 1.0);
+                    match i % 3 {
+                        0 => [p[0], 0.0, 1.0, 0.0],
+                        1 => [p[0], p[1].abs(), 1.0 + p[2].abs(), 0.0],
+                        _ => [p[0], 1.0 + p[1].abs(), p[2], 1.0],
+                    }
+                })
+                .collect();
+            let (offset_buffer, rules_buffer) = (put(&gpu, &offset), put(&gpu, &rules));
             for rows in [1, 2, 5, 33] {
                 let x = activations(&mut rng, rows, k);
-                let wanted: Vec<f64> =
-                    product(&reference, &after(Prologue::Subtract, &x, &offset, 0.0), k)
-                        .chunks_exact(count)
-                        .flat_map(|y| y.iter().zip(&bias).map(|(y, b)| y + f64::from(*b)))
-                        .collect();
+                let q = product(&reference, &after(Prologue::Subtract, &x, &offset, 0.0), k);
+                let size = q.iter().fold(1.0f64, |m, q| m.max(q.abs()));
+                // Activations, and how far each is from jumping.
+                let wanted: Vec<(f64, f64)> = q
+                    .chunks_exact(count)
+                    .flat_map(|q| q.iter().zip(&rules).map(|(q, rule)| activation(*q, rule)))
+                    .collect();
                 let x = put(&gpu, &x);
                 let rows_buffer = put_rows(&gpu, &plain_rows(rows));
                 for many in [false, true] {
@@ -427,7 +441,7 @@ fn the_encoder_adds_its_bias_in_its_slice_of_the_latents() {
                             x: &x,
                             pre: &offset_buffer,
                             rows: &rows_buffer,
-                            own: &[(6, &bias_buffer), (7, &out)],
+                            own: &[(6, &rules_buffer), (7, &out)],
                         },
                     );
                     run(&gpu, |pass| step.dispatch(pass, rows as u32));
@@ -437,8 +451,24 @@ fn the_encoder_adds_its_bias_in_its_slice_of_the_latents() {
                     let mut got: Vec<u32> = get(&gpu, &out, (rows + 1) * latents);
                     for (r, wanted) in wanted.chunks_exact(count).enumerate() {
                         let words = &mut got[r * latents + first as usize..][..count];
-                        let of_row = unpack(words, CacheFormat::F32);
-                        assert_close(&what, &of_row, wanted, TOLERANCE);
+                        let mut of_row = unpack(words, CacheFormat::F32);
+                        for (got, (wanted, margin)) in of_row.iter_mut().zip(wanted) {
+                            // Rounding may decide on which side of the jump it falls.
+                            if *margin < 1e-4 * size && *got == 0.0 {
+                                *got = *wanted as f32;
+                            }
+                        }
+                        let wanted: Vec<f64> = wanted
+                            .iter()
+                            .zip(&of_row)
+                            .map(
+                                |((w, margin), got)| match *margin < 1e-4 * size && *w == 0.0 {
+                                    true => f64::from(*got),
+                                    false => *w,
+                                },
+                            )
+                            .collect();
+                        assert_close(&what, &of_row, &wanted, TOLERANCE);
                         words.fill(POISON);
                     }
                     assert_untouched(&what, &got);
@@ -446,4 +476,16 @@ fn the_encoder_adds_its_bias_in_its_slice_of_the_latents() {
             }
         }
     }
+}
+
+/// A latent's activation for the encoder's product `q`, and how far its jump is.
+fn activation(q: f64, rule: &[f32; 4]) -> (f64, f64) {
+    let [a, b, c, gated] = rule.map(f64::from);
+    let cut = if gated == 1.0 { 0.0 } else { b };
+    let value = match gated == 1.0 {
+        true => (q * b + c).max(0.0),
+        false => (q + a).max(0.0) * c,
+    };
+    let margin = (q + a - cut).abs();
+    (if q + a > cut { value } else { 0.0 }, margin)
 }

@@ -49,14 +49,16 @@ pub fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())
 }
 
-/// The rotary embedding of one head in Hugging Face's order: (j, j + rotary/2) turn together.
-pub fn rotate(head: &mut [f64], rotary: usize, theta: f64, position: usize) {
-    let half = rotary / 2;
-    for j in 0..half {
-        let angle = position as f64 * theta.powf(-2.0 * j as f64 / rotary as f64);
+/// The rotary embedding of one head in Hugging Face's order: (j, j + rotary/2) turn together. LongRoPE
+/// divides frequency j by `factors[j]` and multiplies cosines and sines by `size`.
+pub fn rotate(head: &mut [f64], theta: f64, position: usize, factors: &[f64], size: f64) {
+    let half = factors.len();
+    for (j, factor) in factors.iter().enumerate() {
+        let inverse = 1.0 / (factor * theta.powf(j as f64 / half as f64));
+        let angle = position as f64 * inverse;
         let (a, b) = (head[j], head[j + half]);
-        head[j] = a * angle.cos() - b * angle.sin();
-        head[j + half] = b * angle.cos() + a * angle.sin();
+        head[j] = (a * angle.cos() - b * angle.sin()) * size;
+        head[j + half] = (b * angle.cos() + a * angle.sin()) * size;
     }
 }
 
