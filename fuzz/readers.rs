@@ -196,6 +196,8 @@ fn walk(value: Value<'_>) {
 /// `config.json`.
 pub fn config(data: &[u8]) {
     if let Ok(config) = bounded(data.len(), HEADER, || Config::from_json(data)) {
+        config.rotary_table(0..3, false);
+        config.rotary_table(0..3, true);
         config.parameters();
     }
 }
