@@ -80,7 +80,13 @@ fn hook_of(
 /// The dictionary in `folder`, or in the one of its sub-folders that is wanted.
 async fn candidate(folder: &Folder, wanted: &Wanted) -> Result<Found, SaeError> {
     let mut found = match folder.paths() {
-        Some(paths) => listed(folder, wanted, &paths).await?,
+        Some(paths) => {
+            if paths.is_empty() {
+                // A folder that is not there is another mistake than one without a dictionary.
+                folder.open("cfg.json").await?;
+            }
+            listed(folder, wanted, &paths).await?
+        }
         None => asked_for(folder, wanted).await?,
     };
     match found.len() {

@@ -3,6 +3,7 @@
 
 #![cfg(not(target_arch = "wasm32"))]
 
+mod dictionaries;
 #[path = "../support/gguf.rs"]
 mod file;
 mod fixture;

@@ -57,6 +57,10 @@ pub struct SteerArguments {
     /// Put the dictionary at the hook point of --steer, whatever its files say.
     #[arg(long, requires = "sae")]
     pub sae_anywhere: bool,
+    /// Load only the rows of the features that are steered. Of TopK dictionaries, and of encoders that
+    /// cannot be read by rows, these do for add and project_out alone.
+    #[arg(long, requires = "sae")]
+    pub sae_rows: bool,
 }
 
 /// Opens the GPU, or a software adapter.
@@ -137,7 +141,14 @@ pub async fn load_steering(model: &Model, arguments: &SteerArguments) -> Result<
             if arguments.sae_anywhere {
                 (wanted.hook, wanted.place) = (None, Some(hook));
             }
-            dictionaries.push(Dictionary::find(model.gpu(), &folder, wanted).await?);
+            let gpu = model.gpu();
+            dictionaries.push(if arguments.sae_rows {
+                let own = arguments.steer.iter().filter(|i| i.hook == hook);
+                let features: Vec<u32> = own.map(|i| i.feature).collect();
+                Dictionary::find_latents(gpu, &folder, wanted, &features).await?
+            } else {
+                Dictionary::find(gpu, &folder, wanted).await?
+            });
         }
     }
     let steering = Steering::new(model, dictionaries).await?;
