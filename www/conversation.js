@@ -4,7 +4,7 @@
 /** @import { ChatEvent, Message, TokenRecord } from "./types.d.ts" */
 /** @import { Settings } from "./settings.js" */
 
-import { asEngineError, EngineError } from "./engine-client.js";
+import { asEngineError, EngineError } from "./line.js";
 
 /** Lane 0 runs without interventions, lane 1 with them. */
 export const BASE = 0;
@@ -24,7 +24,7 @@ export const STEERED = 1;
  * @property {[Answer, Answer]} answers by lane
  * @property {{label: string, on: boolean, feature: number}} steering as it was for this turn
  * @property {"running" | "done" | "failed"} state
- * @property {import("./engine-client.js").EngineError | null} error
+ * @property {import("./line.js").EngineError | null} error
  * @property {number} tokensPerSecond of both lanes together so far, 0 when not known
  * @property {number} firstTokenAt milliseconds, 0 before it
  */

@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 import { browserHelp } from "./browser-help.js";
 
-/** @import { EngineError } from "./engine-client.js" */
+/** @import { EngineError } from "./line.js" */
 
 /**
  * @typedef {object} Advice
@@ -42,7 +42,7 @@ const ADVICE = {
   },
   "not-found": {
     title: "A file of the model is missing",
-    steps: ["Check the address: a model folder needs config.json, tokenizer.json and model.safetensors.", "A dictionary folder needs cfg.json and sae.safetensors."],
+    steps: ["Check the address: a model is a .gguf file, or a folder with config.json, tokenizer.json and model.safetensors.", "A dictionary folder needs its configuration (cfg.json) and its weights."],
     reload: true,
   },
   "bad-config": { title: "This model cannot run here", steps: ["Use a checkpoint of the Phi-3 architecture with its own config.json."], reload: true },
@@ -70,8 +70,51 @@ const ADVICE = {
   crashed: { title: "The engine stopped", steps: ["Reload the engine: the conversation stays."], reload: true },
 };
 
+/** @type {Record<string, Advice>} of downloads and stored files */
+const STORE_ADVICE = {
+  cors: {
+    title: "That server does not let pages read its files",
+    steps: [
+      "Browsers ask the server for leave (CORS). Hugging Face gives it; if the server is yours, let it send Access-Control-Allow-Origin and expose Content-Range and ETag.",
+      "Or download the files yourself and drop them onto this page.",
+    ],
+    reload: true,
+  },
+  "insecure-url": { title: "The address is not https", steps: ["Use the https address, or download the files yourself and drop them onto this page."], reload: false },
+  "bad-url": { title: "This is not an address", steps: ["Give the address of a folder, of a .gguf file, or a name like owner/model on Hugging Face."], reload: false },
+  forbidden: {
+    title: "The server does not hand the file out",
+    steps: ["Some models are given only to those who have accepted a licence: download them with your own account, then drop the files onto this page."],
+    reload: true,
+  },
+  throttled: { title: "The server wants fewer requests", steps: ["Wait some minutes, then go on: what has come stays."], reload: true },
+  server: { title: "The server is in trouble", steps: ["Go on later: what has come stays."], reload: true },
+  "bad-answer": { title: "The server answered with something else", steps: ["Check the address."], reload: true },
+  "wrong-length": { title: "The file has another length than promised", steps: ["The file was changed after its list was made. Try again later, or ask who published it."], reload: true },
+  changed: { title: "The file changes while it is downloaded", steps: ["Try again later."], reload: true },
+  "hash-mismatch": { title: "The bytes are not the right ones", steps: ["Download it again. If it happens again, the server or something on the way changes the file."], reload: true },
+  quota: {
+    title: "There is no room on this disk",
+    steps: ["Delete a stored model, or free space on the disk: browsers grant a share of it. What has come stays for later.", "Or load it without keeping it: it is then downloaded every time."],
+    reload: false,
+  },
+  "no-storage": { title: "The browser keeps no files for this page", steps: ["Private windows often do not. The model can be loaded without keeping it."], reload: false },
+  "busy-elsewhere": { title: "Another tab is at it", steps: ["Let the other tab finish, or close it, then go on here."], reload: true },
+  "not-stored": { title: "The model is no longer on this disk", steps: ["Browsers clear stored files when the disk runs full. Download it again, or choose another model."], reload: false },
+  incomplete: { title: "The model is not all there yet", steps: ["Go on with its download."], reload: false },
+  damaged: { title: "The stored file is damaged", steps: ["Delete it and download it again."], reload: false },
+  ambiguous: { title: "Which one?", steps: [], reload: false },
+  "store-failed": { title: "The download stopped", steps: ["Try again: what has come stays."], reload: true },
+};
+
 /** @type {Advice} */
 const UNKNOWN = { title: "Something went wrong", steps: ["Try again, or reload the engine."], reload: true };
+
+/**
+ * @param {{code: string}} error
+ * @returns {Advice}
+ */
+export const adviceOn = (error) => ADVICE[error.code] ?? STORE_ADVICE[error.code] ?? UNKNOWN;
 
 /**
  * Whether the engine behind this error is gone for good.
@@ -87,16 +130,16 @@ export const isFatal = (code) => ["device-lost", "crashed", "no-engine", "out-of
  */
 export function errorPanel(error, actions) {
   if (error.code === "no-webgpu") return noWebGpuPanel(error, actions);
-  const advice = ADVICE[error.code] ?? UNKNOWN;
+  const advice = adviceOn(error);
   const said = error.code === "cancelled" ? [] : [h("p", {}, error.message)];
   return panel(advice.title, [...said, steps(advice.steps)], actions);
 }
 
 /**
  * Whether a new engine can help.
- * @param {EngineError} error
+ * @param {string} code
  */
-export const canReload = (error) => (ADVICE[error.code] ?? UNKNOWN).reload;
+export const canReload = (code) => adviceOn({ code }).reload;
 
 /**
  * @param {EngineError} error

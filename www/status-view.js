@@ -1,9 +1,9 @@
 // What runs, in a line and in full, and how far loading has come.
 
 import { byId, bytes, h, number, short } from "./dom.js";
-import { canReload, errorPanel } from "./errors.js";
+import { errorPanel } from "./errors.js";
 
-/** @import { EngineError } from "./engine-client.js" */
+/** @import { EngineError } from "./line.js" */
 /** @import { Info, LoadProgress } from "./types.d.ts" */
 /** @import { Settings } from "./settings.js" */
 
@@ -19,7 +19,7 @@ const STAGES = {
 export class StatusView {
   /**
    * @param {Settings} settings
-   * @param {{cancel: () => void, load: () => void}} actions
+   * @param {{cancel: () => void}} actions
    */
   constructor(settings, actions) {
     this.settings = settings;
@@ -36,8 +36,11 @@ export class StatusView {
     settings.addEventListener("change", () => this.describe());
   }
 
-  /** @param {LoadProgress | null} progress */
-  loading(progress) {
+  /**
+   * @param {LoadProgress | null} progress
+   * @param {boolean} [again] the engine was lost and is started anew
+   */
+  loading(progress, again = false) {
     if (!this.stage.contains(this.bar)) {
       this.bar.removeAttribute("value");
       this.barText.textContent = "Starting the engine";
@@ -45,7 +48,8 @@ export class StatusView {
         h(
           "section",
           { className: "loading-card", "aria-label": "Loading" },
-          h("h2", {}, "Loading the model"),
+          h("h2", {}, again ? "The engine stopped and is starting again" : "Loading the model"),
+          again ? h("p", { className: "muted" }, "The conversation stays and goes on where it broke off.") : null,
           this.bar,
           this.barText,
           h("div", { className: "actions" }, h("button", { type: "button", className: "button", onclick: this.actions.cancel }, "Cancel")),
@@ -65,18 +69,21 @@ export class StatusView {
 
   /**
    * @param {EngineError} error
-   * @param {string} [label] of the button that loads again
+   * @param {{label: string, run: () => void}[]} ways out of it
    */
-  failed(error, label = error.code === "cancelled" ? "Load the model" : "Try again") {
+  failed(error, ways) {
     this.info = null;
     this.line.textContent = "No model is running.";
     this.details.replaceChildren();
-    this.stage.replaceChildren(errorPanel(error, canReload(error) ? [{ label, run: this.actions.load }] : []));
+    this.stage.replaceChildren(errorPanel(error, ways));
   }
 
-  /** @param {EngineError} error the engine died in the middle of a conversation */
-  lost(error) {
-    this.failed(error, "Reload the engine");
+  /**
+   * @param {EngineError} error the engine died in the middle of a conversation
+   * @param {{label: string, run: () => void}[]} ways out of it
+   */
+  lost(error, ways) {
+    this.failed(error, ways);
     this.line.textContent = "The engine stopped.";
   }
 

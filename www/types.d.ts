@@ -7,16 +7,18 @@ export type Op = Exclude<Intervention["op"], "reconstruct">;
 export type Message = ChatOptions["lanes"][number]["messages"][number];
 export type Positions = NonNullable<Intervention["positions"]>;
 
-/** An error of the engine: a code to branch on and a sentence to show. */
+/** An error of a worker: a code to branch on and a sentence to show. */
 export interface EngineFailure {
   code: string;
   message: string;
+  /** Addresses, one of which is meant. */
+  choices?: string[];
 }
 
 /** What the page asks of the worker. */
 export type WorkerRequest = { id: number; method: string; args: unknown[] };
 
-/** What the worker answers: see engine-client.js. */
+/** What the worker answers: see line.js. */
 export type WorkerReply =
   | { ready: true }
   | { fatal: EngineFailure }
@@ -46,4 +48,32 @@ export interface Report {
   base: Rates | null;
   /** By strength of the clamp. */
   curve: (Rates & { value: number })[];
+}
+
+/** A model or dictionary that can be chosen. One of `url`, `files` and `builtIn` says where it is. */
+export interface Entry {
+  id: string;
+  kind: "model" | "dictionary";
+  name: string;
+  url?: string;
+  files?: File[];
+  builtIn?: boolean;
+  /** A sentence about it. */
+  about?: string;
+  licence?: string;
+  /** Size of the download in bytes, as far as it is known beforehand. */
+  bytes?: number;
+  /** Models it belongs to, by family; absent when not known. */
+  families?: string[];
+  /** Of a dictionary: the block it reads, latents, hook point to use. */
+  layer?: string;
+  width?: number;
+  hook?: string;
+  warning?: string;
+  /** Why it cannot be loaded. */
+  unusable?: string;
+  /** Added by the visitor. */
+  own?: boolean;
+  /** Served with the page. */
+  beside?: boolean;
 }

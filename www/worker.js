@@ -1,5 +1,5 @@
 // The engine's worker: owns the wasm module and the GPU device, and speaks the protocol written
-// down in engine-client.js. The build puts the wasm files beside index.html.
+// down in line.js and engine-client.js. The build puts the wasm files beside index.html.
 
 /** @import { EngineFailure, WorkerReply, WorkerRequest } from "./types.d.ts" */
 

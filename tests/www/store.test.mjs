@@ -1,0 +1,184 @@
+// What the store knows without a browser: ranges, hashes, records, waiting, addresses.
+
+import assert from "node:assert/strict";
+import { createHash, randomInt } from "node:crypto";
+import { test } from "node:test";
+import { hubFile, hubPlace, hubTree, isFile, nameOf, normalise, refused } from "../../www/store/address.js";
+import { diagnose } from "../../www/store/diagnose.js";
+import { gitOid } from "../../www/store/download.js";
+import { Parts, areRanges, covered, missing, prefix, withRange } from "../../www/store/ranges.js";
+import { decode, encode, newest } from "../../www/store/record.js";
+import { Passing, parseRetryAfter, statusError, waitAfter } from "../../www/store/retry.js";
+import { Sha256, sha256 } from "../../www/store/sha256.js";
+
+const code = (wanted) => (error) => error.code === wanted && error.message.length > 0;
+
+/** Draws that can be repeated. */
+export function draws(seed) {
+  let state = seed >>> 0;
+  return (below) => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return Math.floor((state / 2 ** 32) * below);
+  };
+}
+
+const seed = Number(process.env.SEED ?? randomInt(2 ** 31));
+console.log(`SEED=${seed}`);
+const draw = draws(seed);
+
+test("ranges against a bitmap", () => {
+  for (let round = 0; round < 200; round++) {
+    const total = 1 + draw(60);
+    const bitmap = new Uint8Array(total);
+    let ranges = [];
+    for (let n = draw(12); n >= 0; n--) {
+      const start = draw(total + 1);
+      const end = start + draw(total - start + 1);
+      ranges = withRange(ranges, start, end);
+      bitmap.fill(1, start, end);
+    }
+    assert.ok(areRanges(ranges, total), JSON.stringify(ranges));
+    assert.equal(covered(ranges), bitmap.reduce((sum, bit) => sum + bit, 0));
+    const first = bitmap.indexOf(0);
+    assert.equal(prefix(ranges), first < 0 ? total : first);
+    const rest = new Uint8Array(total).fill(1);
+    for (const [start, end] of missing(ranges, total)) rest.fill(0, start, end);
+    assert.deepEqual(rest, bitmap);
+  }
+});
+
+test("parts cover what is missing, each byte once, also after some came back", () => {
+  for (let round = 0; round < 200; round++) {
+    const total = 1 + draw(200);
+    const size = 1 + draw(20);
+    const done = withRange([], draw(total), draw(total));
+    const count = new Uint8Array(total);
+    for (const [start, end] of done) count.fill(1, start, end);
+    const parts = new Parts(missing(done, total), size);
+    for (let part = parts.take(); part; part = parts.take()) {
+      const [start, end] = part;
+      assert.ok(end - start <= size && end > start);
+      const kept = draw(3) ? end : start + draw(end - start);
+      for (let at = start; at < kept; at++) count[at] += 1;
+      if (kept < end) parts.giveBack(kept, end);
+    }
+    assert.ok(count.every((n) => n === 1), `total ${total}, part ${size}: ${count}`);
+  }
+});
+
+test("ranges from disk are not trusted", () => {
+  for (const bad of [null, {}, [[0]], [[0, 0]], [[1, 0]], [[0, 11]], [[-1, 2]], [[0, 2], [2, 3]], [[0, 3], [1, 4]], [[0, 1.5]], [["0", "1"]]]) {
+    assert.ok(!areRanges(bad, 10), JSON.stringify(bad));
+  }
+  assert.ok(areRanges([[0, 2], [4, 10]], 10));
+});
+
+test("SHA-256 is that of another implementation, however the bytes are cut", () => {
+  for (let round = 0; round < 60; round++) {
+    const bytes = Uint8Array.from({ length: draw(400) }, () => draw(256));
+    const hash = new Sha256();
+    for (let at = 0; at < bytes.length; ) {
+      const next = at + draw(130);
+      hash.update(bytes.subarray(at, next));
+      at = next;
+    }
+    assert.equal(hash.hex(), createHash("sha256").update(bytes).digest("hex"));
+  }
+});
+
+test("git's name of a file", async () => {
+  // `printf 'hello\n' | git hash-object --stdin`
+  assert.equal(await gitOid(new TextEncoder().encode("hello\n")), "ce013625030ba8dba906f756967f9e9ca394464a");
+});
+
+test("a record that was torn anywhere is not read, and the one before it is", () => {
+  const old = encode(7, { done: [[0, 5]] });
+  const next = encode(8, { done: [[0, 9]] });
+  for (let cut = 0; cut < next.length; cut++) {
+    assert.equal(decode(next.subarray(0, cut)), null, `cut at ${cut}`);
+    assert.deepEqual(newest([decode(old), decode(next.subarray(0, cut))])?.value, { done: [[0, 5]] });
+  }
+  for (let at = 0; at < next.length; at++) {
+    const spoilt = next.slice();
+    spoilt[at] ^= 1 + draw(127);
+    assert.equal(decode(spoilt), null, `byte ${at}`);
+  }
+  assert.equal(newest([decode(next), decode(old)])?.slot, 0);
+  assert.equal(newest([null, null]), null);
+});
+
+test("what passes and what does not", () => {
+  for (const status of [408, 425, 429, 500, 502, 503, 504]) assert.ok(statusError(status, "u", null, 0) instanceof Passing, String(status));
+  assert.ok(code("not-found")(statusError(404, "u", null, 0)));
+  assert.ok(code("forbidden")(statusError(403, "u", null, 0)));
+  assert.ok(code("forbidden")(statusError(401, "u", null, 0)));
+  assert.ok(code("bad-answer")(statusError(418, "u", null, 0)));
+  assert.equal(statusError(429, "u", "2", 0).wait, 2000);
+  assert.ok(code("throttled")(statusError(429, "u", "3600", 0)), "an hour is too long to wait");
+  assert.equal(parseRetryAfter("Wed, 21 Oct 2015 07:28:00 GMT", Date.UTC(2015, 9, 21, 7, 27, 50)), 10_000);
+  assert.equal(parseRetryAfter("Wed, 21 Oct 2015 07:28:00 GMT", Date.UTC(2016, 0)), 0);
+  assert.equal(parseRetryAfter("soon", 0), null);
+});
+
+test("waits grow, are spread, and keep what the server asks", () => {
+  const longest = [1, 2, 3, 4].map((failures) => waitAfter(failures, null, () => 1));
+  assert.deepEqual(longest, [500, 1000, 2000, 4000]);
+  assert.equal(waitAfter(3, null, () => 0), 0);
+  assert.equal(waitAfter(40, null, () => 1), 30_000);
+  assert.ok(waitAfter(1, 2000, () => 0) >= 2000);
+});
+
+test("addresses are brought into one form", () => {
+  const page = "https://a.example/page/";
+  assert.equal(normalise("https://b.example/m", page), "https://b.example/m/");
+  assert.equal(normalise(" models/x ", page), "https://huggingface.co/models/x/");
+  assert.equal(normalise("./models/x/", page), "https://a.example/page/models/x/");
+  assert.equal(normalise("./x.gguf", page), "https://a.example/page/x.gguf");
+  assert.equal(normalise("microsoft/Phi-3-mini-4k-instruct", page), "https://huggingface.co/microsoft/Phi-3-mini-4k-instruct/");
+  assert.equal(
+    normalise("https://huggingface.co/o/n/blob/main/x-q4.gguf?download=true#y", page),
+    "https://huggingface.co/o/n/resolve/main/x-q4.gguf",
+  );
+  for (const bad of ["javascript:alert(1)", "file:///etc/passwd", "http://", "https://me:secret@b.example/"]) {
+    assert.throws(() => normalise(bad, page), code("bad-url"), bad);
+  }
+  assert.ok(isFile("https://b.example/x.GGUF?download=true"));
+  assert.ok(!isFile("https://b.example/x.gguf/"));
+});
+
+test("addresses that the page may not ask", () => {
+  const page = "https://a.example/";
+  assert.ok(code("insecure-url")(refused("http://b.example/", page)));
+  for (const good of ["https://b.example/", "http://localhost:8000/", "http://127.0.0.1/", "https://a.example/m/"]) assert.equal(refused(good, page), null);
+  assert.equal(refused("http://10.0.0.2/m/", "http://10.0.0.2/"), null);
+});
+
+test("places on the Hub", () => {
+  const place = hubPlace("https://huggingface.co/o/n/resolve/v1%2Fx/a%20b/f.gguf");
+  assert.deepEqual(place, { repo: "o/n", revision: "v1/x", path: "a b/f.gguf" });
+  assert.equal(hubFile(place, "a b/f.gguf"), "https://huggingface.co/o/n/resolve/v1%2Fx/a%20b/f.gguf");
+  assert.equal(hubTree({ repo: "o/n", revision: "main", path: "l 6" }), "https://huggingface.co/api/models/o/n/tree/main/l%206?recursive=true");
+  assert.deepEqual(hubPlace("https://huggingface.co/o/n/"), { repo: "o/n", revision: "main", path: "" });
+  assert.equal(hubPlace("https://huggingface.co/datasets/o/n"), null);
+  assert.equal(hubPlace("https://b.example/o/n/"), null);
+  assert.equal(nameOf("https://huggingface.co/o/n/"), "n");
+  assert.equal(nameOf("https://huggingface.co/o/n/resolve/main/x-q4.gguf"), "x-q4.gguf");
+  assert.equal(nameOf("https://huggingface.co/o/n/tree/main/layers.6/"), "n/layers.6");
+  assert.equal(nameOf("https://b.example/"), "b.example");
+});
+
+test("a server that answers but forbids is told from one that is not there", async () => {
+  const page = "https://a.example/";
+  const there = async () => new Response(null);
+  const gone = async () => {
+    throw new TypeError("Failed to fetch");
+  };
+  assert.ok(code("cors")(await diagnose("https://b.example/x", page, true, there)));
+  assert.equal(await diagnose("https://b.example/x", page, true, gone), null);
+  assert.equal(await diagnose("https://b.example/x", page, false, there), null);
+  assert.equal(await diagnose("https://a.example/x", page, true, there), null);
+});
+
+test("an item's key depends on its kind and address", () => {
+  assert.notEqual(sha256(new TextEncoder().encode("model x")), sha256(new TextEncoder().encode("dictionary x")));
+});

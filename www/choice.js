@@ -1,0 +1,115 @@
+// What is to run: a model with a dictionary, and from where the engine reads them.
+
+import { EngineError } from "./line.js";
+import { isFile, servedAt } from "./store/address.js";
+
+/** @import { Catalogue } from "./catalogue.js" */
+/** @import { Downloads } from "./downloads.js" */
+/** @import { Entry, Report, Source } from "./types.d.ts" */
+
+/**
+ * @typedef {object} Choice
+ * @property {Entry} model
+ * @property {Entry | "auto" | "none"} sae "auto": the one that came with the model, if its report names one
+ * @property {string} saeHook "" where the dictionary says it itself
+ * @property {boolean} keep read from the store, and never straight from the address
+ */
+
+const KEY = "phi3-steer.model";
+
+/** The nano model's folder. */
+export const NANO = new URL("models/nano/", document.baseURI).href;
+
+/**
+ * @param {Catalogue} catalogue
+ * @returns {Choice}
+ */
+export const nanoChoice = (catalogue) => ({
+  model: catalogue.find("nano") ?? { id: "nano", kind: "model", name: "Nano Phi-3", builtIn: true },
+  sae: "auto",
+  saeHook: "",
+  keep: true,
+});
+
+/**
+ * Remembers a choice for the next visit; files of this machine cannot be remembered.
+ * @param {Choice} choice
+ */
+export function remember({ model, sae, saeHook, keep }) {
+  const place = (/** @type {Entry} */ entry) => ({ id: entry.id, url: entry.url });
+  const lasting = !model.files && (typeof sae === "string" || !sae.files);
+  try {
+    if (lasting && !model.builtIn) localStorage.setItem(KEY, JSON.stringify({ model: place(model), sae: typeof sae === "string" ? sae : place(sae), saeHook, keep }));
+    else localStorage.removeItem(KEY);
+  } catch {
+    // Storage is blocked: the next visit begins with the nano model.
+  }
+}
+
+/**
+ * The last visit's choice, or the nano model.
+ * @param {Catalogue} catalogue
+ * @returns {Choice}
+ */
+export function recall(catalogue) {
+  try {
+    const saved = JSON.parse(localStorage.getItem(KEY) ?? "null");
+    const model = found(catalogue, "model", saved?.model);
+    if (!model) return nanoChoice(catalogue);
+    const sae = ["auto", "none"].includes(saved.sae) ? saved.sae : (found(catalogue, "dictionary", saved.sae) ?? "none");
+    return { model, sae, saeHook: typeof saved.saeHook === "string" ? saved.saeHook : "", keep: saved.keep !== false };
+  } catch {
+    return nanoChoice(catalogue);
+  }
+}
+
+/**
+ * @param {Catalogue} catalogue
+ * @param {Entry["kind"]} kind
+ * @param {any} place
+ * @returns {Entry | undefined}
+ */
+function found(catalogue, kind, place) {
+  const entry = catalogue.find(String(place?.id));
+  if (entry?.kind === kind && entry.url === place?.url) return entry;
+  return typeof place?.url === "string" ? catalogue.at(kind, place.url) : undefined;
+}
+
+/**
+ * What the engine reads: stored files, files of this machine, or an address.
+ * @param {Entry} entry
+ * @param {boolean} keep
+ * @param {Downloads} downloads
+ * @returns {Promise<Source>}
+ */
+export async function sourceOf(entry, keep, downloads) {
+  if (entry.builtIn) return NANO;
+  if (entry.files) return entry.files;
+  if (!keep && downloads.item(entry)?.state !== "whole") return servedAt(entry.url ?? "");
+  try {
+    return await downloads.open(entry);
+  } catch (error) {
+    // No store at all is no reason not to run.
+    if (error instanceof EngineError && error.code === "no-storage") return servedAt(entry.url ?? "");
+    throw error;
+  }
+}
+
+/**
+ * Whether a report can lie beside the model: not beside a single file.
+ * @param {Source} model
+ */
+export const hasReport = (model) => typeof model !== "string" || !isFile(model);
+
+/**
+ * The dictionary that came with the model.
+ * @param {Source} model
+ * @param {Report | null} report
+ * @returns {Source | null}
+ */
+export function ownDictionary(model, report) {
+  if (!report) return null;
+  if (typeof model === "string") return new URL(`sae/${encodeURIComponent(report.hook)}/`, model).href;
+  const inside = model.filter((file) => file.name.includes(`sae/${report.hook}/`));
+  return inside.length ? inside : null;
+}

@@ -1,0 +1,134 @@
+// One model or dictionary in the chooser: what it is, what of it is on disk, what can be done.
+
+import { describe } from "./downloads.js";
+import { bytes, h, number } from "./dom.js";
+import { adviceOn } from "./errors.js";
+
+/** @import { Downloads } from "./downloads.js" */
+/** @import { Entry } from "./types.d.ts" */
+
+/**
+ * @typedef {object} RowActions
+ * @property {(entry: Entry) => void} download
+ * @property {(entry: Entry) => void} pause
+ * @property {(entry: Entry) => void} remove
+ * @property {(entry: Entry) => void} verify
+ * @property {(entry: Entry) => void} forget
+ * @property {(entry: Entry) => void} stream loads without storing
+ * @property {(entry: Entry, url: string) => void} pick one of several that the address holds
+ */
+
+/**
+ * A row with a radio button; it keeps its nodes, so that focus stays where it is.
+ */
+export class ChooserRow {
+  /**
+   * @param {Entry} entry
+   * @param {Downloads} downloads
+   * @param {RowActions} actions
+   */
+  constructor(entry, downloads, actions) {
+    this.entry = entry;
+    this.downloads = downloads;
+    this.actions = actions;
+    const group = entry.kind === "model" ? "model" : "sae";
+    this.radio = h("input", { type: "radio", name: `choose-${group}`, value: entry.id, disabled: Boolean(entry.unusable) });
+    this.state = h("span", { className: "entry-state" });
+    this.bar = h("progress", { max: 1, hidden: true, "aria-label": `Download of ${entry.name}` });
+    this.trouble = h("div", { className: "entry-trouble", role: "alert" });
+    this.buttons = h("div", { className: "entry-buttons" });
+    const lines = [entry.about, facts(entry)].filter(Boolean).map((text) => h("small", {}, /** @type {string} */ (text)));
+    if (entry.warning) lines.push(h("small", { className: "entry-warning" }, entry.warning));
+    if (entry.unusable) lines.push(h("small", { className: "entry-warning" }, entry.unusable));
+    this.node = h(
+      "li",
+      { className: "entry" },
+      h("label", {}, this.radio, h("span", { className: "entry-text" }, h("b", {}, entry.name), ...lines, this.state)),
+      this.bar,
+      this.trouble,
+      this.buttons,
+    );
+    /** What the buttons and the error were made for. */
+    this.drawn = "";
+    this.update();
+  }
+
+  update() {
+    const { entry, downloads, actions } = this;
+    const job = downloads.job(entry);
+    const item = downloads.item(entry);
+    const running = job?.running ?? false;
+    this.state.textContent = this.stateText();
+    this.state.classList.toggle("good", item?.state === "whole" && !running);
+    this.bar.hidden = !running;
+    const total = job?.progress?.total ?? entry.bytes;
+    if (running && total && job?.progress) this.bar.value = Math.min(1, job.progress.loaded / total);
+    else this.bar.removeAttribute("value");
+
+    const drawn = JSON.stringify([running, item?.state, job?.error?.code, job?.error?.message, downloads.listing !== null]);
+    if (drawn === this.drawn) return;
+    this.drawn = drawn;
+    const button = (/** @type {string} */ label, /** @type {(entry: Entry) => void} */ run) =>
+      h("button", { type: "button", className: "quiet", "aria-label": `${label}: ${entry.name}`, onclick: () => run(entry) }, label);
+    const buttons = [];
+    if (entry.url && !entry.unusable) {
+      if (running) buttons.push(button("Pause", actions.pause), button("Cancel", actions.remove));
+      else if (item?.state === "whole") buttons.push(button("Check", actions.verify), button("Delete", actions.remove));
+      else if (item) buttons.push(button("Resume", actions.download), button("Delete", actions.remove));
+      else buttons.push(button("Download", actions.download));
+    }
+    if (entry.own && !running) buttons.push(button("Take off the list", actions.forget));
+    const focused = this.buttons.contains(document.activeElement);
+    this.buttons.replaceChildren(...buttons);
+    if (focused) (buttons[0] ?? this.radio).focus();
+    this.trouble.replaceChildren(...(job?.error ? this.errorNodes(job.error) : []));
+  }
+
+  stateText() {
+    const { entry, downloads } = this;
+    const job = downloads.job(entry);
+    if (job?.running) return describe(job, entry.bytes);
+    const item = downloads.item(entry);
+    if (!entry.url) return "";
+    if (!item) return "";
+    if (item.state === "part") {
+      const total = item.total ?? entry.bytes;
+      return `Paused: ${bytes(item.loaded)}${total ? ` of ${bytes(total)}` : ""} on this disk`;
+    }
+    const proven = item.files.every((file) => file.proof !== null);
+    return `On this disk: ${bytes(item.loaded)}, ${proven ? "hash verified" : "hash taken at the download, no published one to compare with"}`;
+  }
+
+  /** @param {import("./line.js").EngineError} error */
+  errorNodes(error) {
+    const { entry, actions } = this;
+    const choices = error.choices ?? [];
+    const nodes = [h("p", {}, h("b", {}, adviceOn(error).title), ` ${error.message}`), ...adviceOn(error).steps.map((step) => h("p", {}, step))];
+    if (choices.length) {
+      const select = h("select", { "aria-label": `Which of ${entry.name}` }, ...choices.map((url) => h("option", { value: url }, tail(url))));
+      nodes.push(h("p", { className: "entry-choice" }, select, h("button", { type: "button", className: "button", onclick: () => actions.pick(entry, select.value) }, "Take this one")));
+    }
+    if (["quota", "no-storage"].includes(error.code)) {
+      nodes.push(h("p", {}, h("button", { type: "button", className: "button", onclick: () => actions.stream(entry) }, "Load without keeping it")));
+    }
+    return nodes;
+  }
+}
+
+/** @param {Entry} entry */
+function facts(entry) {
+  const parts = [];
+  if (entry.bytes) parts.push(entry.builtIn || entry.files || entry.beside ? bytes(entry.bytes) : `about ${bytes(entry.bytes)}`);
+  else if (!entry.files && !entry.own) parts.push("size not known");
+  if (entry.layer) parts.push(`layer ${entry.layer}`);
+  if (entry.width) parts.push(`${number(entry.width)} features`);
+  if (entry.licence !== undefined) parts.push(entry.licence ? `licence ${entry.licence}` : "licence not stated");
+  if (entry.beside) parts.push("served with this page");
+  return parts.join(" \u00b7 ");
+}
+
+/**
+ * The last two parts of an address.
+ * @param {string} url
+ */
+const tail = (url) => decodeURIComponent(new URL(url).pathname.split("/").filter(Boolean).slice(-1).join("/"));

@@ -1,0 +1,149 @@
+// A worker with numbered calls, and the one Trusted Types policy of the page.
+//
+// Messages. The page sends {id, method, args}; the worker answers each with any number of
+// {id, event} and then one of {id, ok: value} or {id, error: {code, message}}. Before anything else
+// it sends {ready: true} once it can work. It sends {fatal: {code, message}} when it cannot start or
+// has trapped, which rejects every call that is waiting; a worker that dies without a word does the
+// same with the code "crashed".
+
+/** @import { EngineFailure, WorkerReply } from "./types.d.ts" */
+
+/** An error with the engine's code, for example "no-webgpu" or "device-lost". */
+export class EngineError extends Error {
+  /**
+   * @param {string} code
+   * @param {string} message
+   * @param {string[]} [choices] addresses, one of which is meant
+   */
+  constructor(code, message, choices) {
+    super(message);
+    this.name = "EngineError";
+    this.code = code;
+    this.choices = choices;
+  }
+}
+
+/**
+ * @typedef {object} Waiting
+ * @property {(value: any) => void} resolve
+ * @property {(error: EngineError) => void} reject
+ * @property {((event: any) => void) | undefined} onEvent
+ */
+
+/** The only scripts that the page ever starts by address. */
+const SCRIPTS = {
+  engine: new URL("./worker.js", import.meta.url).href,
+  store: new URL("./store/worker.js", import.meta.url).href,
+  offline: new URL("../sw.js", import.meta.url).href,
+};
+
+const policy = /** @type {any} */ (globalThis).trustedTypes?.createPolicy("phi3-steer", {
+  createScriptURL: (/** @type {string} */ url) => {
+    if (!Object.values(SCRIPTS).includes(url)) throw new TypeError(`not a script of the page: ${url}`);
+    return url;
+  },
+});
+
+/**
+ * The address of one of the page's scripts, trusted where the browser asks for that.
+ * @param {keyof typeof SCRIPTS} name
+ * @returns {string}
+ */
+export const scriptUrl = (name) => (policy ? policy.createScriptURL(SCRIPTS[name]) : SCRIPTS[name]);
+
+/** A worker with numbered calls. */
+export class Line {
+  /** @param {"engine" | "store"} name of the worker */
+  constructor(name) {
+    /** @type {Map<number, Waiting>} */
+    this.waiting = new Map();
+    this.next = 1;
+    /** @type {EngineError | null} */
+    this.closed = null;
+    /** @type {(() => void)[]} */
+    this.onReady = [];
+    this.isReady = false;
+    this.worker = new Worker(scriptUrl(name), { type: "module" });
+    this.worker.onmessage = (message) => this.receive(message.data);
+    this.worker.onerror = (event) => {
+      event.preventDefault?.();
+      this.close(
+        new EngineError(
+          this.isReady ? "crashed" : "no-engine",
+          event.message || `The ${name}'s worker could not be started.`,
+        ),
+      );
+    };
+    this.worker.onmessageerror = () =>
+      this.close(new EngineError("crashed", `A message from the ${name} could not be read.`));
+  }
+
+  /** @param {WorkerReply} reply */
+  receive(reply) {
+    if ("ready" in reply) {
+      this.isReady = true;
+      for (const go of this.onReady.splice(0)) go();
+      return;
+    }
+    if ("fatal" in reply) {
+      this.close(new EngineError(reply.fatal.code, reply.fatal.message));
+      return;
+    }
+    const waiting = this.waiting.get(reply.id);
+    if (!waiting) return;
+    if ("event" in reply) {
+      waiting.onEvent?.(reply.event);
+      return;
+    }
+    this.waiting.delete(reply.id);
+    if ("error" in reply) waiting.reject(new EngineError(reply.error.code, reply.error.message, reply.error.choices));
+    else waiting.resolve(reply.ok);
+  }
+
+  /**
+   * @param {string} method
+   * @param {unknown[]} args
+   * @param {(event: any) => void} [onEvent]
+   * @returns {Promise<any>}
+   */
+  call(method, args, onEvent) {
+    return new Promise((resolve, reject) => {
+      if (this.closed) {
+        reject(this.closed);
+        return;
+      }
+      const id = this.next++;
+      this.waiting.set(id, { resolve, reject, onEvent });
+      const send = () => {
+        try {
+          this.worker.postMessage({ id, method, args });
+        } catch (error) {
+          this.waiting.delete(id);
+          reject(new EngineError("bad-call", `The ${name} cannot take these arguments: ${error}`));
+        }
+      };
+      if (this.isReady) send();
+      else this.onReady.push(send);
+    });
+  }
+
+  /** @param {EngineError} error */
+  close(error) {
+    if (this.closed) return;
+    this.closed = error;
+    this.worker.terminate();
+    for (const waiting of this.waiting.values()) waiting.reject(error);
+    this.waiting.clear();
+    this.onReady = [];
+  }
+}
+
+/**
+ * @param {unknown} error
+ * @returns {EngineError}
+ */
+export function asEngineError(error) {
+  if (error instanceof EngineError) return error;
+  const text = error instanceof Error ? error.message : String(error);
+  return new EngineError("crashed", text);
+}

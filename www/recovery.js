@@ -1,0 +1,39 @@
+// What to do when the engine dies: when to start it again unasked, and where the conversation broke off.
+
+/** @import { Turn } from "./conversation.js" */
+
+/** Causes that are outside the model and pass: a new engine may well live. */
+const SAFE = ["device-lost", "crashed"];
+
+/** A second death within so many milliseconds waits for the visitor. */
+const PEACE = 60_000;
+
+/** The turn that the last engine died in. */
+export class Recovery {
+  constructor() {
+    /** @type {{turn: Turn, rest: string[] | null, length: number} | null} */
+    this.interrupted = null;
+    this.last = -Infinity;
+  }
+
+  /**
+   * @param {string} code of the error
+   * @param {Turn} turn
+   * @param {string[] | null} rest messages still to be answered, null when they were stopped
+   * @param {number} length of the script they belong to
+   * @param {number} now milliseconds
+   * @returns {boolean} whether to start a new engine at once
+   */
+  note(code, turn, rest, length, now) {
+    this.interrupted = { turn, rest, length };
+    const safe = SAFE.includes(code) && now - this.last > PEACE;
+    if (safe) this.last = now;
+    return safe;
+  }
+
+  take() {
+    const { interrupted } = this;
+    this.interrupted = null;
+    return interrupted;
+  }
+}

@@ -1,0 +1,116 @@
+// Addresses of models and dictionaries: what visitors type, and how the Hugging Face Hub writes them.
+
+import { StoreError } from "./errors.js";
+
+/**
+ * A place on the Hub.
+ * @typedef {object} HubPlace
+ * @property {string} repo "owner/name"
+ * @property {string} revision
+ * @property {string} path within the repository, "" for its root, without a slash at its end
+ */
+
+const HUBS = ["huggingface.co", "www.huggingface.co", "hf.co"];
+
+/** Files that are a whole model or dictionary by themselves. */
+const SINGLE = /\.(gguf|npz)$/i;
+
+/**
+ * The address in its one form: absolute, a folder's with a slash at its end, no fragment.
+ * @param {string} text
+ * @param {string} [base]
+ * @returns {string}
+ */
+export function normalise(text, base) {
+  const typed = text.trim();
+  // "owner/name" alone means the Hub, as everywhere in this field.
+  const short = /^[\w.-]+\/[\w.-]+$/.test(typed) && !/\.(gguf|npz|safetensors)$/i.test(typed);
+  let url;
+  try {
+    url = new URL(short ? `https://huggingface.co/${typed}` : typed, base);
+  } catch {
+    throw new StoreError("bad-url", `\u201c${text}\u201d is not an address.`);
+  }
+  if (!["https:", "http:"].includes(url.protocol)) {
+    throw new StoreError("bad-url", `\u201c${text}\u201d is neither an https nor an http address.`);
+  }
+  url.hash = "";
+  if (url.username || url.password) throw new StoreError("bad-url", "An address with a password in it is not taken.");
+  if (!isFile(url.href) && !url.pathname.endsWith("/")) url.pathname += "/";
+  // A link to a page about a file, as copied from the Hub.
+  if (HUBS.includes(url.hostname)) {
+    url.pathname = url.pathname.replace(/^(\/[^/]+\/[^/]+)\/blob\//, "$1/resolve/");
+    url.search = "";
+  }
+  return url.href;
+}
+
+/**
+ * Why a page cannot even ask this address, or null.
+ * @param {string} href
+ * @param {string} page the page's own address
+ * @returns {StoreError | null}
+ */
+export function refused(href, page) {
+  const url = new URL(href);
+  const local = ["localhost", "127.0.0.1", "[::1]"].includes(url.hostname);
+  if (url.protocol === "https:" || local || url.origin === new URL(page).origin) return null;
+  return new StoreError("insecure-url", `Browsers let this page read only https addresses, its own and those of this machine: ${href}`);
+}
+
+/** Whether the address is that of one file rather than of a folder. */
+export const isFile = (/** @type {string} */ href) => SINGLE.test(new URL(href).pathname);
+
+/**
+ * @param {string} href
+ * @returns {HubPlace | null} null for other servers
+ */
+export function hubPlace(href) {
+  const url = new URL(href);
+  if (!HUBS.includes(url.hostname)) return null;
+  const [owner, name, kind, revision, ...path] = url.pathname.split("/").filter(Boolean).map(decodeURIComponent);
+  if (!owner || !name || ["datasets", "spaces", "api"].includes(owner)) return null;
+  const within = kind && ["resolve", "tree", "raw"].includes(kind);
+  return { repo: `${owner}/${name}`, revision: (within && revision) || "main", path: within ? path.join("/") : "" };
+}
+
+/**
+ * Where the Hub serves a file.
+ * @param {HubPlace} place
+ * @param {string} file
+ */
+export const hubFile = (place, file) =>
+  `https://huggingface.co/${place.repo}/resolve/${encodeURIComponent(place.revision)}/${file.split("/").map(encodeURIComponent).join("/")}`;
+
+/**
+ * Where the Hub lists a folder with sizes and hashes.
+ * @param {HubPlace} place
+ */
+export function hubTree(place) {
+  const path = place.path ? `/${place.path.split("/").map(encodeURIComponent).join("/")}` : "";
+  return `https://huggingface.co/api/models/${place.repo}/tree/${encodeURIComponent(place.revision)}${path}?recursive=true`;
+}
+
+/**
+ * A name for people: the last part of the address that says something.
+ * @param {string} href
+ */
+export function nameOf(href) {
+  const place = hubPlace(href);
+  const url = new URL(href);
+  const parts = place ? [place.repo.split("/")[1], ...place.path.split("/").filter(Boolean)] : url.pathname.split("/").filter(Boolean).map(decodeURIComponent);
+  const last = parts.at(-1);
+  if (!last) return url.host;
+  // A dictionary's folder is named by its layer: the one above says whose.
+  return /^(layers?[._]?\d+|sae|final)$/i.test(last) && parts.length > 1 ? `${parts.at(-2)}/${last}` : last;
+}
+
+/**
+ * Where the files of an address are served: the Hub's pages about a folder are not its files.
+ * @param {string} href
+ */
+export function servedAt(href) {
+  const place = hubPlace(href);
+  if (!place) return href;
+  return isFile(href) ? hubFile(place, place.path) : hubFile(place, place.path ? `${place.path}/` : "");
+}

@@ -1,0 +1,33 @@
+// What goes wrong between a server and the disk.
+
+/** An error with a code for the page to branch on, and a sentence that says what and where. */
+export class StoreError extends Error {
+  /**
+   * @param {string} code
+   * @param {string} message
+   * @param {string[]} [choices] addresses, one of which is meant
+   */
+  constructor(code, message, choices) {
+    super(message);
+    this.name = "StoreError";
+    this.code = code;
+    this.choices = choices;
+  }
+}
+
+/**
+ * What a failed write to disk means.
+ * @param {any} error
+ * @param {string} name of the file
+ * @returns {StoreError}
+ */
+export function diskError(error, name) {
+  if (error instanceof StoreError) return error;
+  if (error?.name === "QuotaExceededError") {
+    return new StoreError("quota", `There is no room for ${name}: the browser's storage for this site is full.`);
+  }
+  if (error?.name === "NoModificationAllowedError") {
+    return new StoreError("busy-elsewhere", `${name} is in use by another tab of this site.`);
+  }
+  return new StoreError("no-storage", `The browser could not write ${name}: ${error?.message ?? error}`);
+}
