@@ -1,13 +1,17 @@
 # phi3-steer. `make` lists what there is; each target installs what it lacks (scripts/setup.sh).
 
-.PHONY: help demo test bench fuzz nano
+.PHONY: help demo classroom test bench fuzz nano
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Build the page and open it: chat with the nano model (PORT=8080)
 	@scripts/setup.sh rust site
 	@scripts/demo.sh
+
+classroom: ## One folder that any static server serves without a network (MODELS="DIR..." OUT=classroom)
+	@scripts/setup.sh rust site
+	@scripts/classroom.sh "$(or $(OUT),classroom)" $(MODELS)
 
 test: ## All tests: native, in browsers, of the built page (ONLY="types native page chromium firefox")
 	@scripts/setup.sh rust site vulkan browser node firefox

@@ -52,9 +52,11 @@ export class Catalogue {
    */
   list(kind, model) {
     const families = model?.families;
-    return this.entries.filter(
-      (entry) => entry.kind === kind && (!families || !entry.families || entry.families.some((family) => families.includes(family))),
-    );
+    // First what is here, then what is far.
+    const rank = (/** @type {Entry} */ entry) => (entry.builtIn ? 0 : entry.beside ? 1 : entry.own ? 2 : 3);
+    return this.entries
+      .filter((entry) => entry.kind === kind && (!families || !entry.families || entry.families.some((family) => families.includes(family))))
+      .sort((a, b) => rank(a) - rank(b));
   }
 
   /**

@@ -95,7 +95,8 @@ export class ChooserRow {
       const total = item.total ?? entry.bytes;
       return `Paused: ${bytes(item.loaded)}${total ? ` of ${bytes(total)}` : ""} on this disk`;
     }
-    const proven = item.files.every((file) => file.proof !== null);
+    // The manifest itself is what the others are compared with.
+    const proven = item.files.every((file) => file.proof !== null || file.path === "manifest.json");
     return `On this disk: ${bytes(item.loaded)}, ${proven ? "hash verified" : "hash taken at the download, no published one to compare with"}`;
   }
 

@@ -171,6 +171,7 @@ export class Chooser {
     this.waiting = true;
     this.draw();
     for (const entry of this.missing()) {
+      this.rows.get(entry)?.node.scrollIntoView({ block: "nearest" });
       const running = this.downloads.job(entry)?.running;
       const whole = running ? await this.ended(entry) : await this.downloads.run(entry);
       if (!whole || !this.waiting) {

@@ -35,14 +35,14 @@ async function fetched(path) {
 /**
  * The file out of an older build's cache, where it is the same.
  * @param {string} path
- * @returns {Promise<Response | null>}
+ * @returns {Promise<Response | undefined>}
  */
 async function kept(path) {
   for (const name of await caches.keys()) {
     const found = name.startsWith(PREFIX) ? await (await caches.open(name)).match(at(path)) : undefined;
     if (found?.headers.get(HASH_HEADER) === hashes.get(path)) return found;
   }
-  return null;
+  return undefined;
 }
 
 async function install() {

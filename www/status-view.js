@@ -55,6 +55,7 @@ export class StatusView {
           h("div", { className: "actions" }, h("button", { type: "button", className: "button", onclick: this.actions.cancel }, "Cancel")),
         ),
       );
+      if (again) this.stage.scrollIntoView({ block: "nearest" });
       this.info = null;
       this.line.textContent = "Loading the model\u2026";
       this.details.replaceChildren();
@@ -85,6 +86,7 @@ export class StatusView {
   lost(error, ways) {
     this.failed(error, ways);
     this.line.textContent = "The engine stopped.";
+    this.stage.scrollIntoView({ block: "nearest" });
   }
 
   /**

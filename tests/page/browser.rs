@@ -225,6 +225,41 @@ impl Browser {
             .collect())
     }
 
+    /// A command of Chromium's own protocol, for what WebDriver does not know.
+    pub async fn command(&self, name: &str, parameters: Value) -> Result<Value> {
+        let session = self
+            .client
+            .session_id()
+            .await?
+            .ok_or("the session has ended")?;
+        let content = request(
+            self.port,
+            "POST",
+            &format!("/session/{session}/goog/cdp/execute"),
+            &json!({ "cmd": name, "params": parameters }).to_string(),
+        )?;
+        let answer: Value = serde_json::from_str(&content)?;
+        match answer["value"].get("error") {
+            Some(error) => Err(format!("{name}: {error}").into()),
+            None => Ok(answer["value"].clone()),
+        }
+    }
+
+    /// What the body of an asynchronous function returns.
+    pub async fn run(&self, body: &str, arguments: Vec<Value>) -> Result<Value> {
+        let script = format!(
+            "const done = arguments[arguments.length - 1];
+             (async (...given) => {{ {body} }})(...[...arguments].slice(0, -1)).then(
+                (value) => done({{ value: value ?? null }}),
+                (error) => done({{ error: String(error.stack ?? error) }}));"
+        );
+        let answer = self.client.execute_async(&script, arguments).await?;
+        match answer.get("error").and_then(Value::as_str) {
+            Some(error) => Err(error.into()),
+            None => Ok(answer["value"].clone()),
+        }
+    }
+
     /// Writes what the window shows to `target/screenshots/NAME.png`.
     pub async fn screenshot(&self, name: &str) -> Result {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");

@@ -4,6 +4,7 @@
 
 mod browser;
 mod chat;
+mod downloads;
 mod failures;
 mod native;
 mod server;

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,12 +25,23 @@ pub enum Fault {
     Overwrite(usize, Vec<u8>),
     /// Waits this long before each 64 KiB.
     Slow(Duration),
+    /// Says that the file is this long, whatever it is.
+    LieLength(usize),
 }
 
 struct Site {
     root: PathBuf,
-    faults: Mutex<HashMap<String, Fault>>,
+    /// Files that stand in front of those of the root.
+    front: Option<PathBuf>,
+    /// What goes wrong, and how many times more.
+    faults: Mutex<HashMap<String, (Fault, usize)>>,
     seen: Mutex<Vec<String>>,
+    /// Bytes of bodies sent, by path.
+    sent: Mutex<HashMap<String, usize>>,
+    /// Whether pages of other sites may read the files.
+    cross: bool,
+    /// Cleared when the server is to stop.
+    open: AtomicBool,
 }
 
 /// A server on a free port of this machine; it ends with the process.
@@ -41,22 +53,55 @@ pub struct Server {
 impl Server {
     /// Serves a folder.
     pub fn start(root: &Path) -> std::io::Result<Server> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
+        Server::start_with(root, None, 0, false)
+    }
+
+    /// Serves a folder on a port (0 for any), with the files of another folder in front of its own.
+    /// Pages of other sites may read them if `cross`.
+    pub fn start_with(
+        root: &Path,
+        front: Option<&Path>,
+        port: u16,
+        cross: bool,
+    ) -> std::io::Result<Server> {
+        let listener = TcpListener::bind(("127.0.0.1", port))?;
         let address = listener.local_addr()?;
         let site = Arc::new(Site {
             root: root.to_path_buf(),
+            front: front.map(Path::to_path_buf),
             faults: Mutex::default(),
             seen: Mutex::default(),
+            sent: Mutex::default(),
+            cross,
+            open: AtomicBool::new(true),
         });
         let shared = site.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                if !shared.open.load(Ordering::SeqCst) {
+                    return;
+                }
                 let site = shared.clone();
                 // A browser that hangs up early is no failure of the server.
                 std::thread::spawn(move || drop(site.answer(stream)));
             }
         });
         Ok(Server { address, site })
+    }
+
+    /// Ends it: connections are refused from now on.
+    pub fn stop(self) {
+        self.site.open.store(false, Ordering::SeqCst);
+        // Wakes the thread that waits for the next connection.
+        drop(TcpStream::connect(self.address));
+        while TcpStream::connect(self.address).is_ok() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 
     /// The site's address, with a slash at the end.
@@ -66,9 +111,16 @@ impl Server {
 
     /// Gets this file wrong from now on.
     pub fn break_file(&self, path: &str, fault: Fault) {
-        let full = self.site.root.join(path);
-        assert!(full.is_file(), "{} is not part of the site", full.display());
-        lock(&self.site.faults).insert(path.to_owned(), fault);
+        self.break_times(path, fault, usize::MAX);
+    }
+
+    /// Gets this file wrong in the next `times` requests.
+    pub fn break_times(&self, path: &str, fault: Fault, times: usize) {
+        assert!(
+            self.site.find(path).is_some_and(|file| file.is_file()),
+            "{path} is not part of the site"
+        );
+        lock(&self.site.faults).insert(path.to_owned(), (fault, times));
     }
 
     /// Serves every file right again.
@@ -80,6 +132,11 @@ impl Server {
     pub fn seen(&self) -> Vec<String> {
         lock(&self.site.seen).clone()
     }
+
+    /// Bytes of this file that were sent so far.
+    pub fn sent(&self, path: &str) -> usize {
+        lock(&self.site.sent).get(path).copied().unwrap_or(0)
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -89,6 +146,41 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Site {
+    /// Where a path's file is, there or not; nothing for paths that lead out of the site.
+    fn find(&self, path: &str) -> Option<PathBuf> {
+        let plain = Path::new(path)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
+        let front = self.front.as_ref().map(|front| front.join(path));
+        plain.then(|| match front {
+            Some(front) if front.is_file() => front,
+            _ => self.root.join(path),
+        })
+    }
+
+    /// The header that lets pages of other sites read the files.
+    fn leave(&self) -> &'static str {
+        if self.cross {
+            "Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Content-Range, ETag\r\n"
+        } else {
+            ""
+        }
+    }
+
+    /// What goes wrong with this request.
+    fn fault(&self, path: &str, head: bool) -> Option<Fault> {
+        let mut faults = lock(&self.faults);
+        let (fault, times) = faults.get_mut(path)?;
+        let fault = fault.clone();
+        if !head {
+            *times = times.saturating_sub(1);
+            if *times == 0 {
+                faults.remove(path);
+            }
+        }
+        Some(fault)
+    }
+
     fn answer(&self, mut stream: TcpStream) -> std::io::Result<()> {
         let mut lines = BufReader::new(stream.try_clone()?).lines();
         let request = lines.next().transpose()?.unwrap_or_default();
@@ -116,25 +208,25 @@ impl Site {
         }
         lock(&self.seen).push(path.clone());
         let head = request.starts_with("HEAD ");
-        let fault = lock(&self.faults).get(&path).cloned();
-
-        let plain = Path::new(&path)
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)));
-        let file = if plain {
-            std::fs::read(self.root.join(&path)).ok()
-        } else {
-            None
-        };
+        let fault = self.fault(&path, head);
+        let file = self.find(&path).and_then(|file| std::fs::read(file).ok());
         let Some(mut bytes) = file else {
-            return respond(&mut stream, 404, "text/plain", "", b"not here", head);
+            return respond(
+                &mut stream,
+                404,
+                "text/plain",
+                self.leave(),
+                b"not here",
+                head,
+            );
         };
+        let mut claimed = None;
         let mut drop_after = None;
         let mut wait = Duration::ZERO;
         match fault {
             None => {}
             Some(Fault::Status(status)) => {
-                return respond(&mut stream, status, "text/plain", "", b"", head);
+                return respond(&mut stream, status, "text/plain", self.leave(), b"", head);
             }
             Some(Fault::IgnoreRanges) => range = None,
             Some(Fault::DropAfter(count)) => drop_after = Some(count),
@@ -143,9 +235,12 @@ impl Site {
                 bytes[at..at + with.len()].copy_from_slice(&with);
             }
             Some(Fault::Slow(time)) => wait = time,
+            Some(Fault::LieLength(length)) => claimed = Some(length),
         }
 
         let size = bytes.len();
+        let tag = format!("ETag: \"{:x}\"\r\n", fingerprint(&bytes));
+        let total = claimed.unwrap_or(size);
         let (status, extra, body) = match range.as_deref().map(|text| parse_range(text, size)) {
             None => (200, String::new(), &bytes[..]),
             Some(None) => (
@@ -155,10 +250,11 @@ impl Site {
             ),
             Some(Some((first, last))) => (
                 206,
-                format!("Content-Range: bytes {first}-{last}/{size}\r\n"),
+                format!("Content-Range: bytes {first}-{last}/{total}\r\n"),
                 &bytes[first..=last],
             ),
         };
+        let extra = format!("{extra}{tag}{}", self.leave());
         let kind = content_type(&path);
         if let Some(count) = drop_after.filter(|count| *count < body.len()) {
             write_head(&mut stream, status, kind, &extra, body.len())?;
@@ -170,12 +266,25 @@ impl Site {
             for chunk in body.chunks(64 << 10) {
                 std::thread::sleep(wait);
                 stream.write_all(chunk)?;
+                self.count(&path, chunk.len());
             }
             return finish(stream);
         }
         respond(&mut stream, status, kind, &extra, body, head)?;
+        self.count(&path, body.len());
         finish(stream)
     }
+
+    fn count(&self, path: &str, bytes: usize) {
+        *lock(&self.sent).entry(path.to_owned()).or_default() += bytes;
+    }
+}
+
+/// Tells versions of a file apart (FNV-1a).
+fn fingerprint(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// Closes after the client has read everything.

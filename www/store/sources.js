@@ -59,7 +59,7 @@ export async function resolve(address, kind, world) {
   const problem = refused(url, world.page);
   if (problem) throw problem;
   const hub = hubPlace(url);
-  const files = hub ? await fromHub(hub, isFile(url), kind, world) : isFile(url) ? [planned(nameOf(url), url)] : await fromFolder(url, kind, world);
+  const files = hub ? await fromHub(hub, isFile(url), kind, world) : isFile(url) ? [await single(url, world)] : await fromFolder(url, kind, world);
   return { url, kind, name: nameOf(url), files };
 }
 
@@ -161,6 +161,21 @@ async function choose(files, kind, text, address, where) {
  * @param {string[]} choices
  */
 const ambiguous = (where, choices) => new StoreError("ambiguous", `${where} holds ${choices.length} of them: choose one.`, choices);
+
+/**
+ * One file on a server that lists nothing. Beside the page, a manifest in its folder knows its hash.
+ * @param {string} url
+ * @param {World} world
+ * @returns {Promise<PlannedFile>}
+ */
+async function single(url, world) {
+  const file = planned(nameOf(url), url);
+  if (new URL(url).origin !== new URL(world.page).origin) return file;
+  const at = new URL("manifest.json", url).href;
+  const manifest = await get(at, world);
+  if (!manifest || isPage(manifest)) return file;
+  return parseManifest(await readText(manifest, at), at)?.find((listed) => listed.path === file.path) ?? file;
+}
 
 /**
  * A folder on a server that lists nothing: a manifest, or else the usual names.
