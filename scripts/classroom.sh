@@ -87,10 +87,10 @@ for model in "$@"; do
 done
 
 # Their lines come first in the lists of the catalogue.
-awk -v models="$models" -v dictionaries="$dictionaries" '
+MODELS=$models DICTIONARIES=$dictionaries awk '
   { print }
-  /"models": \[/ { print models }
-  /"dictionaries": \[/ { print dictionaries }
+  /"models": \[/ { print ENVIRON["MODELS"] }
+  /"dictionaries": \[/ { print ENVIRON["DICTIONARIES"] }
 ' "$DIST/www/catalogue.json" >"$out/www/catalogue.json"
 
 cat >"$out/README.txt" <<'TEXT'

@@ -42,11 +42,13 @@ async fn open(server: &Server, flags: &[&str]) -> Result<Browser> {
     let browser = Browser::start(flags).await?;
     browser.client.goto(&server.url()).await?;
     ready(&browser).await?;
+    // What the page fetches to keep itself is not part of any chat.
+    crate::offline::kept(&browser).await?;
     Ok(browser)
 }
 
 /// Waits until turn `count` is the last and has ended.
-async fn ended(browser: &Browser, count: usize) -> Result {
+pub async fn ended(browser: &Browser, count: usize) -> Result {
     browser
         .wait_until(
             &format!("turn {count} ends"),

@@ -126,7 +126,7 @@ async fn built_page_downloads_right_or_says_why() -> Result {
         ("model.safetensors", content(SIZE, 2)),
     ];
     publish(&front.path().join("m"), &files, true)?;
-    let server = Server::start_with(&dist, Some(front.path()), 0, false)?;
+    let server = Server::start_with(&dist, Some(front.path()), false)?;
     let browser = Browser::start(&[]).await?;
     open(&server, &browser).await?;
     const BIG: &str = "m/model.safetensors";
@@ -270,9 +270,9 @@ async fn built_page_downloads_folders_without_a_manifest() -> Result {
     ];
     publish(&front.path().join("s"), &files, false)?;
     publish(front.path(), &[("one.gguf", content(SIZE, 5))], false)?;
-    let server = Server::start_with(&dist, Some(front.path()), 0, false)?;
-    let elsewhere = Server::start_with(&dist, Some(front.path()), 0, true)?;
-    let closed = Server::start_with(&dist, Some(front.path()), 0, false)?;
+    let server = Server::start_with(&dist, Some(front.path()), false)?;
+    let elsewhere = Server::start_with(&dist, Some(front.path()), true)?;
+    let closed = Server::start_with(&dist, Some(front.path()), false)?;
     let browser = Browser::start(&[]).await?;
     open(&server, &browser).await?;
 
@@ -383,7 +383,7 @@ async fn built_page_survives_kills_while_downloading() -> Result {
         ("model.safetensors", content(size, 2)),
     ];
     publish(&front.path().join("m"), &files, true)?;
-    let server = Server::start_with(&dist, Some(front.path()), 0, false)?;
+    let server = Server::start_with(&dist, Some(front.path()), false)?;
     const BIG: &str = "m/model.safetensors";
     let url = format!("{}m/", server.url());
     let known = json!([["config.json", SMALL, 1], ["model.safetensors", size, 2]]);
@@ -487,17 +487,17 @@ async fn built_page_pauses_resumes_and_cancels_downloads() -> Result {
         &[("model.safetensors", content(size, 2))],
         true,
     )?;
-    let server = Server::start_with(&dist, Some(front.path()), 0, false)?;
+    let server = Server::start_with(&dist, Some(front.path()), false)?;
     let url = format!("{}m/", server.url());
     let known = json!([["model.safetensors", size, 2]]);
     server.break_file(
         "m/model.safetensors",
-        Fault::Slow(Duration::from_millis(10)),
+        Fault::Slow(Duration::from_millis(150)),
     );
     let browser = Browser::start(&[]).await?;
     open(&server, &browser).await?;
     let ended = browser
-        .run(BEGIN, vec![json!(url), json!(9_000_000)])
+        .run(BEGIN, vec![json!(url), json!(3_000_000)])
         .await?;
     assert_eq!(ended, Value::Null, "it ended too early");
 
@@ -531,7 +531,7 @@ async fn built_page_pauses_resumes_and_cancels_downloads() -> Result {
         "{paused}"
     );
     let loaded = paused["loaded"].as_u64().ok_or("nothing is on disk")? as usize;
-    assert!(loaded > 8_000_000 && loaded < size, "{paused}");
+    assert!(loaded >= 3_000_000 && loaded < size, "{paused}");
 
     // After a reload the rest comes, and only the rest.
     server.repair();
@@ -544,7 +544,7 @@ async fn built_page_pauses_resumes_and_cancels_downloads() -> Result {
     );
     let sent = server.sent("m/model.safetensors");
     assert!(
-        sent < size + 6_000_000,
+        sent < size + loaded / 2,
         "{sent} bytes were sent of a file of {size}"
     );
 
@@ -587,7 +587,7 @@ async fn built_page_survives_a_full_disk() -> Result {
         false,
     )?;
     std::fs::write(front.path().join("big/config.json"), "{}")?;
-    let server = Server::start_with(&dist, Some(front.path()), 0, false)?;
+    let server = Server::start_with(&dist, Some(front.path()), false)?;
     let origin = server.url();
     let origin = origin.trim_end_matches('/');
     let browser = Browser::start(&[]).await?;
@@ -665,7 +665,7 @@ async fn built_page_finds_damaged_files() -> Result {
         &[("model.safetensors", content(SIZE, 2))],
         true,
     )?;
-    let server = Server::start_with(&dist, Some(front.path()), 0, false)?;
+    let server = Server::start_with(&dist, Some(front.path()), false)?;
     let known = json!([["model.safetensors", SIZE, 2]]);
     let url = json!(format!("{}m/", server.url()));
     let browser = Browser::start(&[]).await?;
@@ -693,7 +693,7 @@ async fn built_page_finds_damaged_files() -> Result {
                 vec![url.clone(), json!(cut)],
             )
             .await?;
-        let opened = if cut { "damaged" } else { "opened" };
+        let opened = if cut { "incomplete" } else { "opened" };
         assert_eq!(got["opened"], json!(opened), "{got}");
         assert_eq!(got["checked"], json!(false), "{got}");
         assert_eq!(got["state"], json!("part"), "{got}");

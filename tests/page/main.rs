@@ -6,5 +6,7 @@ mod browser;
 mod chat;
 mod downloads;
 mod failures;
+mod models;
 mod native;
+mod offline;
 mod server;

@@ -53,18 +53,13 @@ pub struct Server {
 impl Server {
     /// Serves a folder.
     pub fn start(root: &Path) -> std::io::Result<Server> {
-        Server::start_with(root, None, 0, false)
+        Server::start_with(root, None, false)
     }
 
-    /// Serves a folder on a port (0 for any), with the files of another folder in front of its own.
+    /// Serves a folder with the files of another folder in front of its own.
     /// Pages of other sites may read them if `cross`.
-    pub fn start_with(
-        root: &Path,
-        front: Option<&Path>,
-        port: u16,
-        cross: bool,
-    ) -> std::io::Result<Server> {
-        let listener = TcpListener::bind(("127.0.0.1", port))?;
+    pub fn start_with(root: &Path, front: Option<&Path>, cross: bool) -> std::io::Result<Server> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         let site = Arc::new(Site {
             root: root.to_path_buf(),
@@ -97,11 +92,6 @@ impl Server {
         while TcpStream::connect(self.address).is_ok() {
             std::thread::sleep(Duration::from_millis(10));
         }
-    }
-
-    /// The port it listens on.
-    pub fn port(&self) -> u16 {
-        self.address.port()
     }
 
     /// The site's address, with a slash at the end.

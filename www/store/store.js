@@ -183,16 +183,12 @@ export async function itemFiles(key) {
   if (!item) throw new StoreError("not-stored", "These files are not on this disk.");
   return Promise.all(
     item.plan.files.map(async ({ path }, index) => {
-      const record = await readFileRecord(item.folder, dataName(index));
-      if (record.state !== "whole") throw new StoreError("incomplete", `${path} is not all there yet: go on with the download.`);
-      let file;
-      try {
-        file = await (await item.folder.getFileHandle(dataName(index))).getFile();
-      } catch {
-        throw new StoreError("damaged", `${path} is gone from the browser's storage: download it again.`);
-      }
-      if (file.size !== record.total) {
-        throw new StoreError("damaged", `${path} has ${file.size} bytes on disk and should have ${record.total}: download it again.`);
+      const [record, file] = await Promise.all([
+        readFileRecord(item.folder, dataName(index)),
+        item.folder.getFileHandle(dataName(index)).then((handle) => handle.getFile(), () => null),
+      ]);
+      if (record.state !== "whole" || !file) {
+        throw new StoreError("incomplete", `${path} is not all there: go on with the download.`);
       }
       // Named by its path; the bytes stay on disk.
       return new File([file], path);

@@ -40,8 +40,19 @@ function checked(value) {
  * What is known of a file, without opening it for writing.
  * @param {FileSystemDirectoryHandle} folder
  * @param {string} name
+ * @returns {Promise<FileRecord>}
  */
-export const readFileRecord = async (folder, name) => checked(await readRecord(folder, name));
+export async function readFileRecord(folder, name) {
+  const record = checked(await readRecord(folder, name));
+  if (record.total === null) return record;
+  try {
+    const { size } = await (await folder.getFileHandle(name)).getFile();
+    if (size === record.total) return record;
+  } catch {
+    // The bytes are gone.
+  }
+  return nothing();
+}
 
 /**
  * A file open for writing: only one tab at a time can have it so.
@@ -76,9 +87,9 @@ export class StoredFile {
     this.label = label;
     /** @type {FileRecord} */
     this.state = checked(structuredClone(record.value));
-    // A record without its bytes: the browser lost them.
-    if (this.state.total !== null && data.getSize() < this.state.total) this.state = nothing();
     this.hash = new Sha256();
+    // A record without its bytes: the browser lost them.
+    if (this.state.total !== null && data.getSize() !== this.state.total) this.clear();
   }
 
   /** @returns {Progress} */
