@@ -76,7 +76,7 @@ export class Chooser {
   }
 
   /** @param {Choice} [choice] what to mark */
-  async open(choice) {
+  open(choice) {
     if (choice) {
       this.marked = { model: choice.model.id, dictionary: typeof choice.sae === "string" ? choice.sae : choice.sae.id };
       this.hook.value = choice.saeHook;
@@ -86,7 +86,7 @@ export class Chooser {
     this.draw();
     if (!this.dialog.open) this.dialog.showModal();
     this.row("model")?.radio.focus();
-    await this.downloads.refresh();
+    this.downloads.refresh();
   }
 
   /**
@@ -94,11 +94,11 @@ export class Chooser {
    * @param {File[]} files
    * @param {Entry["kind"]} [kind] what they were picked as
    */
-  async addFiles(files, kind) {
+  addFiles(files, kind) {
     const sorted = sort(files);
     const found = kind ? { model: kind === "model" ? files : null, dictionary: kind === "dictionary" ? files : null } : sorted;
     if (!sorted.model && !sorted.dictionary) {
-      await this.openWith(
+      this.openWith(
         sorted.pickle
           ? "These weights are pickle (.pt or .bin), which can run programs and is never read in the browser: convert them to safetensors first."
           : "There is no model and no dictionary in what was chosen: a model is a .gguf file, or a folder with config.json, tokenizer.json and model.safetensors; a dictionary is a folder with cfg.json and its safetensors, or an .npz file.",
@@ -111,13 +111,13 @@ export class Chooser {
       this.marked[one] = this.catalogue.addFiles(one, some).id;
       if (one === "model" && !found.dictionary) this.marked.dictionary = "auto";
     }
-    await this.openWith("");
+    this.openWith("");
     this.submit.focus();
   }
 
   /** @param {string} message */
-  async openWith(message) {
-    if (!this.dialog.open) await this.open();
+  openWith(message) {
+    if (!this.dialog.open) this.open();
     this.message.textContent = message;
     this.draw();
   }

@@ -94,17 +94,15 @@ async function load(again = false) {
     if (!again) settings.start(report);
     const sae = typeof choice.sae === "object" ? await sourceOf(choice.sae, choice.keep, downloads) : choice.sae === "auto" ? ownDictionary(model, report) : null;
     const saeHook = choice.saeHook || (typeof choice.sae === "object" ? choice.sae.hook : "");
-    const engine = await Engine.load(
-      {
-        model,
-        ...(sae ? { sae } : {}),
-        ...(sae && saeHook ? { saeHook } : {}),
-        ...(contextLength ? { contextLength } : {}),
-        lanes: 2,
-        onProgress: (progress) => loading === abort && status.loading(progress, again),
-      },
-      abort.signal,
-    );
+    const options = {
+      model,
+      ...(sae ? { sae } : {}),
+      ...(sae && saeHook ? { saeHook } : {}),
+      ...(contextLength ? { contextLength } : {}),
+      lanes: 2,
+      onProgress: (/** @type {import("./types.d.ts").LoadProgress} */ progress) => loading === abort && status.loading(progress, again),
+    };
+    const engine = await (again ? recovery.restart(() => Engine.load(options, abort.signal)) : Engine.load(options, abort.signal));
     if (loading !== abort) return;
     const hook = engine.info.sae?.hook ?? "";
     if (hook !== settings.choices.hook) settings.start(null, hook);

@@ -8,6 +8,11 @@ const SAFE = ["device-lost", "crashed"];
 /** A second death within so many milliseconds waits for the visitor. */
 const PEACE = 60_000;
 
+/** A browser that starts its graphics process anew has no adapter for a moment. */
+const STARTING = ["no-adapter", "device-lost"];
+const STARTS = 6;
+const BETWEEN = 1000;
+
 /** The turn that the last engine died in. */
 export class Recovery {
   constructor() {
@@ -29,6 +34,24 @@ export class Recovery {
     const safe = SAFE.includes(code) && now - this.last > PEACE;
     if (safe) this.last = now;
     return safe;
+  }
+
+  /**
+   * Starts a new engine, with patience for the browser.
+   * @template T
+   * @param {() => Promise<T>} start
+   * @param {(milliseconds: number) => Promise<unknown>} [sleep]
+   * @returns {Promise<T>}
+   */
+  async restart(start, sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds))) {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await start();
+      } catch (error) {
+        if (!STARTING.includes(/** @type {any} */ (error)?.code) || tries >= STARTS) throw error;
+        await sleep(BETWEEN);
+      }
+    }
   }
 
   take() {

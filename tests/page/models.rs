@@ -266,7 +266,12 @@ async fn built_page_takes_a_dropped_folder() -> Result {
 #[tokio::test]
 async fn built_page_goes_on_after_a_lost_device() -> Result {
     let server = Server::start(&dist()?)?;
-    let browser = Browser::start(&[]).await?;
+    // Chromium gives up on a graphics process that crashes often.
+    let flags = [
+        "--disable-gpu-process-crash-limit",
+        "--disable-domain-blocking-for-3d-apis",
+    ];
+    let browser = Browser::start(&flags).await?;
     browser.client.goto(&server.url()).await?;
     ready(&browser).await?;
     let say = |text: &str| {

@@ -24,8 +24,10 @@ const SINGLE = /\.(gguf|npz)$/i;
 export function normalise(text, base) {
   const typed = text.trim();
   // "owner/name" alone means the Hub, as everywhere in this field.
-  const short = /^[\w.-]+\/[\w.-]+$/.test(typed) && !/\.(gguf|npz|safetensors)$/i.test(typed);
+  const short = /^[\w-][\w.-]*\/[\w.-]+\/?$/.test(typed) && !/\.(gguf|npz|safetensors)$/i.test(typed);
   let url;
+  // A forgotten "https://" must not become a path of this site.
+  if (!short && !/^(\.{0,2}\/|[a-z][a-z0-9+.-]*:)/i.test(typed)) throw new StoreError("bad-url", `\u201c${text}\u201d is not an address: it begins with https://.`);
   try {
     url = new URL(short ? `https://huggingface.co/${typed}` : typed, base);
   } catch {

@@ -31,3 +31,21 @@ export function diskError(error, name) {
   }
   return new StoreError("no-storage", `The browser could not write ${name}: ${error?.message ?? error}`);
 }
+
+/**
+ * Tries again while a file is still held: a handle that was just closed, or a tab that was just
+ * killed, lets go a moment later. Whoever works on the files has their lock.
+ * @template T
+ * @param {() => Promise<T>} action
+ * @returns {Promise<T>}
+ */
+export async function patiently(action) {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await action();
+    } catch (error) {
+      if (/** @type {any} */ (error)?.name !== "NoModificationAllowedError" || tries >= 40) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+}

@@ -1,6 +1,7 @@
 // A small JSON record on disk that survives a crash at any moment: it lies in two files that are
 // written in turn, each with its number and a hash, so that one of them is always whole.
 
+import { patiently } from "./errors.js";
 import { sha256 } from "./sha256.js";
 
 const encoder = new TextEncoder();
@@ -78,7 +79,7 @@ export class RecordFile {
     try {
       for (const slot of SLOTS) {
         const file = await folder.getFileHandle(`${name}.${slot}`, { create: true });
-        handles.push(await file.createSyncAccessHandle());
+        handles.push(await patiently(() => file.createSyncAccessHandle()));
       }
     } catch (error) {
       for (const handle of handles) handle.close();

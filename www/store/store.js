@@ -1,7 +1,7 @@
 // The store: models and dictionaries in the origin's private file system, one folder each, and what
 // is known of them. Nothing is handed out unless all of it is there and was hashed.
 
-import { StoreError, diskError } from "./errors.js";
+import { StoreError, diskError, patiently } from "./errors.js";
 import { covered } from "./ranges.js";
 import { RecordFile, readRecord } from "./record.js";
 import { sha256 } from "./sha256.js";
@@ -128,7 +128,7 @@ export async function makeItem(key, plan) {
 async function removeFile(folder, index) {
   // The records first: they must never count bytes that are gone.
   for (const name of [`${dataName(index)}.a`, `${dataName(index)}.b`, dataName(index)]) {
-    await folder.removeEntry(name).catch((error) => {
+    await patiently(() => folder.removeEntry(name)).catch((error) => {
       if (error?.name !== "NotFoundError") throw error;
     });
   }
@@ -203,7 +203,8 @@ export async function itemFiles(key) {
 export async function removeItem(key) {
   await exclusively(key, async () => {
     try {
-      await (await root()).removeEntry(key, { recursive: true });
+      const folder = await root();
+      await patiently(() => folder.removeEntry(key, { recursive: true }));
     } catch (error) {
       if (/** @type {any} */ (error)?.name !== "NotFoundError") throw diskError(error, "the stored files");
     }

@@ -1,7 +1,7 @@
 // One file of the store: its bytes, and a record that says which of them are there and whether the
 // whole is known to be right. Bytes are flushed before the record that counts them.
 
-import { StoreError, diskError } from "./errors.js";
+import { StoreError, diskError, patiently } from "./errors.js";
 import { areRanges, covered, prefix } from "./ranges.js";
 import { RecordFile, readRecord } from "./record.js";
 import { Sha256 } from "./sha256.js";
@@ -68,7 +68,8 @@ export class StoredFile {
     /** @type {FileSystemSyncAccessHandle | null} */
     let data = null;
     try {
-      data = await (await folder.getFileHandle(name, { create: true })).createSyncAccessHandle();
+      const file = await folder.getFileHandle(name, { create: true });
+      data = await patiently(() => file.createSyncAccessHandle());
       return new StoredFile(data, await RecordFile.open(folder, name), label);
     } catch (error) {
       data?.close();
