@@ -155,6 +155,49 @@ fn the_manifest_tells_the_truth() {
 }
 
 #[test]
+fn a_converted_model_has_the_same_logits() {
+    let mut rng = seeded("logits");
+    let dir = tempfile::tempdir().unwrap();
+    let gguf = dir.path().join("nano.gguf");
+    let synth = ["synth", "--format", "gguf-q4_k_m"];
+    run(&synth, &[("--weights", &nano()), ("--out", &gguf)]);
+    let ids: Vec<String> = (0..9)
+        .map(|_| rng.random_range(0..3072).to_string())
+        .collect();
+    let ids = ids.join(",");
+    let logits = |model: &Path| {
+        let out = dir.path().join("logits.safetensors");
+        let arguments = ["logits", "--cpu-adapter", "--ids", &ids];
+        run(&arguments, &[("--model", model), ("--out", &out)]);
+        fs::read(out).unwrap()
+    };
+    let originals = [nano(), gguf].map(|model| {
+        let out = dir.path().join("planes");
+        run(
+            &["convert", "--force"],
+            &[("--model", &model), ("--out", &out)],
+        );
+        let before = logits(&model);
+        assert_eq!(logits(&out), before, "{}", model.display());
+        before
+    });
+    assert_ne!(originals[0], originals[1], "both are the same model");
+}
+
+#[test]
+fn converting_again_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let gguf = dir.path().join("nano.gguf");
+    let synth = ["synth", "--like", "nano", "--format", "gguf-q4_k_m"];
+    run(&synth, &[("--out", &gguf)]);
+    let [once, twice] = ["once", "twice"].map(|name| dir.path().join(name));
+    run(&["convert"], &[("--model", &gguf), ("--out", &once)]);
+    run(&["convert"], &[("--model", &once), ("--out", &twice)]);
+    let manifest = |out: &Path| fs::read_to_string(out.join("manifest.json")).unwrap();
+    assert_eq!(manifest(&once), manifest(&twice));
+}
+
+#[test]
 fn nothing_is_written_over_unasked() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("nano");
