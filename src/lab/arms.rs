@@ -42,7 +42,7 @@ pub struct Plan {
     /// Other features to clamp to `at`.
     pub others: Vec<u32>,
     /// Features that are directions of the same norm, of which `at` is added (see
-    /// [`with_directions`](super::with_directions)).
+    /// [`add_directions`](super::add_directions)).
     pub directions: Vec<u32>,
 }
 

@@ -18,7 +18,7 @@ mod table;
 
 pub use arms::{Arm, Plan, Scope};
 pub use bench::{Bench, BenchOptions};
-pub use directions::{WithDirections, with_directions};
+pub use directions::add_directions;
 pub use error::LabError;
 pub use figures::{Figures, Share};
 pub use judge::{Judge, answers, repeats};

@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use phi3_steer::checkpoint::Folder;
 use phi3_steer::generate::Chat;
 use phi3_steer::gpu::Capabilities;
 use phi3_steer::lab::{
-    Bench, BenchOptions, EvalFile, OperatingRange, Plan, Row, markdown, operating_range,
-    with_directions,
+    Bench, BenchOptions, EvalFile, OperatingRange, Plan, Row, add_directions, markdown,
+    operating_range,
 };
 use phi3_steer::sae::{Dictionary, HookPoint};
 use phi3_steer::steering::Steering;
@@ -19,6 +18,7 @@ use super::Failure;
 use super::common::{
     ModelArguments, beside, load_model, load_tokenizer, open_gpu, read_file, wanted,
 };
+use super::dictionary::sae_folder;
 
 /// Points of the curve up to the report's largest value.
 const POINTS: usize = 8;
@@ -44,7 +44,7 @@ at the top of the report's useful range. With --split validation the useful rang
 pub struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// Folder of the dictionary: cfg.json and sae.safetensors, or layers.N with these.
+    /// The dictionary: its folder or one of its files, in any format, or a folder with such folders.
     #[arg(long, value_name = "DIR")]
     sae: PathBuf,
     /// The prompts; eval.json beside the model if not given.
@@ -200,11 +200,12 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
     let tokenizer = load_tokenizer(&arguments.model.model).await?;
     let gpu = open_gpu(cpu_adapter).await?;
     let model = load_model(&gpu, &arguments.model, arguments.lanes).await?;
-    let folder = Folder::directory(&arguments.sae);
-    let made = with_directions(&folder, plan.hook, plan.feature, controls, arguments.seed).await?;
-    plan.directions = made.directions.collect();
+    let folder = sae_folder(&arguments.sae)?;
     let hook = Some(plan.hook);
-    let dictionary = Dictionary::find(&gpu, &made.folder, wanted(&model, hook)).await?;
+    let mut dictionary = Dictionary::find(&gpu, &folder, wanted(&model, hook)).await?;
+    let (feature, seed) = (plan.feature, arguments.seed);
+    let made = add_directions(&gpu, &mut dictionary, feature, controls, seed).await?;
+    plan.directions = made.collect();
     let steering = Steering::new(&model, vec![dictionary]).await?;
     let chat = Chat::new(model, tokenizer, steering).await?;
     let mut bench = Bench::new(chat, &file, &options)?;
