@@ -48,7 +48,7 @@ fn random_planes(rng: &mut StdRng, n: usize, k: usize, format: Format, size: f32
     };
     let side = |rng: &mut StdRng, at: usize| match format {
         Format::Q5 if at % 2 == 1 => rng.random(),
-        Format::Q6 if at % 3 != 0 => rng.random(),
+        Format::Q6 if !at.is_multiple_of(3) => rng.random(),
         _ => pair(rng),
     };
     Planes {
