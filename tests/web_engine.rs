@@ -252,7 +252,15 @@ async fn loads_from_files_with_progress() {
     let heard = heard.take();
     let mut stages: Vec<&str> = heard.iter().filter_map(|e| e["stage"].as_str()).collect();
     stages.dedup();
-    assert_eq!(stages, ["tokenizer", "weights", "dictionary"]);
+    let wanted = [
+        "config",
+        "tokenizer",
+        "weights",
+        "dictionary",
+        "test",
+        "warmup",
+    ];
+    assert_eq!(stages, wanted);
     let weights = heard.iter().rfind(|e| e["file"] == "model.safetensors");
     let weights = weights.expect("progress of the weights");
     let size = random.safetensors().len();
@@ -266,10 +274,15 @@ async fn loads_from_files_with_progress() {
     assert_eq!(info["model"]["hidden"], WIDTH);
     assert_eq!(info["model"]["vocab"], VOCAB);
     assert_eq!(info["model"]["context"], CONTEXT);
-    assert_eq!(info["model"]["quant"], "q4");
+    assert_eq!(info["model"]["quant"], json!(["q4"]));
     assert_eq!(info["model"]["parameters"], random.config.parameters());
     assert!(info["model"]["gpuBytes"].as_f64() > Some(0.0));
-    assert_eq!(info["sae"], json!({"hook": HOOK, "features": 100, "k": 6}));
+    let sae = &info["sae"];
+    assert_eq!((&sae["hook"], &sae["features"], &sae["k"]), (&json!(HOOK), &json!(100), &json!(6)));
+    assert_eq!((&sae["kind"], &sae["stored"]), (&json!("sparsify"), &json!("f32")));
+    // A random dictionary rebuilds nothing, and the test says so.
+    assert_eq!(sae["test"]["fit"]["hook"], HOOK);
+    assert_eq!(sae["test"]["verdict"]["kind"], "nowhere");
     assert!(
         info["adapter"]["name"]
             .as_str()

@@ -209,9 +209,9 @@ impl Model {
         self.context
     }
 
-    /// How weights are stored.
-    pub fn format(&self) -> Format {
-        self.options.format
+    /// How the matrices are stored, each format once.
+    pub fn formats(&self) -> Vec<Format> {
+        self.weights.all_formats()
     }
 
     /// Bytes of weights and cache on the GPU.

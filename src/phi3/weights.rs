@@ -138,6 +138,21 @@ impl Weights {
         self.layers.iter().map(|l| of(l).format()).collect()
     }
 
+    /// The formats of all matrices, each once, from the embedding to the head.
+    pub fn all_formats(&self) -> Vec<Format> {
+        let layers = self.layers.iter();
+        let matrices = layers.flat_map(|l| [&l.qkv, &l.o, &l.gate_up, &l.down]);
+        let all = [self.embed.format()].into_iter();
+        let all = all.chain(matrices.map(Matrix::format));
+        let mut formats = Vec::new();
+        for format in all.chain([self.head().format()]) {
+            if !formats.contains(&format) {
+                formats.push(format);
+            }
+        }
+        formats
+    }
+
     /// Bytes on the GPU.
     pub fn gpu_bytes(&self) -> u64 {
         let layers = self.layers.iter().map(|l| {

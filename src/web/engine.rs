@@ -12,8 +12,7 @@ use super::load::load;
 use super::types::*;
 use crate::generate::{Chat, ChatRequest, Event, FeatureWish, Sampling, Stats};
 use crate::gpu::{Gpu, Reduction};
-use crate::matrix::Format;
-use crate::sae::{Activation, HookPoint};
+use crate::sae::{Activation, HookPoint, SelfTest};
 use crate::steering::{Intervention, Steering};
 use crate::tokens::{ChatTokenizer, Message, Prompt, Role, TokenRole};
 
@@ -56,7 +55,7 @@ impl Engine {
     pub async fn load(options: LoadOptions) -> Result<Engine, JsValue> {
         console_error_panic_hook::set_once();
         let loaded = load(options.as_ref()).await?;
-        let info = info(&loaded.chat, loaded.name);
+        let info = info(&loaded.chat, loaded.name, loaded.test);
         let chat = loaded.chat;
         Ok(Engine {
             gpu: chat.model().gpu().clone(),
@@ -355,7 +354,7 @@ fn stream(job: Job) -> Result<web_sys::ReadableStream, JsValue> {
     web_sys::ReadableStream::new_with_underlying_source(&source)
 }
 
-fn info(chat: &Chat, name: String) -> Info {
+fn info(chat: &Chat, name: String, test: Option<SelfTest>) -> Info {
     let model = chat.model();
     let config = model.config();
     let capabilities = model.gpu().capabilities();
@@ -366,10 +365,7 @@ fn info(chat: &Chat, name: String) -> Info {
             hidden: config.hidden_size,
             vocab: config.vocab_size,
             context: model.context(),
-            quant: match model.format() {
-                Format::F32 => "none",
-                format => format.name(),
-            },
+            quant: model.formats().iter().map(|f| f.name()).collect(),
             parameters: config.parameters() as f64,
             gpu_bytes: model.gpu_bytes() as f64,
         },
@@ -386,6 +382,10 @@ fn info(chat: &Chat, name: String) -> Info {
                 hook: point.to_string(),
                 features: dictionary.latents(),
                 k: dictionary.k(),
+                kind: dictionary.kind(),
+                activations: dictionary.rule().activations.name(),
+                stored: dictionary.format().name(),
+                test,
             })
         }),
     }

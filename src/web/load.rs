@@ -8,16 +8,13 @@ use wasm_bindgen::{JsCast, JsValue};
 use super::error::WebError;
 use super::types::{LoadSettings, Progress};
 use crate::checkpoint::Folder;
-use crate::generate::{Chat, ChatRequest, Sampling};
+use crate::generate::{Chat, ChatRequest, Sampling, self_test};
 use crate::gpu::{Gpu, GpuOptions};
 use crate::matrix::Format;
 use crate::phi3::{CacheFormat, Model, ModelFiles, ModelOptions};
-use crate::sae::{Dictionary, HookPoint, Wanted};
+use crate::sae::{Dictionary, HookPoint, SaeError, SelfTest, Wanted};
 use crate::steering::Steering;
 use crate::tokens::{Message, Role};
-
-/// What loading has reached, for the progress events.
-type Stage = Rc<Cell<&'static str>>;
 
 /// Reads member `name` of an object.
 fn member(object: &JsValue, name: &str) -> JsValue {
@@ -46,30 +43,48 @@ fn folder(source: &JsValue, what: &str) -> Result<Folder, WebError> {
     }
 }
 
-/// A folder whose reads are reported to `listener`.
-fn watched(folder: Folder, stage: &Stage, listener: &JsValue) -> Folder {
-    let Some(listener) = listener.dyn_ref::<js_sys::Function>().cloned() else {
-        return folder;
-    };
-    let stage = stage.clone();
-    folder.on_progress(move |p| {
+/// Tells JavaScript how far loading is.
+#[derive(Clone)]
+struct Reporter {
+    stage: Rc<Cell<&'static str>>,
+    listener: Option<js_sys::Function>,
+}
+
+impl Reporter {
+    /// Loading has come to `stage`.
+    fn reach(&self, stage: &'static str) {
+        self.stage.set(stage);
+        self.tell(0, 0, "");
+    }
+
+    fn tell(&self, loaded: u64, total: u64, file: &str) {
+        let Some(listener) = &self.listener else {
+            return;
+        };
         let progress = Progress {
-            stage: stage.get(),
-            loaded: p.loaded as f64,
-            total: p.total as f64,
-            file: &p.file,
+            stage: self.stage.get(),
+            loaded: loaded as f64,
+            total: total as f64,
+            file,
         };
         if let Ok(event) = serde_wasm_bindgen::to_value(&progress) {
             // What a listener throws is its own affair.
             let _ = listener.call1(&JsValue::NULL, &event);
         }
-    })
+    }
+
+    /// `folder`, with its reads reported.
+    fn watch(&self, folder: Folder) -> Folder {
+        let reporter = self.clone();
+        folder.on_progress(move |p| reporter.tell(p.loaded, p.total, &p.file))
+    }
 }
 
-/// A loaded chat and the model's name.
+/// A loaded chat, the model's name, and whether the dictionary fits.
 pub struct Loaded {
     pub chat: Chat,
     pub name: String,
+    pub test: Option<SelfTest>,
 }
 
 /// Loads everything that `options` (`LoadOptions`) names.
@@ -101,20 +116,18 @@ async fn load_onto(
     settings: &LoadSettings,
     format: Format,
 ) -> Result<Loaded, WebError> {
-    let stage: Stage = Rc::new(Cell::new("config"));
-    let listener = member(options, "onProgress");
-    let files = watched(
-        folder(&member(options, "model"), "model")?,
-        &stage,
-        &listener,
-    );
-
+    let reporter = Reporter {
+        stage: Rc::default(),
+        listener: member(options, "onProgress").dyn_ref().cloned(),
+    };
+    reporter.reach("config");
+    let files = reporter.watch(folder(&member(options, "model"), "model")?);
     let parts = ModelFiles::open(&files).await?;
-    stage.set("tokenizer");
+    reporter.reach("tokenizer");
     let tokenizer = parts.tokenizer().await?;
 
-    stage.set("weights");
-    let model = Model::from_checkpoint(
+    reporter.reach("weights");
+    let mut model = Model::from_checkpoint(
         gpu.clone(),
         parts.config,
         &parts.checkpoint,
@@ -130,30 +143,56 @@ async fn load_onto(
     )
     .await?;
 
-    stage.set("dictionary");
+    reporter.reach("dictionary");
     let mut dictionaries = Vec::new();
+    let mut test = None;
     let sae = member(options, "sae");
     if !sae.is_undefined() && !sae.is_null() {
-        let files = watched(folder(&sae, "sae")?, &stage, &listener);
+        let files = reporter.watch(folder(&sae, "sae")?);
         let hook = member(options, "saeHook").as_string();
-        let wanted = Wanted {
-            hook: hook.map(|h| h.parse::<HookPoint>()).transpose()?,
-            width: Some(model.config().hidden_size),
-            layers: Some(model.config().num_hidden_layers),
-            ..Wanted::default()
-        };
-        dictionaries.push(Dictionary::find(gpu, &files, wanted).await?);
+        let hook = hook.map(|h| h.parse::<HookPoint>()).transpose()?;
+        let dictionary = find(gpu, &files, hook, &model).await?;
+        reporter.reach("test");
+        test = Some(self_test(&mut model, &dictionary, &tokenizer, None).await?);
+        dictionaries.push(dictionary);
     }
     let steering = Steering::new(&model, dictionaries).await?;
 
-    stage.set("warmup");
+    reporter.reach("warmup");
     let mut chat = Chat::new(model, Rc::new(tokenizer), steering).await?;
     warm_up(&mut chat).await?;
     let label = files.label();
     let label = label.split(['?', '#']).next().unwrap_or(label);
     let label = label.trim_end_matches('/');
     let name = label.rsplit('/').next().unwrap_or(label).to_string();
-    Ok(Loaded { chat, name })
+    Ok(Loaded { chat, name, test })
+}
+
+/// The dictionary of `folder` that belongs at `hook`; one that its files put elsewhere is put there, since
+/// the visitor says so.
+async fn find(
+    gpu: &Gpu,
+    folder: &Folder,
+    hook: Option<HookPoint>,
+    model: &Model,
+) -> Result<Dictionary, WebError> {
+    let wanted = Wanted {
+        hook,
+        width: Some(model.config().hidden_size),
+        layers: Some(model.config().num_hidden_layers),
+        ..Wanted::default()
+    };
+    match Dictionary::find(gpu, folder, wanted).await {
+        Err(SaeError::OtherHook { .. }) => {
+            let place = Wanted {
+                hook: None,
+                place: hook,
+                ..wanted
+            };
+            Ok(Dictionary::find(gpu, folder, place).await?)
+        }
+        other => Ok(other?),
+    }
 }
 
 /// One token, so that the first answer does not pay for the driver's start.

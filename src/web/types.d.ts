@@ -2,7 +2,7 @@
 export type Source = string | File[];
 
 export interface LoadProgress {
-  stage: "config" | "tokenizer" | "weights" | "dictionary" | "warmup";
+  stage: "config" | "tokenizer" | "weights" | "dictionary" | "test" | "warmup";
   /** Bytes of the file so far. */
   loaded: number;
   /** Bytes of the file, 0 when not known. */
@@ -15,7 +15,7 @@ export interface LoadOptions {
   model: Source;
   /** Folder with cfg.json and sae.safetensors, or with layers.N that holds them. */
   sae?: Source;
-  /** Hook point of the dictionary, where the folder does not say. */
+  /** Hook point of the dictionary: which of several, or where it goes whatever its files say. */
   saeHook?: string;
   /** Conversations in lockstep; 2 by default. */
   lanes?: number;
@@ -25,9 +25,45 @@ export interface LoadOptions {
 }
 
 export interface Info {
-  model: { name: string; layers: number; hidden: number; vocab: number; context: number; quant: string; parameters: number; gpuBytes: number };
+  model: { name: string; layers: number; hidden: number; vocab: number; context: number; quant: Format[]; parameters: number; gpuBytes: number };
   adapter: { name: string; backend: string; f16: boolean; subgroups: boolean; cpu: boolean };
-  sae?: { hook: string; features: number; k: number };
+  sae?: {
+    hook: string;
+    features: number;
+    /** Latents that are listed for a token at most; of a TopK dictionary, those that are active. */
+    k: number;
+    /** The files' format: "sparsify", "SAELens", … */
+    kind: string;
+    /** "TopK", "ReLU or JumpReLU", "gated" */
+    activations: string;
+    stored: Format;
+    test?: SelfTest;
+  };
+}
+
+/** How weights are stored on the GPU: bits, m with a minimum. */
+export type Format = "f32" | "q4" | "q4m" | "q5" | "q6" | "q8";
+
+/** What a dictionary makes of the residual stream at one place, on a short text. */
+export interface Fit {
+  hook: string;
+  vectors: number;
+  /** Fraction of variance unexplained: 0 is perfect, 1 no better than the mean vector. */
+  fvu: number;
+  /** Active latents a token. */
+  l0: number;
+  /** Share of latents that are active at none of the tokens. */
+  dead: number;
+  meanActivation: number;
+}
+
+/** Whether the dictionary fits the model where it is. */
+export interface SelfTest {
+  fit: Fit;
+  /** At the neighbouring places. */
+  others: Fit[];
+  verdict: { kind: "fits" | "nowhere" } | { kind: "elsewhere"; hook: string };
+  sentence: string;
 }
 
 export interface Intervention {

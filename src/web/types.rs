@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
 
 use crate::generate::{DoneReason, Sampling, Stats};
+use crate::sae::SelfTest;
 use crate::tokens::Message;
 
 #[wasm_bindgen(typescript_custom_section)]
@@ -71,7 +72,7 @@ pub struct ModelInfo {
     pub hidden: usize,
     pub vocab: usize,
     pub context: usize,
-    pub quant: &'static str,
+    pub quant: Vec<&'static str>,
     pub parameters: f64,
     pub gpu_bytes: f64,
 }
@@ -90,6 +91,11 @@ pub struct SaeInfo {
     pub hook: String,
     pub features: usize,
     pub k: usize,
+    pub kind: &'static str,
+    pub activations: &'static str,
+    pub stored: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test: Option<SelfTest>,
 }
 
 #[derive(Serialize)]
