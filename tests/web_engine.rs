@@ -278,8 +278,14 @@ async fn loads_from_files_with_progress() {
     assert_eq!(info["model"]["parameters"], random.config.parameters());
     assert!(info["model"]["gpuBytes"].as_f64() > Some(0.0));
     let sae = &info["sae"];
-    assert_eq!((&sae["hook"], &sae["features"], &sae["k"]), (&json!(HOOK), &json!(100), &json!(6)));
-    assert_eq!((&sae["kind"], &sae["stored"]), (&json!("sparsify"), &json!("f32")));
+    assert_eq!(
+        (&sae["hook"], &sae["features"], &sae["k"]),
+        (&json!(HOOK), &json!(100), &json!(6))
+    );
+    assert_eq!(
+        (&sae["kind"], &sae["stored"]),
+        (&json!("sparsify"), &json!("f32"))
+    );
     // A random dictionary rebuilds nothing, and the test says so.
     assert_eq!(sae["test"]["fit"]["hook"], HOOK);
     assert_eq!(sae["test"]["verdict"]["kind"], "nowhere");

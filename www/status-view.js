@@ -12,6 +12,7 @@ const STAGES = {
   tokenizer: "Reading the tokenizer",
   weights: "Loading the weights",
   dictionary: "Loading the dictionary",
+  test: "Checking that the dictionary fits",
   warmup: "Warming up the GPU",
 };
 
@@ -105,13 +106,14 @@ export class StatusView {
     if (!info) return;
     const { choices, report } = this.settings;
     const { model, adapter, sae } = info;
-    const precision = model.quant === "q4" ? "4-bit" : "unquantised";
+    const precision = precisionOf(model.quant);
     const backend = adapter.backend === "BrowserWebGpu" ? "WebGPU" : adapter.backend;
     const where = adapter.cpu ? `${adapter.name} (software, slow)` : adapter.name;
+    const misfit = sae?.test && sae.test.verdict.kind !== "fits" ? " (does not fit)" : "";
     this.line.textContent = [
       `${this.name}, ${precision}`,
       where,
-      sae ? `dictionary after block ${blockOf(sae.hook)}, feature ${choices.feature}` : "no dictionary",
+      sae ? `dictionary after block ${blockOf(sae.hook)}${misfit}, feature ${choices.feature}` : "no dictionary",
     ].join(" \u00b7 ");
     this.line.title = this.line.textContent;
     const features = [adapter.f16 && "f16", adapter.subgroups && "subgroups"].filter(Boolean).join(", ");
@@ -119,10 +121,21 @@ export class StatusView {
     this.details.replaceChildren(
       ...row("Model", `${this.name}: ${short(model.parameters)} parameters, ${model.layers} layers of width ${model.hidden}, ${precision}, context ${number(model.context)}`),
       ...row("Runs on", `${where}, ${backend}${features ? `, ${features}` : ""}; ${bytes(model.gpuBytes)} on the GPU. Nothing you type leaves this page.`),
-      ...row("Dictionary", sae ? `${number(sae.features)} features at ${sae.hook}, ${sae.k} active a token` : "none loaded"),
+      ...row("Dictionary", sae ? `${number(sae.features)} features at ${sae.hook} (${sae.kind}, ${sae.activations}, ${precisionOf([sae.stored])})` : "none loaded"),
+      ...(sae?.test ? row("Does it fit?", sae.test.sentence) : []),
       ...row("Feature", sae ? `${choices.feature}, ${found ? "which mediates refusal in this model" : "chosen by hand"}` : "none"),
     );
   }
+}
+
+/**
+ * @param {string[]} formats of the matrices, such as "q4m" and "q6"
+ */
+function precisionOf(formats) {
+  if (formats.every((format) => format === "f32")) return "unquantised";
+  const bits = formats.map((format) => Number(/\d+/.exec(format)?.[0] ?? 32));
+  const [least, most] = [Math.min(...bits), Math.max(...bits)];
+  return least === most ? `${least}-bit` : `${least}- to ${most}-bit`;
 }
 
 /** @param {string} hook */
