@@ -307,6 +307,42 @@ fn the_nano_model_in_every_format() {
 }
 
 #[test]
+fn long_rotary_factors_travel() {
+    let mut rng = seeded("factors");
+    let dir = tempfile::tempdir().unwrap();
+    let long = dir.path().join("long");
+    fs::create_dir(&long).unwrap();
+    for name in [
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ] {
+        fs::copy(nano().join(name), long.join(name)).unwrap();
+    }
+    let config = fs::read(nano().join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_slice(&config).unwrap();
+    // Factors that f32 holds exactly, as GGUF has them.
+    let mut factors = || -> Vec<f64> {
+        let mut factor = || f64::from(rng.random_range(64..600)) / 64.0;
+        (0..48).map(|_| factor()).collect()
+    };
+    config["max_position_embeddings"] = 4096.into();
+    config["rope_scaling"] = serde_json::json!({
+        "type": "longrope", "short_factor": factors(), "long_factor": factors()
+    });
+    fs::write(long.join("config.json"), config.to_string()).unwrap();
+    let before = open(&long);
+    assert_ne!(before.config, open(&nano()).config);
+    let gguf = dir.path().join("long.gguf");
+    let synth = ["synth", "--format", "gguf-q8_0"];
+    run(&synth, &[("--weights", &long), ("--out", &gguf)]);
+    assert_eq!(open(&gguf).config, before.config);
+    let planes = dir.path().join("planes");
+    run(&["convert"], &[("--model", &gguf), ("--out", &planes)]);
+    assert_eq!(open(&planes).config, before.config);
+}
+
+#[test]
 fn random_models_are_whole_and_repeat() {
     let dir = tempfile::tempdir().unwrap();
     for format in ["safetensors", "planes", "gguf-q4_k_m", "gguf-f16"] {

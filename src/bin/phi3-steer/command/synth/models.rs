@@ -74,3 +74,23 @@ fn entries(value: Value) -> Map<String, Value> {
         _ => Map::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use phi3_steer::phi3::Config;
+
+    use super::*;
+
+    #[test]
+    fn models_have_their_published_sizes() {
+        for (like, parameters) in [
+            (Like::Phi3Mini, 3_821_079_552),
+            (Like::Phi3Mini128k, 3_821_079_552),
+            (Like::Phi4Mini, 3_836_021_760),
+        ] {
+            let json = Value::from(like.config()).to_string();
+            let config = Config::from_json(json.as_bytes()).unwrap();
+            assert_eq!(config.parameters(), parameters, "{like:?}");
+        }
+    }
+}
