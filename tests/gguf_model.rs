@@ -10,6 +10,7 @@ use file::{File, Stored};
 use phi3_steer::checkpoint::{Folder, Gguf, MemorySource};
 use phi3_steer::phi3::{Config, ModelError, ModelFiles};
 use pollster::block_on;
+use rand::Rng;
 use serde_json::{Value, json};
 use vocabulary::{NANO, NANO_CONFIG, Vocabulary};
 
@@ -113,6 +114,60 @@ fn the_configuration_is_that_of_config_json() {
                 .into();
         same_as(&file, &json);
     }
+}
+
+#[test]
+fn long_rope_is_that_of_config_json() {
+    let mut rng = rand::rng();
+    // Decimals as in `config.json`; the file has the nearest f32.
+    let mut draw = || -> Vec<f64> {
+        let factors = (0..48).map(|_| f64::from(rng.random_range(100..6500)) / 100.0);
+        factors.collect()
+    };
+    let (long, short) = (draw(), draw());
+    println!("factors {long:?} {short:?}");
+    let (mut file, mut json) = (mini(), mini_json());
+    set(&mut file, "phi3.context_length", Stored::u32(131_072));
+    set(
+        &mut file,
+        "phi3.rope.scaling.original_context_length",
+        Stored::u32(4096),
+    );
+    set(
+        &mut file,
+        "phi3.attention.sliding_window",
+        Stored::u32(262_144),
+    );
+    for (name, factors) in [("long", &long), ("short", &short)] {
+        let bytes = factors.iter().flat_map(|f| (*f as f32).to_le_bytes());
+        let bytes: Vec<u8> = bytes.collect();
+        file.tensor(&format!("rope_factors_{name}.weight"), &[48], 0, &bytes);
+    }
+    json["max_position_embeddings"] = json!(131_072);
+    json["sliding_window"] = json!(262_144);
+    json["rope_scaling"] = json!({"type": "su", "long_factor": long, "short_factor": short});
+    same_as(&file, &json);
+    // The converter writes the factor that is else computed, as f32.
+    let factor = (1.0f64 + 32f64.ln() / 4096f64.ln()).sqrt();
+    set(
+        &mut file,
+        "phi3.rope.scaling.attn_factor",
+        Stored::f32(factor as f32),
+    );
+    let rope = read(&file).unwrap().0.rope_scaling.unwrap();
+    assert_eq!((rope.long, rope.short), (long, short));
+    assert!((rope.attention_factor - factor).abs() < 1e-7);
+    // Factors for another number of frequencies.
+    set(&mut file, "phi3.rope.dimension_count", Stored::u32(64));
+    let error = read(&file).unwrap_err().to_string();
+    assert!(error.starts_with("model.gguf: rope_scaling: "), "{error}");
+    let at = file.tensors.len() - 1;
+    file.tensors[at].encoding = 1;
+    let error = read(&file).unwrap_err().to_string();
+    assert!(
+        error.contains("\"rope_factors_short.weight\" is F16"),
+        "{error}"
+    );
 }
 
 #[test]
