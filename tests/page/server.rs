@@ -187,12 +187,13 @@ impl Site {
             }
         }
         let target = request.split(' ').nth(1).unwrap_or("/");
-        let mut path = target
-            .split(['?', '#'])
-            .next()
-            .unwrap_or("")
-            .trim_start_matches('/')
-            .to_owned();
+        let mut path = decoded(
+            target
+                .split(['?', '#'])
+                .next()
+                .unwrap_or("")
+                .trim_start_matches('/'),
+        );
         if path.is_empty() || path.ends_with('/') {
             path.push_str("index.html");
         }
@@ -268,6 +269,21 @@ impl Site {
     fn count(&self, path: &str, bytes: usize) {
         *lock(&self.sent).entry(path.to_owned()).or_default() += bytes;
     }
+}
+
+/// A path of an address, its percent signs taken for what they stand for.
+fn decoded(path: &str) -> String {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let byte = (first == b'%')
+            .then(|| std::str::from_utf8(after.get(..2)?).ok())
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(byte.unwrap_or(first));
+        rest = &after[if byte.is_some() { 2 } else { 0 }..];
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Tells versions of a file apart (FNV-1a).
