@@ -1,6 +1,6 @@
 # phi3-steer. `make` lists what there is; each target installs what it lacks (scripts/setup.sh).
 
-.PHONY: help demo classroom test bench fuzz nano
+.PHONY: help demo classroom test bench fuzz synth nano
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,11 @@ bench: ## Measure speed on this machine's GPU
 fuzz: ## Fuzz the readers of files, ten minutes each (SECONDS_EACH=600 ONLY="gguf npz ..."); needs nightly Rust
 	@scripts/setup.sh rust fuzz
 	@scripts/fuzz.sh $(ONLY)
+
+synth: ## A full-size model file of random weights, for tests (LIKE=phi-3-mini FORMAT=gguf-q4_k_m OUT=FILE)
+	@scripts/setup.sh rust
+	cargo run --locked --profile tool --bin phi3-steer -- synth --like $(or $(LIKE),phi-3-mini) \
+		--format $(or $(FORMAT),gguf-q4_k_m) --out "$(or $(OUT),target/$(or $(LIKE),phi-3-mini).gguf)"
 
 nano: ## Train the nano model and its dictionary again (about two hours on two cores; SEED=1)
 	@scripts/setup.sh rust

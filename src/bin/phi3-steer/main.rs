@@ -2,6 +2,7 @@
 
 mod command;
 mod files;
+mod header;
 mod layout;
 
 fn main() -> std::process::ExitCode {

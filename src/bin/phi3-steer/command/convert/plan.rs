@@ -5,6 +5,7 @@ use std::ops::Range;
 use phi3_steer::checkpoint::{Checkpoint, CheckpointError};
 use phi3_steer::quant::Format;
 
+use crate::header::Entry;
 use crate::layout::{Shape, Tensor};
 
 /// The most bytes of a file.
@@ -34,14 +35,6 @@ pub enum Part {
     },
 }
 
-/// A tensor as a file has it.
-pub struct Entry {
-    pub name: String,
-    pub dtype: &'static str,
-    pub shape: Vec<usize>,
-    pub bytes: usize,
-}
-
 impl Part {
     /// The part's tensors in the order of the file.
     pub fn entries(&self) -> Vec<Entry> {
@@ -50,7 +43,7 @@ impl Part {
                 name: name.clone(),
                 dtype: "F32",
                 shape: vec![*len],
-                bytes: 4 * len,
+                bytes: 4 * *len as u64,
             }],
             Self::Planes {
                 name,
@@ -69,7 +62,7 @@ impl Part {
                     name: format!("{name}.{}.{plane}{number}", format.name()),
                     dtype: "U32",
                     shape: vec![rows.len(), words],
-                    bytes: 4 * rows.len() * words,
+                    bytes: 4 * (rows.len() * words) as u64,
                 };
                 planes.map(entry).into()
             }
@@ -78,7 +71,7 @@ impl Part {
 
     /// Bytes of the part's numbers.
     fn data_bytes(&self) -> u64 {
-        self.entries().iter().map(|entry| entry.bytes as u64).sum()
+        self.entries().iter().map(|entry| entry.bytes).sum()
     }
 }
 

@@ -2,9 +2,9 @@
 
 use phi3_steer::checkpoint::{Checkpoint, CheckpointError};
 use phi3_steer::quant::Format;
-use serde_json::{Map, json};
 
 use super::plan::{Part, Shard};
+use crate::header::header;
 
 /// Makes `file` the safetensors file of a shard; weights that are not quantised yet become `format`.
 pub async fn fill(
@@ -14,7 +14,7 @@ pub async fn fill(
     file: &mut Vec<u8>,
 ) -> Result<(), CheckpointError> {
     file.clear();
-    file.extend(header(shard));
+    file.extend(header(shard.parts.iter().flat_map(Part::entries)));
     for part in &shard.parts {
         match part {
             Part::Vector { name, len } => {
@@ -24,7 +24,7 @@ pub async fn fill(
             Part::Planes {
                 name, shape, rows, ..
             } => {
-                let [side, words] = [0, 1].map(|at| part.entries()[at].bytes);
+                let [side, words] = [0, 1].map(|at| part.entries()[at].bytes as usize);
                 let mut side_at = file.len();
                 file.resize(side_at + side, 0);
                 file.reserve(words);
@@ -42,22 +42,4 @@ pub async fn fill(
         }
     }
     Ok(())
-}
-
-/// A file's length of header and header.
-fn header(shard: &Shard) -> Vec<u8> {
-    let mut entries = Map::new();
-    let mut at = 0;
-    for entry in shard.parts.iter().flat_map(Part::entries) {
-        let to = at + entry.bytes;
-        let value = json!({"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [at, to]});
-        entries.insert(entry.name, value);
-        at = to;
-    }
-    let mut json = serde_json::Value::from(entries).to_string().into_bytes();
-    // Data begins at a multiple of 8 bytes.
-    json.resize(json.len().next_multiple_of(8), b' ');
-    let mut header = (json.len() as u64).to_le_bytes().to_vec();
-    header.extend(json);
-    header
 }

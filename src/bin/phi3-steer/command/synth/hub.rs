@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use phi3_steer::checkpoint::Encoding;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
 use super::super::Failure;
 use super::source::Source;
 use crate::files::{self, Streamed};
+use crate::header::{Entry, header};
 use crate::layout::{Shape, Tensor};
 
 /// The most bytes of a shard: that of `transformers`.
@@ -18,7 +19,7 @@ pub async fn write(tensors: &[Tensor], source: &mut Source<'_>, out: &Path) -> R
     let mut shards: Vec<Vec<&Tensor>> = vec![Vec::new()];
     let (mut used, mut total) = (0, 0);
     for tensor in tensors {
-        let bytes = 2 * tensor.shape.numbers() as u64;
+        let bytes = bytes(tensor);
         if used > 0 && used + bytes > SHARD_BYTES {
             shards.push(Vec::new());
             used = 0;
@@ -36,7 +37,7 @@ pub async fn write(tensors: &[Tensor], source: &mut Source<'_>, out: &Path) -> R
             count => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
         };
         let mut file = Streamed::create(&out.join(&name))?;
-        file.write(&header(shard))?;
+        file.write(&header(shard.iter().map(|tensor| entry(tensor))))?;
         for tensor in shard {
             source.write(tensor, Encoding::BF16, &mut file).await?;
             map.insert(tensor.name.clone(), name.clone().into());
@@ -55,24 +56,20 @@ pub async fn write(tensors: &[Tensor], source: &mut Source<'_>, out: &Path) -> R
     Ok(())
 }
 
-/// A shard's length of header and header.
-fn header(shard: &[&Tensor]) -> Vec<u8> {
-    let mut entries = Map::new();
-    entries.insert("__metadata__".into(), json!({"format": "pt"}));
-    let mut at = 0;
-    for tensor in shard {
-        let to = at + 2 * tensor.shape.numbers() as u64;
-        let shape = match tensor.shape {
+/// A tensor's entry.
+fn entry(tensor: &Tensor) -> Entry {
+    Entry {
+        name: tensor.name.clone(),
+        dtype: "BF16",
+        shape: match tensor.shape {
             Shape::Vector(len) => vec![len],
             Shape::Matrix(shape) => shape.into(),
-        };
-        let entry = json!({"dtype": "BF16", "shape": shape, "data_offsets": [at, to]});
-        entries.insert(tensor.name.clone(), entry);
-        at = to;
+        },
+        bytes: bytes(tensor),
     }
-    let mut json = Value::from(entries).to_string().into_bytes();
-    json.resize(json.len().next_multiple_of(8), b' ');
-    let mut header = (json.len() as u64).to_le_bytes().to_vec();
-    header.extend(json);
-    header
+}
+
+/// Bytes of a tensor in BF16.
+fn bytes(tensor: &Tensor) -> u64 {
+    2 * tensor.shape.numbers() as u64
 }
