@@ -161,7 +161,7 @@ fn a_gguf_file_is_the_model_that_it_was_made_of() {
         println!("{mix}: {error:.2e} from the same weights, {by_candle:.2e} from candle");
         // Scales of K-quants are rounded to f16; candle rounds activations to 8 bits.
         assert!(error < 2e-3, "{mix}: {error}");
-        assert!(by_candle < 0.05, "{mix}: {by_candle}");
+        assert!(by_candle < 0.1, "{mix}: {by_candle}");
 
         // It answers, from a file, from a folder, and as the same weights do.
         let prompt = [
