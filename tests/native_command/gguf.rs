@@ -10,7 +10,7 @@ use rand::Rng;
 use serde_json::Value;
 
 use crate::file::{File, Stored};
-use crate::fixture::{Tensor, nano, read, succeed, write};
+use crate::fixture::{Tensor, nano, read, run, succeed, write};
 use crate::vocabulary::Vocabulary;
 
 /// The nano model's weights in f32, and its `config.json`.
@@ -197,12 +197,27 @@ fn a_vocabulary_alone_makes_tokens_but_no_model() {
         succeed(&args, r#"[{"role": "user", "content": "Hi"}]"#)
     };
     assert_eq!(tokens(path), tokens(nano("").to_str().unwrap()));
-    let output = crate::fixture::run(&["generate", "--model", path, "--prompt", "Hi"], "");
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    let refused = |model: &str| {
+        let output = run(&["generate", "--model", model, "--prompt", "Hi"], "");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(error.lines().count(), 1, "{error}");
+        error
+    };
+    let error = refused(path);
     assert!(
         error.contains("vocabulary.gguf") && error.contains("phi3."),
         "{error}"
     );
-    assert_eq!(error.lines().count(), 1, "{error}");
+    // What is no model at all, as a file or in a folder.
+    let pickle = place.path().join("old/pytorch_model.bin");
+    std::fs::create_dir(pickle.with_file_name("")).unwrap();
+    std::fs::write(&pickle, b"PK").unwrap();
+    for place in [&pickle, &pickle.with_file_name("")] {
+        let error = refused(place.to_str().unwrap());
+        assert!(
+            error.contains("\"pytorch_model.bin\" is a PyTorch file"),
+            "{error}"
+        );
+    }
 }

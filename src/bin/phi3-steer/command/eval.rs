@@ -1,6 +1,7 @@
 //! `phi3-steer eval`
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Instant;
 
 use phi3_steer::generate::Chat;
@@ -9,6 +10,7 @@ use phi3_steer::lab::{
     Bench, BenchOptions, EvalFile, OperatingRange, Plan, Row, add_directions, markdown,
     operating_range,
 };
+use phi3_steer::phi3::ModelFiles;
 use phi3_steer::sae::{Dictionary, HookPoint};
 use phi3_steer::steering::Steering;
 use serde::Deserialize;
@@ -16,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use super::Failure;
 use super::common::{
-    ModelArguments, beside, load_model, load_tokenizer, open_gpu, read_file, wanted,
+    ModelArguments, beside, load_files, model_folder, open_gpu, read_file, wanted,
 };
 use super::dictionary::sae_folder;
 
@@ -197,9 +199,10 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
     file.sets(options.split, options.limit)?;
     let into = arguments.out.as_deref().map(read_object).transpose()?;
 
-    let tokenizer = load_tokenizer(&arguments.model.model).await?;
+    let files = ModelFiles::open(&model_folder(&arguments.model.model)).await?;
+    let tokenizer = Rc::new(files.tokenizer().await?);
     let gpu = open_gpu(cpu_adapter).await?;
-    let model = load_model(&gpu, &arguments.model, arguments.lanes).await?;
+    let model = load_files(&gpu, files, arguments.model.quant, arguments.lanes).await?;
     let folder = sae_folder(&arguments.sae)?;
     let hook = Some(plan.hook);
     let mut dictionary = Dictionary::find(&gpu, &folder, wanted(&model, hook)).await?;

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use phi3_steer::generate::{Chat, ChatRequest, DoneReason, Event, Sampling, Stats};
+use phi3_steer::phi3::ModelFiles;
 use phi3_steer::tokens::{ChatTokenizer, Message, Role};
 use serde_json::{Value, json};
 
 use super::Failure;
 use super::common::{
-    ModelArguments, SteerArguments, load_model, load_steering, load_tokenizer, open_gpu,
+    ModelArguments, SteerArguments, load_files, load_steering, model_folder, open_gpu,
     parse_messages, read_file,
 };
 
@@ -86,10 +87,11 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
         seed: arguments.seed,
     };
     sampling.check()?;
-    let tokenizer = load_tokenizer(&arguments.model.model).await?;
+    let files = ModelFiles::open(&model_folder(&arguments.model.model)).await?;
+    let tokenizer = Rc::new(files.tokenizer().await?);
     let prompt = tokenizer.chat(&messages, true)?;
     let gpu = open_gpu(cpu_adapter).await?;
-    let model = load_model(&gpu, &arguments.model, 1).await?;
+    let model = load_files(&gpu, files, arguments.model.quant, 1).await?;
     let steering = load_steering(&model, &arguments.steer).await?;
     let mut chat = Chat::new(model, tokenizer.clone(), steering).await?;
     let request = ChatRequest {
