@@ -1,9 +1,9 @@
 # phi3-steer. `make` lists what there is; each target installs what it lacks (scripts/setup.sh).
 
-.PHONY: help demo classroom test bench fuzz synth nano
+.PHONY: help demo classroom test bench full-size fuzz synth nano
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Build the page and open it: chat with the nano model (PORT=8080)
 	@scripts/setup.sh rust site
@@ -20,6 +20,10 @@ test: ## All tests: native, in browsers, of the built page (ONLY="types native p
 bench: ## Measure speed on this machine's GPU
 	@scripts/setup.sh rust vulkan
 	@scripts/bench.sh
+
+full-size: ## Phi-3 Mini's size with random weights, natively and in the browser (minutes; 5 GB of disk)
+	@scripts/setup.sh rust site vulkan browser
+	@scripts/test.sh full-size
 
 fuzz: ## Fuzz the readers of files, ten minutes each (SECONDS_EACH=600 ONLY="gguf npz ..."); needs nightly Rust
 	@scripts/setup.sh rust fuzz

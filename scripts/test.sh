@@ -5,6 +5,8 @@
 #   page      the built page, driven through WebDriver
 #   chromium  tests/web_*.rs in headless Chromium
 #   firefox   FIREFOX_TESTS in headless Firefox, where it is installed
+# Not among all, since it takes long:
+#   full-size a model of Phi-3 Mini's size, from files to an answer, natively and in Chromium
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
@@ -31,6 +33,15 @@ test_page() {
   say "tests of the built page"
   use_software_adapter_without_gpu
   CHROME=$(find_chrome) cargo test --locked --all-features --test page
+}
+
+test_full_size() {
+  say "building the page"
+  trunk build --release --locked
+  say "a full-size model"
+  use_software_adapter_without_gpu
+  CHROME=$(find_chrome) cargo test --locked --all-features --profile tool --test page \
+    -- --ignored --nocapture full_size_
 }
 
 # Browser tests that would be skipped without a word, and native tests that would break the build.
@@ -95,7 +106,8 @@ started=$SECONDS
 for part in "$@"; do
   case $part in
     types | native | page | chromium | firefox) "test_$part" ;;
-    *) die "unknown part '$part': types native page chromium firefox" ;;
+    full-size) test_full_size ;;
+    *) die "unknown part '$part': types native page chromium firefox full-size" ;;
   esac
   say "$part: passed, $((SECONDS - started)) s since the start"
 done

@@ -376,6 +376,8 @@ fn info(chat: &Chat, name: String, test: Option<SelfTest>) -> Info {
             subgroups: capabilities.reduction == Reduction::Subgroup,
             cpu: capabilities.cpu,
         },
+        // wasm's memory never shrinks.
+        heap_bytes: (std::arch::wasm32::memory_size::<0>() << 16) as f64,
         sae: chat.steering().points().first().and_then(|&point| {
             let dictionary = chat.steering().hook(point)?.dictionary();
             Some(SaeInfo {

@@ -99,11 +99,13 @@ pub struct SaeInfo {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Info {
     pub model: ModelInfo,
     pub adapter: AdapterInfo,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sae: Option<SaeInfo>,
+    pub heap_bytes: f64,
 }
 
 /// A token with what was asked for about its features.

@@ -6,6 +6,7 @@ mod browser;
 mod chat;
 mod downloads;
 mod failures;
+mod full_size;
 mod models;
 mod native;
 mod offline;
