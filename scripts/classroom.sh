@@ -79,7 +79,7 @@ for model in "$@"; do
   manifest "$target"
   if [ -f "$target/config.json" ] && [ -f "$target/tokenizer.json" ] || compgen -G "$target/*.gguf" >/dev/null; then
     models="$models$(entry model "$target" "$name" "$at"),"
-  elif [ -f "$target/cfg.json" ] || compgen -G "$target/*.npz" >/dev/null || compgen -G "$target/*.safetensors" >/dev/null; then
+  elif [ -f "$target/cfg.json" ] || [ -f "$target/hyperparams.json" ] || compgen -G "$target/*.npz" >/dev/null || compgen -G "$target/*.safetensors" >/dev/null; then
     dictionaries="$dictionaries$(entry dictionary "$target" "$name" "$at"),"
   else
     die "$model is neither a model (config.json and tokenizer.json, or a .gguf file) nor a dictionary (cfg.json with its weights, or an .npz file)"

@@ -7,7 +7,7 @@ import { nameOf, normalise } from "./store/address.js";
 const KEY = "phi3-steer.own-entries";
 
 /** Files that only a dictionary has, and files that only a model has. */
-const OF_DICTIONARY = /(^|\/)(cfg\.json|sae(_weights)?\.safetensors|params\.npz|[^/]*\.npz)$/i;
+const OF_DICTIONARY = /(^|\/)(cfg\.json|hyperparams\.json|(sae|sae_weights|params)\.safetensors|[^/]*\.npz)$/i;
 const OF_MODEL = /(^|\/)(model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|tokenizer\.json|[^/]*\.gguf)$/i;
 
 /** Entries by kind, in the order they are shown. */

@@ -1,7 +1,7 @@
 // What is to run: a model with a dictionary, and from where the engine reads them.
 
 import { EngineError } from "./line.js";
-import { isFile, servedAt } from "./store/address.js";
+import { isFile, nameOf, servedAt } from "./store/address.js";
 
 /** @import { Catalogue } from "./catalogue.js" */
 /** @import { Downloads } from "./downloads.js" */
@@ -87,7 +87,10 @@ export async function sourceOf(entry, keep, downloads) {
   if (entry.files) return entry.files;
   if (!keep && downloads.item(entry)?.state !== "whole") return servedAt(entry.url ?? "");
   try {
-    return await downloads.open(entry);
+    const files = await downloads.open(entry);
+    const url = entry.url ?? "";
+    // The folder's name belongs to it: a dictionary's may say where it reads.
+    return isFile(url) ? files : files.map((file) => new File([file], `${nameOf(url)}/${file.name}`));
   } catch (error) {
     // No store at all is no reason not to run.
     if (error instanceof EngineError && error.code === "no-storage") return servedAt(entry.url ?? "");

@@ -13,7 +13,7 @@ beforeEach(() => {
 });
 
 const { Catalogue, sort } = await import("../../www/catalogue.js");
-const { nanoChoice, ownDictionary, recall, remember } = await import("../../www/choice.js");
+const { nanoChoice, ownDictionary, recall, remember, sourceOf } = await import("../../www/choice.js");
 const { describe, duration, measure } = await import("../../www/downloads.js");
 const { Recovery } = await import("../../www/recovery.js");
 
@@ -104,6 +104,15 @@ test("the dictionary in the model's own folder", () => {
   assert.deepEqual(names(ownDictionary(files("m/config.json", "m/sae/layers.3/cfg.json", "m/sae/layers.4/cfg.json"), report)), ["m/sae/layers.3/cfg.json"]);
   assert.equal(ownDictionary(files("config.json"), report), null);
   assert.equal(ownDictionary("https://b.example/m/", null), null);
+});
+
+test("stored files go to the engine under their folder's name, and an address where nothing is kept", async () => {
+  const downloads = { open: async () => files("cfg.json", "sae.safetensors"), item: () => undefined };
+  const entry = { kind: "dictionary", url: "https://huggingface.co/o/n/tree/main/layers.6/" };
+  assert.deepEqual(names(await sourceOf(entry, true, downloads)), ["n/layers.6/cfg.json", "n/layers.6/sae.safetensors"]);
+  assert.equal(await sourceOf(entry, false, downloads), "https://huggingface.co/o/n/resolve/main/layers.6/");
+  const gguf = { kind: "model", url: "https://b.example/x.gguf" };
+  assert.deepEqual(names(await sourceOf(gguf, true, { ...downloads, open: async () => files("x.gguf") })), ["x.gguf"]);
 });
 
 test("rates are of the last seconds, and only of the network", () => {
