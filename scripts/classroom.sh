@@ -46,9 +46,10 @@ manifest() {
         separator=,
       done
       printf '\n]}\n'
-    } >manifest.json.part
-    mv manifest.json.part manifest.json
-  )
+    }
+  ) >"$out/manifest.part"
+  # Not written in the folder itself, whose list it is.
+  mv "$out/manifest.part" "$1/manifest.json"
 }
 
 models= dictionaries=
