@@ -40,8 +40,7 @@ test_full_size() {
   trunk build --release --locked
   say "a full-size model"
   use_software_adapter_without_gpu
-  CHROME=$(find_chrome) cargo test --locked --all-features --profile tool --test page \
-    -- --ignored --nocapture full_size_
+  CHROME=$(find_chrome) cargo test --locked --all-features --test page -- --ignored --nocapture full_size_
 }
 
 # Browser tests that would be skipped without a word, and native tests that would break the build.
