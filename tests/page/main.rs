@@ -7,6 +7,7 @@ mod chat;
 mod downloads;
 mod failures;
 mod full_size;
+mod interruptions;
 mod models;
 mod native;
 mod offline;
