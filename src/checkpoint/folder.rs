@@ -104,7 +104,10 @@ impl Folder {
             }
         }
         if label.is_empty() {
-            label.push_str("the chosen files");
+            label.push_str(match &files[..] {
+                [(name, _)] => name,
+                _ => "the chosen files",
+            });
         }
         Self::new(Place::Blobs(Rc::new(files)), label)
     }
