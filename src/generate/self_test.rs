@@ -2,12 +2,15 @@
 
 use super::{GenerateError, TraceRequest, Traced, trace};
 use crate::phi3::Model;
-use crate::sae::{Dictionary, Fit, HookPoint, SaeError, SelfTest};
+use crate::sae::{Dictionary, Encoder, Fit, HookPoint, SaeError, SelfTest};
 use crate::steering::Steering;
 use crate::tokens::{ChatTokenizer, Message, Prompt, Role, TokenRole};
 
 /// Tokens that are looked at, at most: the model runs over them once.
 const MOST_TOKENS: usize = 256;
+
+/// Vectors that are encoded at a time.
+const ROWS: usize = 64;
 
 const QUESTION: &str = "Please describe a day in a small town by the sea.";
 
@@ -74,10 +77,11 @@ pub async fn self_test(
     };
     let unsteered = Steering::new(model, Vec::new()).await?;
     trace(model, &unsteered, &request, &mut take).await?;
+    let encoder = Encoder::new(&gpu, dictionary, ROWS).await?;
     let mut fits = Vec::with_capacity(tried.len());
     for (&layer, x) in tried.iter().zip(&vectors) {
         let hook = HookPoint::block(layer);
-        fits.push(Fit::measure(&gpu, dictionary, hook, x).await?);
+        fits.push(Fit::measure(&encoder, hook, x).await?);
     }
     SelfTest::conclude(stated, fits).ok_or_else(|| {
         let hook = stated.unwrap_or(HookPoint::block(0));

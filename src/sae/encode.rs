@@ -63,6 +63,11 @@ impl<'a> Encoder<'a> {
         })
     }
 
+    /// The dictionary.
+    pub fn dictionary(&self) -> &Dictionary {
+        self.dictionary
+    }
+
     /// Vectors that are encoded at a time.
     pub fn most(&self) -> usize {
         self.most

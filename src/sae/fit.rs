@@ -2,11 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Dictionary, Encoder, HookPoint, SaeError};
-use crate::gpu::Gpu;
-
-/// Vectors that are encoded at a time.
-const ROWS: usize = 64;
+use super::{Encoder, HookPoint, SaeError};
 
 /// What a dictionary makes of the residual stream at one place.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -28,15 +24,15 @@ pub struct Fit {
 }
 
 impl Fit {
-    /// Measures `dictionary` on the vectors `x` `[n, width]` of the residual stream at `hook`.
+    /// Measures the dictionary of `encoder` on the vectors `x` `[n, width]` of the residual stream at
+    /// `hook`.
     pub async fn measure(
-        gpu: &Gpu,
-        dictionary: &Dictionary,
+        encoder: &Encoder<'_>,
         hook: HookPoint,
         x: &[f32],
     ) -> Result<Self, SaeError> {
+        let dictionary = encoder.dictionary();
         let (width, latents) = (dictionary.width(), dictionary.latents());
-        let encoder = Encoder::new(gpu, dictionary, ROWS).await?;
         let n = x.len() / width;
         let mut mean = vec![0.0f64; width];
         for row in x.chunks_exact(width) {
