@@ -8,7 +8,7 @@ mod table;
 
 pub(crate) use product::few_reads;
 pub use product::{Operands, Product, ProductShape, ProductSpec, ProductStep, Prologue};
-pub use table::Table;
+pub use table::{Table, rows_that_fit};
 
 pub use crate::quant::Format;
 

@@ -4,6 +4,13 @@ use super::{Format, Matrix};
 use crate::gpu::{Gpu, GpuError};
 use crate::quant::Planes;
 
+/// Rows of a matrix of `cols` columns whose planes take at most `most` bytes each: an even number, so
+/// that pairs of rows do not straddle parts, and at least one pair.
+pub fn rows_that_fit(format: Format, cols: usize, most: u64) -> usize {
+    let fit = usize::try_from(most / format.row_bytes(cols).max(1)).unwrap_or(usize::MAX);
+    (fit / 2 * 2).max(2)
+}
+
 /// A matrix `[rows, cols]` in runs of rows that fit a buffer each, for the embedding and the head: with
 /// WebGPU's default limits a vocabulary of 200,000 does not fit one.
 pub struct Table {
@@ -22,9 +29,7 @@ impl Table {
         format: Format,
         most: u64,
     ) -> Result<Self, GpuError> {
-        // An even number of rows, so that pairs of rows do not straddle parts.
-        let fit = (most / format.row_bytes(cols).max(1)) as usize;
-        let per_part = (fit / 2 * 2).clamp(2, rows.next_multiple_of(2).max(2));
+        let per_part = rows_that_fit(format, cols, most);
         let mut parts = Vec::with_capacity(rows.div_ceil(per_part));
         for first in (0..rows).step_by(per_part) {
             let count = per_part.min(rows - first);

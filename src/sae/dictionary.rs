@@ -9,7 +9,7 @@ use super::upload::{Target, Upload};
 use super::{HookPoint, MAX_K, MAX_LATENTS, SaeError};
 use crate::checkpoint::Folder;
 use crate::gpu::Gpu;
-use crate::matrix::{Format, Matrix};
+use crate::matrix::{Format, Matrix, rows_that_fit};
 use crate::quant::{self, Planes};
 
 /// Some consecutive latents, as many as a buffer may hold.
@@ -117,9 +117,7 @@ impl Dictionary {
     ) -> Result<Self, SaeError> {
         let width = described.width;
         let count = chosen.as_ref().map_or(described.latents, Vec::len);
-        // An even number of latents, so that pairs of latents do not straddle parts.
-        let row_bytes = (quant::groups(width) * quant::GROUP * 4) as u64;
-        let per_part = (bytes / row_bytes / 2 * 2).max(2) as usize;
+        let per_part = rows_that_fit(format, width, bytes);
         let mut parts = Vec::new();
         for first in (0..count).step_by(per_part) {
             let shape = [per_part.min(count - first), width];

@@ -230,6 +230,17 @@ fn unsupported(file: &str, what: impl Into<String>) -> SaeError {
     }
 }
 
+/// Refuses a dictionary whose tensors, those of `file`, have a skip connection.
+fn refuse_skip(tensors: &Tensors, file: &str) -> Result<(), SaeError> {
+    match tensors.shape("W_skip") {
+        None => Ok(()),
+        Some(_) => Err(unsupported(
+            file,
+            "it has a skip connection (the tensor W_skip)",
+        )),
+    }
+}
+
 /// Checks the sizes of a dictionary.
 fn check_sizes(file: &str, width: usize, latents: usize) -> Result<(), SaeError> {
     let fail = |reason: String| SaeError::Config {

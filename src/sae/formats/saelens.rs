@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Described, check_k, check_sizes, orient, parse, unsupported};
+use super::{Described, check_k, check_sizes, orient, parse, refuse_skip, unsupported};
 use crate::sae::rule::{self, Activations, Latent, Normalization, Rule};
 use crate::sae::tensors::Tensors;
 use crate::sae::{HookPoint, SaeError};
@@ -196,12 +196,7 @@ pub(super) async fn describe(
     let weights = format!("{path}sae_weights.safetensors");
     let config = Config::from_json(&file, json)?;
     config.check(&file)?;
-    if tensors.shape("W_skip").is_some() {
-        return Err(unsupported(
-            &weights,
-            "it has a skip connection (the tensor W_skip)",
-        ));
-    }
+    refuse_skip(&tensors, &weights)?;
     let sizes = [config.width, config.latents];
     // SAELens's names fix the orientation where the shapes do not: W_enc [d_in, d_sae].
     let encoder = orient(&tensors, &file, "W_enc", sizes, Some(true))?;

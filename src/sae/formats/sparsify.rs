@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Described, check_k, check_sizes, orient, parse, unsupported};
+use super::{Described, check_k, check_sizes, orient, parse, refuse_skip, unsupported};
 use crate::sae::rule::{self, Activations, Rule};
 use crate::sae::tensors::Tensors;
 use crate::sae::{HookPoint, SaeError};
@@ -95,12 +95,7 @@ pub(super) async fn describe(
     let Config {
         width, latents, k, ..
     } = config;
-    if tensors.shape("W_skip").is_some() {
-        return Err(unsupported(
-            &format!("{path}sae.safetensors"),
-            "it has a skip connection (the tensor W_skip)",
-        ));
-    }
+    refuse_skip(&tensors, &format!("{path}sae.safetensors"))?;
     let sizes = [width, latents];
     // sparsify's names fix the orientation: both are [latents, width].
     let encoder = orient(&tensors, &file, "encoder.weight", sizes, Some(false))?;
