@@ -31,12 +31,7 @@ enum Rows<'a> {
 
 impl<'a> PlaneReader<'a> {
     pub(super) fn plain(rows: RowReader<'a>, columns: usize, format: Format) -> Self {
-        let format = match format {
-            Format::F32 | Format::Q4 => format,
-            // What the quantiser makes of the others.
-            Format::Q4M | Format::Q5 | Format::Q6 | Format::Q8 => Format::Q8,
-        };
-        Self::new(Rows::Plain(rows), columns, format)
+        Self::new(Rows::Plain(rows), columns, format.quantized())
     }
 
     pub(super) fn blocks(rows: RawRows<'a>, columns: usize, format: Format) -> Self {

@@ -26,25 +26,11 @@ mod q4;
 mod q8;
 
 pub use planes::{Format, Planes, dequantize, quantize};
-pub use q4::{Q4Block, dequantize_rows, quantize_rows};
 
 /// Weights that share one scale.
 pub const GROUP: usize = 32;
 
-/// u32 words of one group of 4-bit weights.
-const GROUP_WORDS: usize = 4;
-
 /// Number of groups of a row of `k` weights, the last one padded.
 pub fn groups(k: usize) -> usize {
     k.div_ceil(GROUP)
-}
-
-/// Number of u32 words of a row of `k` weights in the `words` plane of [`Format::Q4`].
-pub fn row_words(k: usize) -> usize {
-    groups(k) * GROUP_WORDS
-}
-
-/// Number of u32 words of a row of `k` weights in the `side` plane of [`Format::Q4`].
-pub fn row_scales(k: usize) -> usize {
-    groups(k).div_ceil(2)
 }

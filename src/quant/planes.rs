@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{GROUP, groups, q8, quantize_rows};
+use super::{GROUP, groups, q4, q8};
 
 /// How weights are stored; the layouts are in the [module's documentation](super).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +40,15 @@ impl Format {
     /// The format of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|f| f.name() == name)
+    }
+
+    /// The format that [`quantize`] makes when asked for this one: those that only files bring, with
+    /// minima or of 5 and 6 bits, become Q8, which loses less.
+    pub fn quantized(self) -> Self {
+        match self {
+            Self::F32 | Self::Q4 => self,
+            Self::Q4M | Self::Q5 | Self::Q6 | Self::Q8 => Self::Q8,
+        }
     }
 
     /// u32 words of a group in the `words` plane.
@@ -103,10 +112,9 @@ impl Planes {
 /// Quantises rows of `k` finite weights, `rows.len()` being a multiple of `k`. Deterministic: the same
 /// weights give the same bits on every platform.
 ///
-/// The formats that only files bring, with minima or of 5 and 6 bits, are not made here: asked for one
-/// of them it makes [`Format::Q8`], which loses less.
+/// The planes are in the format [`Format::quantized`].
 pub fn quantize(rows: &[f32], k: usize, format: Format) -> Planes {
-    match format {
+    match format.quantized() {
         Format::F32 => {
             let padded = groups(k) * GROUP;
             let mut words = Vec::with_capacity(rows.len().div_ceil(k.max(1)) * padded);
@@ -115,19 +123,12 @@ pub fn quantize(rows: &[f32], k: usize, format: Format) -> Planes {
                 words.resize(words.len().next_multiple_of(padded), 0);
             }
             Planes {
-                format,
+                format: Format::F32,
                 words,
                 side: Vec::new(),
             }
         }
-        Format::Q4 => {
-            let block = quantize_rows(rows, k);
-            Planes {
-                format,
-                words: block.words,
-                side: block.scales,
-            }
-        }
+        Format::Q4 => q4::quantize(rows, k),
         Format::Q4M | Format::Q5 | Format::Q6 | Format::Q8 => q8::quantize(rows, k),
     }
 }

@@ -1,18 +1,11 @@
-//! Quantising to and reading back 4-bit blocks.
+//! Quantising to 4 bits.
 
 use half::f16;
 
-use super::{GROUP, GROUP_WORDS, row_scales, row_words};
+use super::{Format, GROUP, Planes};
 
-/// Some whole rows of a matrix `[N, K]` in 4-bit blocks; the layout is in the [module's
-/// documentation](super).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Q4Block {
-    /// `[rows, groups, 4]` words of eight nibbles.
-    pub words: Vec<u32>,
-    /// `[rows, ceil(groups / 2)]` words of two f16 scales.
-    pub scales: Vec<u32>,
-}
+/// u32 words of a group.
+const GROUP_WORDS: usize = 4;
 
 /// What the group's largest weight is divided by to give the scales that are tried, which is the
 /// level it falls on: -8 uses the whole range, a larger divisor clips that weight and rounds the
@@ -20,17 +13,17 @@ pub struct Q4Block {
 /// squared error is within 2% of the least there is, and more divisors gain under 1%.
 const DIVISORS: [f32; 4] = [-8.0, -7.4, -8.6, 7.0];
 
-/// Quantises rows of `k` finite weights, `rows.len()` being a multiple of `k`.
+/// Rows of `k` finite weights in [`Format::Q4`], `rows.len()` being a multiple of `k`.
 ///
 /// For each group the scale with the least squared error among a few candidates is chosen, each
 /// candidate being the least-squares fit to the rounding that a simpler one gave. Every weight is
 /// then rounded to the level nearest to it under the scale as stored. Deterministic: the same
 /// weights give the same bits on every platform.
-pub fn quantize_rows(rows: &[f32], k: usize) -> Q4Block {
+pub(super) fn quantize(rows: &[f32], k: usize) -> Planes {
     debug_assert!(k > 0 && rows.len().is_multiple_of(k));
     let n = rows.len() / k.max(1);
-    let mut words = Vec::with_capacity(n * row_words(k));
-    let mut scales = Vec::with_capacity(n * row_scales(k));
+    let mut words = Vec::with_capacity(n * Format::Q4.row_words(k));
+    let mut scales = Vec::with_capacity(n * Format::Q4.row_side(k));
     for row in rows.chunks_exact(k.max(1)) {
         let mut pending = None;
         for group in row.chunks(GROUP) {
@@ -50,26 +43,11 @@ pub fn quantize_rows(rows: &[f32], k: usize) -> Q4Block {
             scales.push(pair(even, f16::ZERO));
         }
     }
-    Q4Block { words, scales }
-}
-
-/// Reads rows of `k` weights back: the reference for every kernel that reads the format.
-/// Returns `[rows, k]`, the padding dropped.
-pub fn dequantize_rows(block: &Q4Block, k: usize) -> Vec<f32> {
-    let (row_words, row_scales) = (row_words(k), row_scales(k));
-    let mut out = Vec::with_capacity(block.words.len() / row_words.max(1) * k);
-    let rows = block.words.chunks_exact(row_words);
-    for (words, scales) in rows.zip(block.scales.chunks_exact(row_scales)) {
-        for i in 0..k {
-            let (group, within) = (i / GROUP, i % GROUP);
-            let word = words[group * GROUP_WORDS + within / 8];
-            let (byte, high) = (within % 4, within % 8 / 4);
-            let nibble = (word >> (8 * byte + 4 * high)) & 15;
-            let half = (scales[group / 2] >> (16 * (group % 2))) as u16;
-            out.push(f16::from_bits(half).to_f32() * (nibble as f32 - 8.0));
-        }
+    Planes {
+        format: Format::Q4,
+        words,
+        side: scales,
     }
-    out
 }
 
 fn pair(even: f16, odd: f16) -> u32 {
@@ -145,7 +123,7 @@ fn pack(x: &[f32; GROUP], scale: f16) -> [u32; GROUP_WORDS] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::groups;
+    use super::super::{dequantize, groups};
     use super::*;
     use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -168,10 +146,10 @@ mod tests {
     }
 
     /// Reads a row as a kernel would, word by word, in f64.
-    fn kernel_row(block: &Q4Block, row: usize, k: usize) -> Vec<f64> {
+    fn kernel_row(block: &Planes, row: usize, k: usize) -> Vec<f64> {
         let mut out = Vec::new();
         for group in 0..groups(k) {
-            let scales = block.scales[row * groups(k).div_ceil(2) + group / 2];
+            let scales = block.side[row * groups(k).div_ceil(2) + group / 2];
             let half = scales.to_le_bytes();
             let at = 2 * (group % 2);
             let scale = f16::from_le_bytes([half[at], half[at + 1]]).to_f64();
@@ -191,10 +169,10 @@ mod tests {
         for k in [1, 7, 31, 32, 33, 63, 64, 65, 96, 200] {
             let n = rng.random_range(1..6);
             let rows = weights(&mut rng, n * k, 0.3);
-            let block = quantize_rows(&rows, k);
-            assert_eq!(block.words.len(), n * row_words(k));
-            assert_eq!(block.scales.len(), n * row_scales(k));
-            let back = dequantize_rows(&block, k);
+            let block = quantize(&rows, k);
+            assert_eq!(block.words.len(), n * Format::Q4.row_words(k));
+            assert_eq!(block.side.len(), n * Format::Q4.row_side(k));
+            let back = dequantize(&block, k);
             assert_eq!(back.len(), n * k);
             for row in 0..n {
                 let kernel = kernel_row(&block, row, k);
@@ -207,7 +185,7 @@ mod tests {
                 }
                 assert!(kernel[k..].iter().all(|&v| v == 0.0), "padding is not zero");
                 if groups(k) % 2 == 1 {
-                    let tail = block.scales[(row + 1) * row_scales(k) - 1];
+                    let tail = block.side[(row + 1) * Format::Q4.row_side(k) - 1];
                     assert_eq!(tail >> 16, 0, "the odd half of a row's tail is not zero");
                 }
             }
@@ -220,11 +198,11 @@ mod tests {
         let k = 96;
         for spread in [1e-3, 0.05, 1.0, 300.0] {
             let rows = weights(&mut rng, 8 * k, spread);
-            let block = quantize_rows(&rows, k);
-            let back = dequantize_rows(&block, k);
+            let block = quantize(&rows, k);
+            let back = dequantize(&block, k);
             for (i, (&x, &y)) in rows.iter().zip(&back).enumerate() {
                 let column = i % k;
-                let pair = block.scales[i / k * row_scales(k) + column / 64];
+                let pair = block.side[i / k * Format::Q4.row_side(k) + column / 64];
                 let half = (pair >> (column % 64 / 32 * 16)) as u16;
                 let scale = f16::from_bits(half).to_f64();
                 let nearest = (0..16)
@@ -244,7 +222,7 @@ mod tests {
         let mut rng = seeded("search");
         let k = 1024;
         let rows = weights(&mut rng, 4 * k, 0.02);
-        let back = dequantize_rows(&quantize_rows(&rows, k), k);
+        let back = dequantize(&quantize(&rows, k), k);
         let error = |x: &[f32], y: &[f32]| -> f64 {
             x.iter()
                 .zip(y)
@@ -284,7 +262,7 @@ mod tests {
         row[3] = 3.0e38;
         row[40] = 1.0e-30;
         row[66] = -5.0;
-        let back = dequantize_rows(&quantize_rows(&row, 70), 70);
+        let back = dequantize(&quantize(&row, 70), 70);
         assert!(back.iter().all(|v| v.is_finite()));
         assert!(
             back[3] > 4.0e5,
@@ -297,6 +275,6 @@ mod tests {
                 .enumerate()
                 .all(|(i, &v)| [3, 66].contains(&i) || v == 0.0)
         );
-        assert_eq!(quantize_rows(&[0.0; 32], 32).words, vec![0x8888_8888; 4]);
+        assert_eq!(quantize(&[0.0; 32], 32).words, vec![0x8888_8888; 4]);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use half::bf16;
 use phi3_steer::checkpoint::Folder;
 use phi3_steer::phi3::Config;
-use phi3_steer::quant;
+use phi3_steer::quant::{self, Format};
 use rand::Rng;
 use rand::rngs::StdRng;
 use safetensors::tensor::{Dtype, TensorView};
@@ -112,8 +112,8 @@ impl RandomModel {
         let mut after = self.clone();
         for tensor in after.tensors.values_mut() {
             if let [_, k] = tensor.shape[..] {
-                let block = quant::quantize_rows(&tensor.values, k);
-                tensor.values = quant::dequantize_rows(&block, k);
+                let planes = quant::quantize(&tensor.values, k, Format::Q4);
+                tensor.values = quant::dequantize(&planes, k);
             }
         }
         after

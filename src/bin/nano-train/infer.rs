@@ -2,7 +2,7 @@
 //! an edit of the residual at the output of one block.
 
 use half::bf16;
-use phi3_steer::quant;
+use phi3_steer::quant::{self, Format};
 
 use crate::Result;
 use crate::linalg::{Into, Mat, Rotary, axpy, dot, matmul, product, rms_norm, softmax, swiglu};
@@ -341,7 +341,7 @@ pub fn as_in_engine(mut values: Vec<f32>, shape: &[usize]) -> Vec<f32> {
         *v = bf16::from_f32(*v).to_f32();
     }
     match *shape {
-        [_, cols] => quant::dequantize_rows(&quant::quantize_rows(&values, cols), cols),
+        [_, cols] => quant::dequantize(&quant::quantize(&values, cols, Format::Q4), cols),
         _ => values,
     }
 }
