@@ -6,14 +6,17 @@ import { renderMarkdown } from "./markdown-dom.js";
 import { openTokens } from "./token-table.js";
 import { describeToken, heat, keyWalk } from "./token-tip.js";
 
-/** @import { Answer, Turn } from "./conversation.js" */
+/** @import { Answer, Turn } from "./types.d.ts" */
 /** @import { Mapped } from "./markdown.js" */
 
-const REASONS = {
-  stop: "",
+/** @type {Record<import("./types.d.ts").Ending, string>} */
+const ENDINGS = {
+  finished: "",
+  empty: "",
   length: "stopped at the length limit",
-  cancelled: "stopped",
   context: "the context is full",
+  stopped: "stopped",
+  broken: "broken off",
 };
 
 /** Shows one lane's answer of a turn. */
@@ -48,7 +51,7 @@ export class AnswerView {
         "header",
         {},
         h("span", { className: "lane-name" }, this.name),
-        steered ? h("span", { className: turn.steering.on ? "chip on" : "chip" }, turn.steering.label) : null,
+        steered ? h("span", { className: turn.settings[0].on ? "chip on" : "chip" }, turn.settings[0].label) : null,
         this.verdict,
       ),
       this.body,
@@ -60,7 +63,7 @@ export class AnswerView {
 
   update() {
     const { answer, turn } = this;
-    const running = turn.state === "running" && answer.reason === null;
+    const running = turn.state === "running" && answer.end === null;
     this.body.setAttribute("aria-busy", String(running));
     this.node.classList.toggle("running", running);
     this.tools.hidden = turn.state === "running" || !answer.text;
@@ -79,9 +82,9 @@ export class AnswerView {
       this.verdict.classList.toggle("declined", refused);
       this.verdict.title = "Judged by phrases such as \u201ccan't help with\u201d";
     }
-    const reason = REASONS[/** @type {keyof typeof REASONS} */ (answer.reason ?? "stop")] ?? "";
+    const ending = answer.end ? ENDINGS[answer.end] : "";
     const count = answer.tokens.length;
-    this.meta.textContent = count ? `${number(count)} token${count === 1 ? "" : "s"}${reason ? `, ${reason}` : ""}` : "";
+    this.meta.textContent = count ? `${number(count)} token${count === 1 ? "" : "s"}${ending ? `, ${ending}` : ""}` : "";
   }
 
   /**
@@ -110,7 +113,7 @@ export class AnswerView {
         } else {
           const span = h("span", { className: "token", tabIndex: -1 }, text);
           span.style.setProperty("--heat", heat(token.activation, scale));
-          describeToken(span, token, this.turn.steering.feature);
+          describeToken(span, token, this.turn.tracked?.feature ?? 0);
           nodes.push(span);
         }
         from = to;

@@ -1,40 +1,44 @@
 // The conversation: turns, each with one prompt and one answer a lane, and how a turn runs.
 
 /** @import { Engine } from "./engine-client.js" */
-/** @import { ChatEvent, Message, TokenRecord } from "./types.d.ts" */
+/** @import { ChatEvent, Ending, Message, Setting } from "./types.d.ts" */
 /** @import { Settings } from "./settings.js" */
 
 import { asEngineError, EngineError } from "./line.js";
+
+/** @typedef {import("./types.d.ts").Turn} Turn */
+/** @typedef {import("./types.d.ts").Answer} Answer */
 
 /** Lane 0 runs without interventions, lane 1 with them. */
 export const BASE = 0;
 export const STEERED = 1;
 
-/**
- * @typedef {object} Answer
- * @property {string} text
- * @property {TokenRecord[]} prompt tokens of the whole prompt that this run fed to the model
- * @property {TokenRecord[]} tokens
- * @property {string | null} reason why it ended, null while it runs
- */
+/** An engine that was asked to stop has so many milliseconds before the page goes on without it. */
+const PATIENCE = 1500;
 
-/**
- * @typedef {object} Turn
- * @property {string} prompt
- * @property {[Answer, Answer]} answers by lane
- * @property {{label: string, on: boolean, feature: number}} steering as it was for this turn
- * @property {"running" | "done" | "failed"} state
- * @property {import("./line.js").EngineError | null} error
- * @property {number} tokensPerSecond of both lanes together so far, 0 when not known
- * @property {number} firstTokenAt milliseconds, 0 before it
- */
+/** A slider that is dragged changes the running answer so often at most, in milliseconds. */
+const BETWEEN_SETTINGS = 50;
 
 /** @returns {Answer} */
-const emptyAnswer = () => ({ text: "", prompt: [], tokens: [], reason: null });
+const emptyAnswer = () => ({ text: "", prompt: [], tokens: [], end: null });
+
+const sleep = (/** @type {number} */ milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 /**
- * Events, each with the turn as `detail`: "add", "stream", "end"; and "truncate" with the number
- * of turns left.
+ * A turn under way.
+ * @typedef {object} Run
+ * @property {Turn} turn
+ * @property {Engine} engine
+ * @property {boolean} stopping
+ * @property {boolean} begun whether the engine answers, so that a change of the settings goes to it
+ * @property {boolean} changing whether a change of the settings is on its way
+ * @property {Promise<Turn>} ended
+ * @property {(turn: Turn) => void} end
+ */
+
+/**
+ * Events, each with the turn as `detail`: "add", "stream", "end"; "truncate" with the number of
+ * turns left; and "refused" with the error of a setting that the engine did not take.
  */
 export class Conversation extends EventTarget {
   /** @param {Settings} settings */
@@ -45,8 +49,20 @@ export class Conversation extends EventTarget {
     this.turns = [];
     /** @type {Engine | null} */
     this.engine = null;
-    this.running = false;
+    /** What answers, for people. */
+    this.names = { model: "", dictionary: /** @type {string | null} */ (null) };
+    /**
+     * @type {Run | null}
+     * @private
+     */
+    this.run = null;
+    /** Whether the last turn was stopped. */
     this.stopping = false;
+    settings.addEventListener("change", () => this.steer());
+  }
+
+  get running() {
+    return this.run !== null;
   }
 
   /**
@@ -55,60 +71,133 @@ export class Conversation extends EventTarget {
    * @returns {Promise<Turn | null>} null when nothing could run
    */
   async send(prompt) {
-    if (this.running || !this.engine) return null;
-    const engine = this.engine;
+    if (this.run || !this.engine) return null;
     const { choices } = this.settings;
-    const interventions = this.settings.interventions();
+    const sae = this.engine.info.sae;
     /** @type {Turn} */
     const turn = {
       prompt,
       answers: [emptyAnswer(), emptyAnswer()],
-      steering: { label: steeringLabel(this.settings), on: interventions.length > 0, feature: choices.feature },
+      tracked: sae && choices.hook ? { hook: choices.hook, feature: choices.feature } : null,
+      settings: [this.settings.setting()],
+      sampling: { temperature: choices.temperature, seed: choices.seed, maxTokens: choices.maxTokens },
+      ...this.names,
       state: "running",
       error: null,
       tokensPerSecond: 0,
       firstTokenAt: 0,
     };
+    /** @type {(turn: Turn) => void} */
+    let end = () => {};
+    const ended = new Promise((/** @type {(turn: Turn) => void} */ resolve) => (end = resolve));
+    /** @type {Run} */
+    const run = { turn, engine: this.engine, stopping: false, begun: false, changing: false, ended, end };
     const lanes = [BASE, STEERED].map((lane) => ({ messages: this.messages(lane, prompt) }));
-    this.running = true;
+    this.run = run;
     this.stopping = false;
     this.turns.push(turn);
     this.emit("add", turn);
-    try {
-      await engine.setSteering(BASE, []);
-      await engine.setSteering(STEERED, interventions);
-      /** @type {import("./types.d.ts").ChatOptions} */
-      const options = {
-        lanes,
-        maxTokens: choices.maxTokens,
-        sampling: { temperature: choices.temperature, seed: choices.seed },
-      };
-      if (engine.info.sae && choices.hook) {
-        options.track = { hook: choices.hook, feature: choices.feature };
-        if (choices.top) options.topFeatures = 5;
-      }
-      // Stopped before it began: the engine had nothing to cancel yet.
-      if (this.stopping) throw new EngineError("cancelled", "Stopped before the answer began.");
-      for await (const event of engine.chat(options)) this.take(turn, event);
-      turn.state = "done";
-    } catch (error) {
-      turn.error = asEngineError(error);
-      turn.state = turn.error.code === "cancelled" ? "done" : "failed";
-    }
-    for (const answer of turn.answers) answer.reason ??= this.stopping ? "cancelled" : "stop";
-    this.running = false;
-    this.emit("end", turn);
-    return turn;
+    this.answer(run, lanes).then(
+      () => this.finish(run, null),
+      (error) => this.finish(run, asEngineError(error)),
+    );
+    return ended;
   }
 
-  /** Ends the running turn within a token. */
-  async stop() {
-    if (!this.running || this.stopping) return;
-    this.stopping = true;
-    try {
-      await this.engine?.cancel();
-    } catch {
+  /**
+   * @param {Run} run
+   * @param {{messages: Message[]}[]} lanes
+   * @private
+   */
+  async answer(run, lanes) {
+    const { turn, engine } = run;
+    const [setting] = turn.settings;
+    await engine.setSteering(BASE, []);
+    setting.id = await engine.setSteering(STEERED, this.settings.interventions(setting));
+    // Stopped before it began: the engine had nothing to cancel yet.
+    if (run.stopping) throw new EngineError("cancelled", "Stopped before the answer began.");
+    /** @type {import("./types.d.ts").ChatOptions} */
+    const options = {
+      lanes,
+      maxTokens: turn.sampling.maxTokens,
+      sampling: { temperature: turn.sampling.temperature, seed: turn.sampling.seed },
+    };
+    if (turn.tracked) {
+      options.track = turn.tracked;
+      if (this.settings.choices.top) options.topFeatures = 5;
+    }
+    const events = engine.chat(options);
+    run.begun = true;
+    this.steer();
+    for await (const event of events) {
+      // What comes after the page went on without the engine belongs to nobody.
+      if (this.run !== run) break;
+      this.take(turn, event);
+    }
+  }
+
+  /**
+   * @param {Run} run
+   * @param {EngineError | null} error
+   * @private
+   */
+  finish(run, error) {
+    if (this.run !== run) return;
+    const { turn } = run;
+    const stopped = run.stopping || error?.code === "cancelled";
+    turn.error = error;
+    turn.state = error && error.code !== "cancelled" ? "failed" : "done";
+    for (const answer of turn.answers) answer.end ??= turn.state === "failed" ? "broken" : stopped ? "stopped" : "finished";
+    dropUnused(turn);
+    this.run = null;
+    this.stopping = run.stopping;
+    this.emit("end", turn);
+    run.end(turn);
+  }
+
+  /**
+   * Ends the running turn: within a token, or in `patience` milliseconds whatever the engine does.
+   * @param {number} [patience]
+   * @returns {Promise<boolean>} false if the engine did not let go of it: it computes still, or hangs
+   */
+  async stop(patience = PATIENCE) {
+    const { run } = this;
+    if (!run) return true;
+    if (!run.stopping) {
+      run.stopping = true;
+      this.stopping = true;
       // The running turn shows what went wrong.
+      run.engine.cancel().catch(() => {});
+    }
+    await Promise.race([run.ended, sleep(patience)]);
+    if (this.run !== run) return true;
+    this.finish(run, null);
+    return false;
+  }
+
+  /**
+   * Brings the settings as they are now to the running answer, from its next token on.
+   * @private
+   */
+  async steer() {
+    const { run } = this;
+    if (!run?.begun || run.changing) return;
+    const { turn, engine } = run;
+    run.changing = true;
+    try {
+      for (;;) {
+        const wanted = this.settings.setting();
+        if (this.run !== run || alike(wanted, /** @type {Setting} */ (turn.settings.at(-1)))) break;
+        wanted.id = await engine.setSteering(STEERED, this.settings.interventions(wanted));
+        turn.settings.push(wanted);
+        this.emit("stream", turn);
+        await sleep(BETWEEN_SETTINGS);
+      }
+    } catch (error) {
+      // The answer goes on under the setting that it has; what ends the engine ends the turn too.
+      if (this.run === run) this.dispatchEvent(new CustomEvent("refused", { detail: asEngineError(error) }));
+    } finally {
+      run.changing = false;
     }
   }
 
@@ -118,13 +207,13 @@ export class Conversation extends EventTarget {
    */
   truncateAt(turn) {
     const index = this.turns.indexOf(turn);
-    if (index < 0 || this.running) return;
+    if (index < 0 || this.run) return;
     this.turns.length = index;
     this.dispatchEvent(new CustomEvent("truncate", { detail: index }));
   }
 
   clear() {
-    if (this.running) return;
+    if (this.run) return;
     this.turns.length = 0;
     this.dispatchEvent(new CustomEvent("truncate", { detail: 0 }));
   }
@@ -148,13 +237,14 @@ export class Conversation extends EventTarget {
       turn.firstTokenAt ||= now;
       const count = turn.answers[BASE].tokens.length + turn.answers[STEERED].tokens.length;
       if (now - turn.firstTokenAt > 300) turn.tokensPerSecond = (1000 * count) / (now - turn.firstTokenAt);
-      answer.tokens.push({ id: event.id, text: event.text, activation: event.activation, top: event.top, steered: event.steered });
+      const { id, text, activation, top, steered } = event;
+      answer.tokens.push({ id, text, activation, top, steered, ...(event.lane === STEERED ? { setting: underWhich(turn, "setting" in event ? Number(event.setting) : null) } : {}) });
     } else {
       // The last characters, if the tokens broke off inside one.
       answer.text += event.text;
       const last = answer.tokens.at(-1);
       if (last) last.text += event.text;
-      answer.reason = event.reason;
+      answer.end = ending(event.reason, answer);
     }
     this.emit("stream", turn);
   }
@@ -186,15 +276,53 @@ export class Conversation extends EventTarget {
 }
 
 /**
- * "clamp 8", "steering off", …
- * @param {Settings} settings
- * @returns {string}
+ * @param {Extract<ChatEvent, {type: "done"}>["reason"]} reason
+ * @param {Answer} answer
+ * @returns {Ending}
  */
-function steeringLabel(settings) {
-  const { choices } = settings;
-  if (!choices.hook) return "no dictionary";
-  if (!choices.steering) return "steering off";
-  const names = { clamp: "clamp", clamp_replace: "clamp, error dropped", add: "add", scale: "scale", project_out: "project out" };
-  const where = choices.positions === "all" ? "" : `, ${choices.positions} tokens`;
-  return choices.op === "project_out" ? `project out${where}` : `${names[choices.op]} ${choices.strength}${where}`;
+function ending(reason, answer) {
+  if (reason === "stop") return answer.text.trim() ? "finished" : "empty";
+  return reason === "cancelled" ? "stopped" : reason;
+}
+
+/**
+ * The setting, by its place in the turn, under which the steered lane's next token was written.
+ * @param {Turn} turn
+ * @param {number | null} id the engine's number of the setting
+ * @returns {number}
+ */
+function underWhich(turn, id) {
+  const { tokens } = turn.answers[STEERED];
+  const found = turn.settings.findLastIndex((setting) => setting.id === id);
+  const index = found < 0 ? (tokens.at(-1)?.setting ?? 0) : found;
+  turn.settings[index].from ??= tokens.length;
+  return index;
+}
+
+/**
+ * Forgets the settings under which no token was written, such as those that a dragged slider
+ * passed; the one at sending stays, since the prompt was read under it.
+ * @param {Turn} turn
+ */
+function dropUnused(turn) {
+  /** @type {Map<number, number>} */
+  const places = new Map();
+  const kept = turn.settings.filter((setting, index) => {
+    const keep = index === 0 || setting.from !== null;
+    if (keep) places.set(index, places.size);
+    return keep;
+  });
+  for (const token of turn.answers[STEERED].tokens) token.setting = places.get(token.setting ?? 0) ?? 0;
+  turn.settings = kept;
+}
+
+/**
+ * Whether two settings ask for the same.
+ * @param {Setting} a
+ * @param {Setting} b
+ */
+function alike(a, b) {
+  /** @type {(keyof Setting)[]} */
+  const names = ["on", "hook", "feature", "op", "value", "positions", "onlyIfActive", "includeBos"];
+  return (!a.on && !b.on) || names.every((name) => a[name] === b[name]);
 }

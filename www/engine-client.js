@@ -6,7 +6,7 @@
 //   load         [LoadOptions, less       LoadProgress  Info
 //                 its functions]
 //   chat         [ChatOptions]            ChatEvent     null
-//   setSteering  [lane, Intervention[]]   none          null
+//   setSteering  [lane, Intervention[]]   none          the setting's number
 //   topFeatures  [text, hook, k]          none          TokenFeatures
 //   cancel       []                       none          null
 //   dispose      []                       none          null
@@ -100,10 +100,10 @@ export class Engine {
    * Replaces a lane's interventions; it takes effect at the next token.
    * @param {number} lane
    * @param {Intervention[]} interventions
-   * @returns {Promise<void>}
+   * @returns {Promise<number>} the setting's number, by which token events name it
    */
-  async setSteering(lane, interventions) {
-    await this.line.call("setSteering", [lane, interventions]);
+  setSteering(lane, interventions) {
+    return this.line.call("setSteering", [lane, interventions]);
   }
 
   /**

@@ -36,7 +36,7 @@ export function heardPrompt(turn, tokens, scale) {
   function tinted(token, text) {
     const span = h("span", { className: "token", tabIndex: -1 }, text);
     span.style.setProperty("--heat", heat(token.activation ?? 0, scale));
-    describeToken(span, token, turn.steering.feature);
+    describeToken(span, token, turn.tracked?.feature ?? 0);
     return span;
   }
 

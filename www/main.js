@@ -108,6 +108,7 @@ async function load(again = false) {
     if (hook !== settings.choices.hook) settings.start(null, hook);
     panel.setLimits({ features: engine.info.sae?.features ?? 0, context: engine.info.model.context });
     conversation.engine = engine;
+    conversation.names = { model: choice.model.name, dictionary: engine.info.sae ? `${engine.info.sae.hook} of ${typeof choice.sae === "object" ? choice.sae.name : choice.model.name}` : null };
     status.ready(engine.info, choice.model.name);
     announcer.textContent = "The model is ready.";
     if (!matchMedia("(pointer: coarse)").matches && document.activeElement === document.body) composer.field.focus();
@@ -213,10 +214,7 @@ function goOn() {
 /** Ends the running turn and what was to follow it; done when the turn has ended. */
 async function stop() {
   script = [];
-  if (!conversation.running) return;
-  const ended = new Promise((resolve) => conversation.addEventListener("end", resolve, { once: true }));
   await conversation.stop();
-  await ended;
 }
 
 function newChat() {

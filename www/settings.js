@@ -1,6 +1,6 @@
 // What the visitor chose: kept in local storage where the browser allows it, and in share links.
 
-/** @import { Intervention, Op, Positions, Report } from "./types.d.ts" */
+/** @import { Intervention, Op, Positions, Report, Setting } from "./types.d.ts" */
 
 /**
  * @typedef {object} Choices
@@ -105,15 +105,26 @@ export class Settings extends EventTarget {
   }
 
   /**
-   * The steered lane's interventions as chosen now.
+   * What is chosen for the steered lane now.
+   * @returns {Setting}
+   */
+  setting() {
+    const { steering, hook, feature, op, strength, positions, onlyIfActive, includeBos } = this.choices;
+    const value = op === "project_out" ? null : strength;
+    return { id: null, label: label(this.choices), on: steering && hook !== "", hook, feature, op, value, positions, onlyIfActive, includeBos, from: null };
+  }
+
+  /**
+   * A setting as the engine takes it.
+   * @param {Setting} [setting] that of now if not given
    * @returns {Intervention[]}
    */
-  interventions() {
-    const { steering, hook, feature, op, strength, positions, onlyIfActive, includeBos } = this.choices;
-    if (!steering || !hook) return [];
+  interventions(setting = this.setting()) {
+    if (!setting.on) return [];
+    const { hook, feature, op, value, positions, onlyIfActive, includeBos } = setting;
     /** @type {Intervention} */
     const one = { hook, feature, op, positions, onlyIfActive, includeBos };
-    if (op !== "project_out") one.value = strength;
+    if (value !== null) one.value = value;
     return [one];
   }
 
@@ -127,6 +138,19 @@ export class Settings extends EventTarget {
     url.hash = new URLSearchParams(pairs.map(([name, value]) => [name, String(value)])).toString();
     return url.href;
   }
+}
+
+/**
+ * "clamp 8", "steering off", …
+ * @param {Choices} choices
+ * @returns {string}
+ */
+function label(choices) {
+  if (!choices.hook) return "no dictionary";
+  if (!choices.steering) return "steering off";
+  const names = { clamp: "clamp", clamp_replace: "clamp, error dropped", add: "add", scale: "scale", project_out: "project out" };
+  const where = choices.positions === "all" ? "" : `, ${choices.positions} tokens`;
+  return choices.op === "project_out" ? `project out${where}` : `${names[choices.op]} ${choices.strength}${where}`;
 }
 
 /** @returns {Record<string, unknown>} */

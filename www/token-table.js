@@ -29,7 +29,7 @@ export function openTokens(turn, lane, choose) {
       h("h2", {}, lane === 1 ? "Tokens, steered lane" : "Tokens, base lane"),
       h("button", { type: "button", className: "button", onclick: close }, "Close"),
     ),
-    h("p", { className: "muted" }, `Activation of feature ${turn.steering.feature} at each token, before any edit there.`),
+    h("p", { className: "muted" }, `Activation of feature ${turn.tracked?.feature} at each token, before any edit there.`),
     h(
       "div",
       { className: "table-scroll", tabIndex: 0 },

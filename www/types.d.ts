@@ -1,6 +1,7 @@
 /** Types of the page. The engine's own are those of its JavaScript API. */
 
 export type * from "../src/web/types.d.ts";
+import type { EngineError } from "./line.js";
 import type { ChatOptions, Intervention, TokenInfo } from "../src/web/types.d.ts";
 
 export type Op = Exclude<Intervention["op"], "reconstruct">;
@@ -27,7 +28,71 @@ export type WorkerReply =
   | { id: number; event: unknown };
 
 /** One token of an answer or a prompt as the page keeps it. */
-export type TokenRecord = TokenInfo & { steered?: boolean };
+export type TokenRecord = TokenInfo & {
+  steered?: boolean;
+  /** Of the steered answer: the one of the turn's `settings` that it was written under. */
+  setting?: number;
+};
+
+/** What the steered lane is asked to do, from one token on. */
+export interface Setting {
+  /** The engine's number of it, by which token events name it; null before the engine took it. */
+  id: number | null;
+  /** "clamp 8", "steering off", … */
+  label: string;
+  /** Whether it changes anything. */
+  on: boolean;
+  hook: string;
+  feature: number;
+  op: Op;
+  /** null where the operator takes none. */
+  value: number | null;
+  positions: Positions;
+  onlyIfActive: boolean;
+  includeBos: boolean;
+  /** The first token of the steered answer that was written under it; null while there is none. */
+  from: number | null;
+}
+
+/**
+ * How an answer ended: the model finished it; it finished without a word; the longest answer that
+ * was asked for was reached; the context is full; the visitor stopped it; it broke off with an error.
+ */
+export type Ending = "finished" | "empty" | "length" | "context" | "stopped" | "broken";
+
+/** One lane's answer. */
+export interface Answer {
+  text: string;
+  /** The prompt's tokens that the engine told of: the last message's turn, or all of a short one. */
+  prompt: TokenRecord[];
+  tokens: TokenRecord[];
+  /** null while it runs. */
+  end: Ending | null;
+}
+
+/** One message and the answers to it. */
+export interface Turn {
+  prompt: string;
+  /** By lane: 0 is the base model, 1 the steered one. */
+  answers: [Answer, Answer];
+  /** The feature whose activations the tokens carry; null without a dictionary. */
+  tracked: { hook: string; feature: number } | null;
+  /**
+   * What the steered lane ran under, in order. The first is that of the moment of sending; a later
+   * one came while the answer was being written.
+   */
+  settings: Setting[];
+  sampling: { temperature: number; seed: number; maxTokens: number };
+  /** What answered, by the names that people know it by. */
+  model: string;
+  dictionary: string | null;
+  state: "running" | "done" | "failed";
+  error: EngineError | null;
+  /** Of both lanes together so far, 0 when not known. */
+  tokensPerSecond: number;
+  /** Milliseconds, 0 before the first token. */
+  firstTokenAt: number;
+}
 
 /** Shares of 1. */
 export interface Rates {

@@ -44,8 +44,7 @@ const methods = {
     }
   },
   async setSteering(_id, lane, interventions) {
-    await engine.setSteering(lane, interventions);
-    return null;
+    return engine.setSteering(lane, interventions);
   },
   async topFeatures(_id, text, hook, k) {
     return engine.topFeatures(text, hook, k);
