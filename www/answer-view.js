@@ -4,7 +4,9 @@ import { h, icon, iconButton, number } from "./dom.js";
 import { isRefusal } from "./judge.js";
 import { renderMarkdown } from "./markdown-dom.js";
 import { openTokens } from "./token-table.js";
+import { editWords, readUnder, settingName, settingsName, usedSettings } from "./setting-words.js";
 import { describeToken, heat, keyWalk } from "./token-tip.js";
+import { verdict } from "./verdict.js";
 
 /** @import { Answer, Turn } from "./types.d.ts" */
 /** @import { Mapped } from "./markdown.js" */
@@ -37,6 +39,7 @@ export class AnswerView {
     this.name = steered ? "Steered" : "Base";
     this.body = h("div", { className: "answer-body" });
     this.verdict = h("span", { className: "verdict", hidden: true });
+    this.chip = h("span", { className: "chip" });
     this.meta = h("span", { className: "answer-meta" });
     this.tools = h(
       "div",
@@ -51,7 +54,7 @@ export class AnswerView {
         "header",
         {},
         h("span", { className: "lane-name" }, this.name),
-        steered ? h("span", { className: turn.settings[0].on ? "chip on" : "chip" }, turn.settings[0].label) : null,
+        steered ? this.chip : null,
         this.verdict,
       ),
       this.body,
@@ -71,20 +74,45 @@ export class AnswerView {
       this.body.replaceChildren(renderMarkdown(answer.text, this.leaf()));
     } else {
       const waiting = h("span", { className: "waiting", role: "img", "aria-label": "Waiting for the first token" });
-      this.body.replaceChildren(running ? waiting : h("p", { className: "nothing" }, turn.state === "failed" ? "No answer." : "Stopped before the first word."));
+      this.body.replaceChildren(running ? waiting : h("p", { className: "nothing" }, verdict("", answer.end ?? "broken", null)?.why ?? ""));
     }
+    this.chip.textContent = settingsName(turn);
+    this.chip.title = usedSettings(turn).map(settingName).join(", then ");
+    this.chip.classList.toggle("on", usedSettings(turn).some((setting) => setting.on));
     if (!running) {
       const first = this.body.querySelector(".token");
       if (first instanceof HTMLElement) first.tabIndex = 0;
-      this.verdict.hidden = !answer.text;
-      const refused = isRefusal(answer.text);
-      this.verdict.textContent = refused ? "Declined" : "Answered";
-      this.verdict.classList.toggle("declined", refused);
-      this.verdict.title = "Judged by phrases such as \u201ccan't help with\u201d";
+      this.judge();
     }
     const ending = answer.end ? ENDINGS[answer.end] : "";
     const count = answer.tokens.length;
     this.meta.textContent = count ? `${number(count)} token${count === 1 ? "" : "s"}${ending ? `, ${ending}` : ""}` : "";
+  }
+
+  /** Says what the answer is. */
+  judge() {
+    const { text, end } = this.answer;
+    const found = verdict(text, end ?? "broken", isRefusal(text));
+    this.verdict.hidden = found === null;
+    this.verdict.textContent = found?.label ?? "";
+    this.verdict.title = found?.why ?? "";
+    this.verdict.classList.toggle("declined", found?.label === "Declined");
+  }
+
+  /**
+   * What the card of a token says of it.
+   * @param {number} index of the token
+   * @returns {string[]}
+   */
+  notes(index) {
+    const { turn, lane } = this;
+    const token = this.answer.tokens[index];
+    const feature = turn.tracked?.feature ?? 0;
+    if (lane === 0) return turn.settings[0].on ? [editWords(null, "generated", false, 0, feature)] : [];
+    const under = readUnder(turn, index);
+    const edit = under ? [editWords(under, "generated", false, token.activation ?? 0, feature)] : [];
+    const several = usedSettings(turn).length > 1;
+    return several ? [...edit, `written under ${settingName(turn.settings[token.setting ?? 0])}`] : edit;
   }
 
   /**
@@ -93,7 +121,10 @@ export class AnswerView {
    */
   leaf() {
     const { tokens } = this.answer;
+    const { tracked, settings } = this.turn;
     const scale = this.scale();
+    /** The setting of the token drawn last. */
+    let under = this.lane === 1 ? 0 : null;
     /** @type {number[]} token of each character */
     const owner = [];
     tokens.forEach((token, index) => {
@@ -108,12 +139,16 @@ export class AnswerView {
         while (to < run.text.length && owner[run.at[to]] === index) to++;
         const text = run.text.slice(from, to);
         const token = tokens[index];
+        if (under !== null && token && (token.setting ?? 0) !== under) {
+          under = token.setting ?? 0;
+          nodes.push(h("span", { className: "setting-mark", title: `From here on: ${settingName(settings[under])}` }, settings[under].label));
+        }
         if (token?.activation === undefined) {
           nodes.push(document.createTextNode(text));
         } else {
           const span = h("span", { className: "token", tabIndex: -1 }, text);
           span.style.setProperty("--heat", heat(token.activation, scale));
-          describeToken(span, token, this.turn.tracked?.feature ?? 0);
+          describeToken(span, { token, feature: tracked?.feature ?? 0, notes: this.notes(index) });
           nodes.push(span);
         }
         from = to;

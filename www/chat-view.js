@@ -6,7 +6,8 @@ import { errorPanel, isFatal } from "./errors.js";
 import { heardPrompt } from "./heard-prompt.js";
 import { keyWalk } from "./token-tip.js";
 
-/** @import { Conversation, Turn } from "./conversation.js" */
+/** @import { Conversation } from "./conversation.js" */
+/** @import { Turn } from "./types.d.ts" */
 
 /**
  * @typedef {object} ChatActions
@@ -43,7 +44,7 @@ export class ChatView {
 
   /** @param {Turn} turn */
   add(turn) {
-    const view = new TurnView(turn, this.conversation.turns.length, () => this.scale(), this.actions);
+    const view = new TurnView(turn, this.conversation.turns.length, () => this.scale(turn), this.actions);
     this.views.set(turn, view);
     this.list.append(view.node);
     this.markLast();
@@ -109,11 +110,16 @@ export class ChatView {
     for (const [turn, view] of this.views) view.node.classList.toggle("last", turn === last);
   }
 
-  /** The largest activation seen, so that tints compare over the conversation. */
-  scale() {
+  /**
+   * The largest activation of the turn's feature in the conversation, so that its tints compare.
+   * @param {Turn} one
+   */
+  scale(one) {
+    const { report } = this.conversation.settings;
+    const tracks = (/** @type {Turn} */ turn) => turn.tracked?.feature === one.tracked?.feature && turn.tracked?.hook === one.tracked?.hook;
     // A floor, so that faint activations look faint: a clamp is chosen well above what occurs.
-    let most = (this.conversation.settings.report?.value.default ?? 4) / 4;
-    for (const turn of this.conversation.turns) {
+    let most = (report && report.feature === one.tracked?.feature ? report.value.default : 4) / 4;
+    for (const turn of this.conversation.turns.filter(tracks)) {
       for (const { prompt, tokens } of turn.answers) {
         for (const token of [...prompt, ...tokens]) most = Math.max(most, token.activation ?? 0);
       }
@@ -127,6 +133,13 @@ export class ChatView {
  * @returns {Turn}
  */
 const detail = (event) => /** @type {CustomEvent<Turn>} */ (event).detail;
+
+/** A message of more lines or characters is folded. */
+const LINES = 14;
+const CHARACTERS = 1200;
+
+/** @param {string} text */
+const isLong = (text) => text.length > CHARACTERS || text.split("\n", LINES + 1).length > LINES;
 
 /** One turn. */
 class TurnView {
@@ -146,6 +159,7 @@ class TurnView {
     this.text = h("p", {}, turn.prompt);
     this.template = h("p", { className: "template" });
     this.bubble = h("div", { className: "bubble" }, this.text, this.template);
+    if (isLong(turn.prompt)) this.fold();
     keyWalk(this.bubble);
     this.edit = iconButton("edit", "Edit and send again", () => this.openEditor());
     this.prompt = h(
@@ -194,6 +208,32 @@ class TurnView {
       const { code, message } = turn.error;
       this.trouble.append(isFatal(code) ? h("p", { className: "turn-error" }, message) : errorPanel(turn.error, []));
     }
+  }
+
+  /** Shows the beginning of a long message, and a button for the rest. */
+  fold() {
+    const { bubble, text } = this;
+    const words = number(this.turn.prompt.split(/\s+/).filter(Boolean).length);
+    const button = h("button", { type: "button", className: "quiet", "aria-expanded": "false" });
+    const draw = () => {
+      const folded = bubble.classList.contains("folded");
+      button.textContent = folded ? `Show all of it (${words} words)` : "Show less";
+      button.setAttribute("aria-expanded", String(!folded));
+    };
+    button.addEventListener("click", () => {
+      bubble.classList.toggle("folded");
+      draw();
+    });
+    // A token that the keyboard walks to must be in sight.
+    text.addEventListener("focusin", (event) => {
+      const token = event.target instanceof Element ? event.target.getBoundingClientRect() : null;
+      if (!token || token.bottom <= text.getBoundingClientRect().bottom) return;
+      bubble.classList.remove("folded");
+      draw();
+    });
+    bubble.classList.add("folded");
+    text.after(button);
+    draw();
   }
 
   openEditor() {

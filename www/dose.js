@@ -61,8 +61,11 @@ export function figures(report, value) {
   return `Nothing was measured ${side} ${number(first.value)}. At ${number(first.value)}: ${told}.${base}`;
 }
 
-/** @param {Rates[]} rows one, or two that a value lies between */
-function rates(rows) {
+/**
+ * The rates in words.
+ * @param {Rates[]} rows one, or two that a value lies between
+ */
+export function rates(rows) {
   const told = [
     `${shares(rows, "jailbreak")} of jailbreaks declined`,
     `${shares(rows, "benign")} of harmless requests`,

@@ -2,10 +2,10 @@
 // it. The last of those is where the model decides how to answer.
 
 import { h } from "./dom.js";
+import { editWords } from "./setting-words.js";
 import { describeToken, heat } from "./token-tip.js";
 
-/** @import { Turn } from "./conversation.js" */
-/** @import { TokenRecord } from "./types.d.ts" */
+/** @import { TokenRecord, Turn } from "./types.d.ts" */
 
 /**
  * @param {Turn} turn
@@ -36,7 +36,9 @@ export function heardPrompt(turn, tokens, scale) {
   function tinted(token, text) {
     const span = h("span", { className: "token", tabIndex: -1 }, text);
     span.style.setProperty("--heat", heat(token.activation ?? 0, scale));
-    describeToken(span, token, turn.tracked?.feature ?? 0);
+    const feature = turn.tracked?.feature ?? 0;
+    const notes = turn.settings[0].on ? [`base answer: ${editWords(null, "prompt", false, 0, feature)}`, `steered answer: ${editWords(turn.settings[0], "prompt", false, token.activation ?? 0, feature)}`] : [];
+    describeToken(span, { token, feature, notes });
     return span;
   }
 

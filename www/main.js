@@ -1,5 +1,6 @@
 // Starts the page: loads the engine, and connects the conversation, the panel and the views.
 
+import { startAbout } from "./about.js";
 import { Catalogue } from "./catalogue.js";
 import { ChatView } from "./chat-view.js";
 import { hasReport, nanoChoice, ownDictionary, recall, remember, sourceOf } from "./choice.js";
@@ -91,7 +92,8 @@ async function load(again = false) {
     const model = await sourceOf(choice.model, choice.keep, downloads);
     const report = hasReport(model) ? await readReport(model) : null;
     if (loading !== abort) return;
-    if (!again) settings.start(report);
+    // The report is about the model's own dictionary, whatever else reads at the same place.
+    if (!again) settings.start(choice.sae === "auto" ? report : null);
     const sae = typeof choice.sae === "object" ? await sourceOf(choice.sae, choice.keep, downloads) : choice.sae === "auto" ? ownDictionary(model, report) : null;
     const saeHook = choice.saeHook || (typeof choice.sae === "object" ? choice.sae.hook : "");
     const options = {
@@ -284,6 +286,7 @@ function startShare(button) {
 }
 
 startTips();
+startAbout();
 startTheme(byId("theme", HTMLButtonElement));
 startShare(byId("share", HTMLButtonElement));
 byId("new-chat", HTMLButtonElement).addEventListener("click", () => {

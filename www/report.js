@@ -34,8 +34,20 @@ export function parseReport(json) {
     feature: json.feature,
     value: { default: value.default, useful: [value.useful[0], value.useful[1]], max: value.max },
     base: shares(json.base ?? json.validation?.base),
-    curve: measured ?? [],
+    curve: measured ? [...clampArms(json.arms, measured), ...measured].sort((a, b) => a.value - b.value) : [],
   };
+}
+
+/**
+ * The arms of an evaluation that are clamps of the report's feature beside those of its table:
+ * "clamp -8", and "ablated", which is a clamp to 0.
+ * @param {any} arms
+ * @param {Report["curve"]} measured
+ * @returns {Report["curve"]}
+ */
+function clampArms(arms, measured) {
+  const valued = Array.isArray(arms) ? arms.flatMap((arm) => (arm?.arm === "ablated" ? [{ ...arm, value: 0 }] : arm?.arm === `clamp ${arm?.value}` ? [arm] : [])) : [];
+  return curve(valued).filter((row) => measured.every(({ value }) => value !== row.value));
 }
 
 /**
@@ -57,7 +69,8 @@ function curve(rows) {
  * @returns {Rates | null} as shares of 1
  */
 function shares(rates) {
-  const [jailbreak, benign, facts] = [rates?.jailbreaks, rates?.refused?.benign, rates?.facts];
+  const [jailbreak, benign] = [rates?.jailbreaks, rates?.refused?.benign];
   if (!Number.isFinite(jailbreak) || !Number.isFinite(benign)) return null;
-  return { jailbreak: jailbreak / 100, benign: benign / 100, facts: Number.isFinite(facts) ? facts / 100 : null };
+  const share = (/** @type {unknown} */ percent) => (Number.isFinite(percent) ? Number(percent) / 100 : null);
+  return { jailbreak: jailbreak / 100, benign: benign / 100, facts: share(rates.facts), coherent: share(rates.coherent) };
 }

@@ -53,7 +53,7 @@ export class Settings extends EventTarget {
   }
 
   /**
-   * Defaults of the model's report, then what was stored, then what a share link says. A stored
+   * Defaults of the report on this model and dictionary, then what was stored, then what a share link says. A stored
    * or linked strength is never below zero: only the visitor's own hand goes there.
    * @param {Report | null} report
    * @param {string} [hook] of the dictionary, where the report is not about it
@@ -62,11 +62,14 @@ export class Settings extends EventTarget {
     this.report = report;
     this.choices = this.defaults();
     this.choices.hook ||= hook;
-    for (const saved of [readStorage(), readLink()]) {
+    const stored = readStorage();
+    for (const saved of [stored, readLink()]) {
       const valid = validated(saved);
       // Another dictionary's feature means nothing here.
       if (valid.hook !== undefined && valid.hook !== this.choices.hook) delete valid.feature;
       delete valid.hook;
+      // Nobody has measured what a feature of this dictionary does: only a link may begin with it.
+      if (!report && saved === stored) delete valid.steering;
       Object.assign(this.choices, valid);
     }
     this.choices.negative = false;
@@ -79,7 +82,7 @@ export class Settings extends EventTarget {
     const { report } = this;
     return report
       ? { ...DEFAULTS, hook: report.hook, feature: report.feature, strength: report.value.default }
-      : { ...DEFAULTS };
+      : { ...DEFAULTS, steering: false };
   }
 
   /** The largest strength the slider offers. */

@@ -1,7 +1,8 @@
 // The steering switch, the strength slider and the advanced choices.
 
-import { byId, number } from "./dom.js";
-import { drawDose, nearest } from "./dose-chart.js";
+import { byId, h, number } from "./dom.js";
+import { isMeasured, rangeName, zone } from "./dose.js";
+import { drawDose } from "./dose-chart.js";
 
 /** @import { Settings } from "./settings.js" */
 /** @import { Op, Positions, Report } from "./types.d.ts" */
@@ -13,6 +14,8 @@ export class SteeringPanel {
     this.settings = settings;
     this.panel = byId("panel", HTMLElement);
     this.more = byId("panel-more", HTMLButtonElement);
+    this.name = byId("steering-name", HTMLElement);
+    this.tintName = byId("tint-name", HTMLElement);
     this.switch = byId("steering", HTMLInputElement);
     this.slider = byId("strength", HTMLInputElement);
     this.value = byId("strength-value", HTMLOutputElement);
@@ -58,19 +61,27 @@ export class SteeringPanel {
     this.more.addEventListener("click", () => {
       const open = this.panel.classList.toggle("open");
       this.more.setAttribute("aria-expanded", String(open));
+      this.more.textContent = open ? "Less" : "More";
     });
     settings.addEventListener("change", () => this.update());
     this.update();
   }
 
   /**
+   * A number field: what it cannot be is said under it, and the number that holds comes back.
    * @param {HTMLInputElement} field
    * @param {(value: number) => void} take
    */
   number(field, take) {
+    const note = h("p", { className: "field-note", id: `${field.id}-note`, role: "status" });
+    field.closest(".field")?.after(note);
     field.addEventListener("change", () => {
-      if (field.validity.valid && field.value !== "") take(field.valueAsNumber);
-      else this.update();
+      const refused = refusal(field);
+      if (refused) this.update();
+      else take(field.valueAsNumber);
+      note.textContent = refused ? `${refused} It stays at ${field.value}.` : "";
+      if (refused) field.setAttribute("aria-describedby", note.id);
+      else field.removeAttribute("aria-describedby");
     });
   }
 
@@ -97,19 +108,22 @@ export class SteeringPanel {
     this.slider.value = String(choices.strength);
     this.value.textContent = valued ? number(choices.strength) : "\u2013";
     this.label.textContent = choices.op === "scale" ? "Multiplier" : "Strength";
-    const [low, high] = report?.value.useful ?? [0, 0];
-    const marked = Boolean(report) && this.isMeasured();
-    this.useful.hidden = !marked;
-    this.useful.textContent = low < high ? `useful range ${number(low)} to ${number(high)}` : `measured best at ${number(low)}`;
+    const found = report !== null && choices.feature === report.feature && choices.hook === report.hook;
+    this.name.textContent = found ? "Refusal steering" : "Steering";
+    this.tintName.textContent = !available ? "Tint tokens" : found ? `Tint tokens by the refusal feature, ${choices.feature}` : `Tint tokens by feature ${choices.feature}`;
+    const measured = isMeasured(choices, report) ? report : null;
+    const [low, high] = measured?.value.useful ?? [0, 0];
+    this.useful.hidden = !measured;
+    this.useful.textContent = measured ? rangeName(measured) : "";
     const from = choices.negative ? -max : 0;
     const share = (/** @type {number} */ value) => String((value - from) / (max - from));
     const track = /** @type {HTMLElement} */ (this.slider.parentElement);
-    track.style.setProperty("--low", marked ? share(low) : "0");
-    track.style.setProperty("--high", marked ? share(high) : "0");
-    const zone = this.zoneText(marked, low, high);
-    this.zone.textContent = zone;
-    this.slider.setAttribute("aria-valuetext", `${number(choices.strength)}. ${zone}`);
-    drawDose(this.chart, marked ? report : null, choices.steering ? choices.strength : 0, max);
+    track.style.setProperty("--low", share(measured ? low : from));
+    track.style.setProperty("--high", share(measured ? high : from));
+    const said = this.zoneText(measured);
+    this.zone.textContent = said;
+    this.slider.setAttribute("aria-valuetext", `${number(choices.strength)}. ${said}`);
+    drawDose(this.chart, measured, choices.steering ? choices.strength : null, from, max);
 
     this.tint.checked = choices.tint;
     document.documentElement.classList.toggle("tint", choices.tint);
@@ -125,33 +139,31 @@ export class SteeringPanel {
     this.length.value = String(choices.maxTokens);
   }
 
-  /** Whether the report's figures are about these choices. */
-  isMeasured() {
-    const { choices, report } = this.settings;
-    return Boolean(report) && choices.feature === report?.feature && choices.op === "clamp" && choices.positions === "all" && !choices.onlyIfActive;
-  }
-
   /**
-   * @param {boolean} marked
-   * @param {number} low
-   * @param {number} high
+   * What the strength does, as far as it is known.
+   * @param {Report | null} measured the report, where it is about these choices
    */
-  zoneText(marked, low, high) {
-    const { settings } = this;
-    const { choices } = settings;
+  zoneText(measured) {
+    const { choices, report } = this.settings;
     if (!choices.hook) return "Steering needs a dictionary of the model.";
-    if (!choices.steering) return "Off: both lanes compute the same.";
-    if (choices.op === "project_out") return "The feature's direction is removed from the residual stream.";
-    if (choices.strength < 0) return "Below zero the feature is pushed down: the model declines less.";
-    if (!marked) return "Not measured for these choices.";
-    const { base, curve } = /** @type {Report} */ (settings.report);
-    if (choices.strength < low) {
-      const weaker = base && curve.length && nearest(curve, choices.strength).jailbreak < base.jailbreak;
-      return weaker
-        ? "Low: the feature is held under its usual level, and the model declines less than the base."
-        : "Gentle: some jailbreaks still get through.";
-    }
-    if (choices.strength <= high) return "Useful: more jailbreaks are declined, ordinary chat stays ordinary.";
-    return "Strong: harmless requests may be declined too, and text may fall apart.";
+    if (!choices.steering) return "Off: both answers are the same model's.";
+    if (measured) return zone(measured, choices.strength);
+    if (!report) return "Nobody has measured what this feature does: try it.";
+    return choices.feature === report.feature ? "Not measured for this operator and these positions." : "Not measured for this feature: try it.";
   }
+}
+
+/**
+ * Why a number field's value is none, in a sentence.
+ * @param {HTMLInputElement} field
+ * @returns {string} empty if it is one
+ */
+function refusal(field) {
+  const { validity, min, max, step } = field;
+  if (validity.valid && field.value !== "") return "";
+  const whole = step === "1" ? "a whole number" : "a number";
+  if (validity.rangeOverflow || validity.rangeUnderflow) {
+    return max ? `It must be ${whole} from ${number(Number(min))} to ${number(Number(max))}.` : `It must be ${whole} of at least ${number(Number(min))}.`;
+  }
+  return validity.stepMismatch && step !== "1" ? `It must be a multiple of ${step}.` : `It must be ${whole}.`;
 }

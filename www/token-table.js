@@ -1,10 +1,10 @@
 // All tokens of an answer and of the prompt before it, as a table in a dialog.
 
 import { h, number } from "./dom.js";
+import { editWords, readUnder, settingName } from "./setting-words.js";
 import { heat, visible } from "./token-tip.js";
 
-/** @import { Turn } from "./conversation.js" */
-/** @import { TokenRecord } from "./types.d.ts" */
+/** @import { TokenRecord, Turn } from "./types.d.ts" */
 
 /**
  * @param {Turn} turn
@@ -20,24 +20,34 @@ export function openTokens(turn, lane, choose) {
     close();
     choose(feature);
   };
+  const steered = lane === 1;
+  const feature = turn.tracked?.feature;
+  const names = ["Part", "Token", "Id", "Activation", ...(steered ? ["Then"] : []), "Strongest features"];
   const dialog = h(
     "dialog",
-    { className: "sheet", "aria-label": "Tokens" },
+    { className: "sheet wide", "aria-labelledby": "tokens-title" },
     h(
       "header",
       {},
-      h("h2", {}, lane === 1 ? "Tokens, steered lane" : "Tokens, base lane"),
+      h("h2", { id: "tokens-title" }, steered ? "Tokens of the steered answer" : "Tokens of the base answer"),
       h("button", { type: "button", className: "button", onclick: close }, "Close"),
     ),
-    h("p", { className: "muted" }, `Activation of feature ${turn.tracked?.feature} at each token, before any edit there.`),
+    h(
+      "p",
+      { className: "muted" },
+      feature === undefined
+        ? "Without a dictionary there are no features to see. "
+        : `How active feature ${feature} was when the model read each token, before the edit there. The last token was not read any more. `,
+      h("button", { type: "button", className: "term", "data-term": "colours" }, "How to read it"),
+    ),
     h(
       "div",
-      { className: "table-scroll", tabIndex: 0 },
+      { className: "table-scroll", tabIndex: 0, role: "region", "aria-labelledby": "tokens-title" },
       h(
         "table",
         { className: "tokens" },
-        h("thead", {}, h("tr", {}, ...["", "Token", "Id", "Activation", "Strongest features"].map((name) => h("th", { scope: "col" }, name)))),
-        h("tbody", {}, ...rows(answer.prompt, "prompt", scale, pick), ...rows(answer.tokens, "answer", scale, pick)),
+        h("thead", {}, h("tr", {}, ...names.map((name) => h("th", { scope: "col" }, name)))),
+        h("tbody", {}, ...rows(turn, lane, "prompt", scale, pick), ...rows(turn, lane, "answer", scale, pick)),
       ),
     ),
   );
@@ -50,23 +60,29 @@ export function openTokens(turn, lane, choose) {
 }
 
 /**
- * @param {TokenRecord[]} tokens
- * @param {string} part
+ * @param {Turn} turn
+ * @param {number} lane
+ * @param {"prompt" | "answer"} part
  * @param {number} scale
  * @param {(feature: number) => void} pick
  * @returns {Node[]}
  */
-function rows(tokens, part, scale, pick) {
-  return tokens.map((token, index) => {
-    const bar = h("span", { className: "bar" });
-    bar.style.setProperty("--heat", heat(token.activation ?? 0, scale));
-    return h(
+function rows(turn, lane, part, scale, pick) {
+  const answer = turn.answers[lane];
+  const tokens = part === "prompt" ? answer.prompt : answer.tokens;
+  const steered = lane === 1;
+  return tokens.flatMap((token, index) => {
+    const before = part === "answer" && steered ? (tokens[index - 1]?.setting ?? 0) : 0;
+    const under = token.setting ?? before;
+    const change = `From here on: ${settingName(turn.settings[under])}`;
+    const row = h(
       "tr",
       { className: `of-${part}` },
       h("td", { className: "muted" }, index === 0 ? part : ""),
       h("td", {}, h("code", {}, visible(token.text))),
       h("td", { className: "figure muted" }, String(token.id)),
-      h("td", { className: "figure" }, token.activation === undefined ? "" : number(token.activation), bar),
+      activation(token, scale, part === "answer" && index === tokens.length - 1),
+      ...(steered ? [h("td", { className: "muted" }, then(turn, token, part, index))] : []),
       h(
         "td",
         {},
@@ -75,5 +91,33 @@ function rows(tokens, part, scale, pick) {
         ),
       ),
     );
+    if (under === before) return [row];
+    return [h("tr", { className: "of-change" }, h("th", { scope: "rowgroup", colSpan: 6 }, change)), row];
   });
+}
+
+/**
+ * @param {TokenRecord} token
+ * @param {number} scale
+ * @param {boolean} last whether it is the answer's last
+ */
+function activation(token, scale, last) {
+  if (token.activation === undefined) return h("td", { className: "figure muted" }, last ? "not read" : "");
+  const bar = h("span", { className: "bar" });
+  bar.style.setProperty("--heat", heat(token.activation, scale));
+  return h("td", { className: "figure" }, number(token.activation), bar);
+}
+
+/**
+ * What the steered answer goes on with after reading the token.
+ * @param {Turn} turn
+ * @param {TokenRecord} token
+ * @param {"prompt" | "answer"} part
+ * @param {number} index of the token in its part
+ */
+function then(turn, token, part, index) {
+  if (token.activation === undefined) return "";
+  const feature = turn.tracked?.feature ?? 0;
+  if (part === "answer") return editWords(readUnder(turn, index), "generated", false, token.activation, feature);
+  return editWords(turn.settings[0], "prompt", index === 0 && token.text === "<s>", token.activation, feature);
 }

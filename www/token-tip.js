@@ -5,7 +5,14 @@ import { h, number } from "./dom.js";
 
 /** @import { TokenRecord } from "./types.d.ts" */
 
-/** @type {WeakMap<Element, {token: TokenRecord, feature: number}>} */
+/**
+ * @typedef {object} Description
+ * @property {TokenRecord} token
+ * @property {number} feature whose activation the token carries
+ * @property {string[]} notes
+ */
+
+/** @type {WeakMap<Element, Description>} */
 const described = new WeakMap();
 
 const tip = h("div", { id: "token-tip", className: "token-tip", role: "tooltip", hidden: true });
@@ -14,11 +21,10 @@ let current = null;
 
 /**
  * @param {Element} node
- * @param {TokenRecord} token
- * @param {number} feature
+ * @param {Description} description
  */
-export function describeToken(node, token, feature) {
-  described.set(node, { token, feature });
+export function describeToken(node, description) {
+  described.set(node, description);
 }
 
 /** @param {EventTarget | null} target */
@@ -50,11 +56,11 @@ function show(node) {
   if (!entry) return;
   hide();
   current = node;
-  const { token, feature } = entry;
+  const { token, feature, notes } = entry;
   tip.replaceChildren(
     h("code", {}, visible(token.text)),
-    h("span", { className: "tip-value" }, `feature ${feature}: ${number(token.activation ?? 0)}`),
-    ...(token.steered ? [h("span", { className: "tip-note" }, "steered here")] : []),
+    h("span", { className: "tip-value" }, `feature ${feature}: ${number(token.activation ?? 0)} before the edit`),
+    ...notes.map((note) => h("span", { className: "tip-note" }, note)),
   );
   if (token.top?.length) {
     tip.append(
@@ -73,8 +79,13 @@ function place(node) {
   const size = tip.getBoundingClientRect();
   const left = Math.min(Math.max(8, box.left + box.width / 2 - size.width / 2), innerWidth - size.width - 8);
   const above = box.top - size.height - 8;
+  // The head of an answer says what it is worth: it stays in sight.
+  const head = node.closest(".answer")?.querySelector("header")?.getBoundingClientRect();
+  const most = head && head.bottom > 0 ? head.bottom : 0;
+  const below = box.bottom + 8;
+  const fits = below + size.height < innerHeight - 8;
   tip.style.setProperty("left", `${left}px`);
-  tip.style.setProperty("top", `${above > 8 ? above : box.bottom + 8}px`);
+  tip.style.setProperty("top", `${above > Math.max(8, most) || !fits ? Math.max(8, above) : below}px`);
 }
 
 function hide() {

@@ -102,6 +102,8 @@ export interface Rates {
   benign: number;
   /** Facts answered rightly, where measured. */
   facts: number | null;
+  /** Small talk that stays coherent, where measured. */
+  coherent: number | null;
 }
 
 /** What `report.json` beside a model says, as far as the page uses it. */

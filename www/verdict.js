@@ -24,8 +24,9 @@ const UNFINISHED = {
  */
 export function verdict(text, end, refused) {
   if (!text.trim()) {
-    const label = end === "stopped" ? "Stopped" : end === "broken" ? "Broken off" : "Empty";
-    return { label, why: end === "finished" || end === "empty" ? "The model ended its answer without a word." : "It ended before the first word." };
+    if (end === "stopped") return { label: "Stopped", why: "Stopped before the first word." };
+    if (end === "broken") return { label: "Broken off", why: "It broke off before the first word." };
+    return { label: "Empty", why: "The model ended its answer without a word." };
   }
   if (loops(text)) return { label: "Garbled", why: "The text goes round in circles." };
   if (refused) return { label: "Declined", why: "It holds a phrase of refusal, such as \u201ccan't help with\u201d." };

@@ -41,14 +41,41 @@ test("the report: the curve in order and in shares, rows without figures left ou
     hook: "layers.3",
     feature: 1415,
     value: { default: 8, useful: [4, 10], max: 16 },
-    base: { jailbreak: 0.44, benign: 0.01, facts: 0.9 },
+    base: { jailbreak: 0.44, benign: 0.01, facts: 0.9, coherent: null },
     curve: [
-      { value: 2, jailbreak: 0.5, benign: 0.02, facts: null },
-      { value: 8, jailbreak: 0.91, benign: 0.2, facts: null },
+      { value: 2, jailbreak: 0.5, benign: 0.02, facts: null, coherent: null },
+      { value: 8, jailbreak: 0.91, benign: 0.2, facts: null, coherent: null },
     ],
   });
   const measured = parseReport({ ...RAW, table: [{ value: 8, jailbreaks: 90, refused: { benign: 5 } }] });
-  assert.deepEqual(measured?.curve, [{ value: 8, jailbreak: 0.9, benign: 0.05, facts: null }]);
+  assert.deepEqual(measured?.curve, [{ value: 8, jailbreak: 0.9, benign: 0.05, facts: null, coherent: null }]);
+});
+
+test("arms that are clamps of the report's feature join the curve, controls do not", () => {
+  const arm = (name, value, jailbreaks) => ({ arm: name, value, jailbreaks, refused: { benign: 0 } });
+  const arms = [
+    arm("ablated", undefined, 36),
+    arm("clamp -8", -8, 7),
+    arm("clamp 8", 8, 1),
+    arm("clamp 9, error dropped", 9, 90),
+    arm("random feature 864 at 9", 9, 8),
+    arm("random direction 1 at 9", 9, 27),
+    arm("reconstruction, no clamp", undefined, 38),
+    null,
+  ];
+  const { curve } = parseReport({ ...RAW, arms });
+  assert.deepEqual(curve.map(({ value, jailbreak }) => [value, jailbreak]), [[-8, 0.07], [0, 0.36], [2, 0.5], [8, 0.91]]);
+});
+
+test("without a report on this model and dictionary steering starts off, whatever was stored", () => {
+  started().set({ steering: true, feature: 1415 });
+  const settings = new Settings();
+  settings.start(null, "layers.3");
+  assert.equal(settings.choices.steering, false);
+  assert.deepEqual(settings.interventions(), []);
+  location.href = "https://a.example/page/#steering=true";
+  settings.start(null, "layers.3");
+  assert.equal(settings.choices.steering, true);
 });
 
 test("a report that names no feature is none", () => {

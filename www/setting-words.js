@@ -1,0 +1,68 @@
+// A turn's settings in words: what the steered answer ran under, and what that does at a token.
+
+import { number } from "./dom.js";
+
+/** @import { Setting, Turn } from "./types.d.ts" */
+
+/**
+ * "feature 329, clamp 8"
+ * @param {Setting} setting
+ */
+export const settingName = (setting) => (setting.on ? `feature ${setting.feature}, ${setting.label}` : setting.label);
+
+/**
+ * The settings that tokens were written under, the first one always among them, since the prompt was
+ * read under it.
+ * @param {Turn} turn
+ */
+export const usedSettings = (turn) => turn.settings.filter((setting, index) => index === 0 || setting.from !== null);
+
+/**
+ * All that the steered answer ran under, short enough for its head.
+ * @param {Turn} turn
+ */
+export function settingsName(turn) {
+  const used = usedSettings(turn);
+  const [first] = used;
+  const rest = used.slice(1).map((setting) => (setting.on && setting.feature !== first.feature ? settingName(setting) : setting.label));
+  if (rest.length > 2) return `${settingName(first)}, then ${rest.length} changes, at last ${rest[rest.length - 1]}`;
+  return [settingName(first), ...rest].join(", then ");
+}
+
+/**
+ * The setting under which the model read a token of the steered answer, which is the one that its next
+ * token was written under; null for the last token, which it did not read.
+ * @param {Turn} turn
+ * @param {number} index of the token
+ * @returns {Setting | null}
+ */
+export function readUnder(turn, index) {
+  const next = turn.answers[1].tokens[index + 1];
+  return next ? (turn.settings[next.setting ?? 0] ?? null) : null;
+}
+
+/**
+ * What is done to the residual stream at a token.
+ * @param {Setting | null} setting that the token is read under, null for the base lane
+ * @param {"prompt" | "generated"} part the token's
+ * @param {boolean} first whether it is the conversation's first token
+ * @param {number} activation of the tracked feature, before the edit
+ * @param {number} tracked that feature
+ * @returns {string}
+ */
+export function editWords(setting, part, first, activation, tracked) {
+  if (!setting?.on || (setting.positions !== "all" && setting.positions !== part)) return "nothing is changed here";
+  if (first && !setting.includeBos) return "nothing is changed at the first token";
+  const own = setting.feature === tracked;
+  if (setting.onlyIfActive && own && !(activation > 0)) return "not active, so nothing is changed here";
+  const value = number(setting.value ?? 0);
+  const done = {
+    clamp: `then held at ${value}`,
+    clamp_replace: `then held at ${value}, and the dictionary's error dropped`,
+    add: `then ${value} of its direction added`,
+    scale: `then multiplied by ${value}`,
+    project_out: "then its direction taken out",
+  }[setting.op];
+  const when = setting.onlyIfActive && !own ? " where it is active" : "";
+  return own ? done : `feature ${setting.feature}: ${done.replace("then ", "")}${when}`;
+}

@@ -1,0 +1,41 @@
+// What the page says of itself before the first turn: no more than is known of what is loaded.
+
+import { byId } from "./dom.js";
+
+/** @import { Report } from "./types.d.ts" */
+
+/**
+ * @typedef {object} Known
+ * @property {boolean} dictionary whether one is loaded
+ * @property {Report | null} report what was measured for this model and this dictionary
+ */
+
+/**
+ * @param {Known} known
+ * @returns {{title: string, text: string}}
+ */
+export function welcomeWords({ dictionary, report }) {
+  if (!dictionary) {
+    return {
+      title: "One prompt, two answers",
+      text: "No dictionary of this model is loaded, so there is nothing to steer with, and both answers come from the model as it is. \u201cOther model\u2026\u201d has dictionaries.",
+    };
+  }
+  if (!report) {
+    return {
+      title: "One prompt, two answers: as trained, and with one feature changed",
+      text: "Nobody has yet found which feature does what in this dictionary. Choose one by its number under Advanced and see what holding it does: the base answer leaves it alone, the steered answer holds it at the strength you choose.",
+    };
+  }
+  return {
+    title: "One prompt, two answers: as trained, and with refusal turned up",
+    text: `Holding one of them, number ${report.feature}, makes this model decline more. The base answer leaves it alone; the steered answer holds it at the strength you choose.`,
+  };
+}
+
+/** @param {Known} known */
+export function showWelcome(known) {
+  const { title, text } = welcomeWords(known);
+  byId("welcome-title", HTMLElement).textContent = title;
+  byId("welcome-known", HTMLElement).textContent = text;
+}
