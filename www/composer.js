@@ -6,8 +6,11 @@ import { SUGGESTIONS } from "./prompts.js";
 /**
  * @typedef {object} ComposerActions
  * @property {(turns: string[]) => void} send
- * @property {() => void} stop
+ * @property {() => void} stop ends the running turn and what is to follow it
  */
+
+/** Milliseconds after a message was sent in which the same button does not stop it: the second half of a double click. */
+const HESITATION = 500;
 
 /** Takes messages from the visitor. */
 export class Composer {
@@ -19,7 +22,8 @@ export class Composer {
     this.button = byId("send", HTMLButtonElement);
     this.note = byId("composer-note", HTMLElement);
     this.running = false;
-    this.ready = false;
+    this.open = false;
+    this.sentAt = -Infinity;
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.submit();
@@ -41,19 +45,30 @@ export class Composer {
 
   submit() {
     if (this.running) {
-      this.actions.stop();
+      if (performance.now() - this.sentAt > HESITATION) this.actions.stop();
       return;
     }
     const text = this.field.value.trim();
-    if (!text || !this.ready) return;
-    this.field.value = "";
-    this.fit();
-    this.actions.send([text]);
+    if (!text || !this.open) return;
+    this.setText("");
+    this.send([text]);
   }
 
-  /** @param {{ready: boolean, running: boolean, note?: string}} state */
+  /** @param {string[]} turns */
+  send(turns) {
+    this.sentAt = performance.now();
+    this.actions.send(turns);
+  }
+
+  /** @param {string} text what is in the field from now on */
+  setText(text) {
+    this.field.value = text;
+    this.fit();
+  }
+
+  /** @param {{open: boolean, running: boolean, note?: string}} state open: a message is answered, now or when the model is there */
   setState(state) {
-    this.ready = state.ready;
+    this.open = state.open;
     this.running = state.running;
     this.note.textContent = state.note ?? "";
     this.update();
@@ -64,10 +79,10 @@ export class Composer {
     this.button.replaceChildren(icon(this.running ? "stop" : "send"));
     this.button.setAttribute("aria-label", label);
     this.button.title = label;
-    this.button.disabled = !this.running && (!this.ready || !this.field.value.trim());
+    this.button.disabled = !this.running && (!this.open || !this.field.value.trim());
     this.button.classList.toggle("stop", this.running);
     for (const card of this.suggestions.querySelectorAll("button")) {
-      card.disabled = !this.ready || this.running;
+      card.disabled = !this.open || this.running;
     }
   }
 
@@ -85,7 +100,7 @@ export class Composer {
       {},
       h(
         "button",
-        { type: "button", className: "suggestion", title: suggestion.turns.join("\n"), onclick: () => this.actions.send(suggestion.turns) },
+        { type: "button", className: "suggestion", title: suggestion.turns.join("\n"), onclick: () => this.send(suggestion.turns) },
         h("b", {}, suggestion.kind),
         h("span", { className: "suggestion-text" }, suggestion.turns.at(-1) ?? ""),
         h("span", { className: "suggestion-expect" }, suggestion.expect),

@@ -146,7 +146,8 @@ export class Conversation extends EventTarget {
     const { turn } = run;
     const stopped = run.stopping || error?.code === "cancelled";
     turn.error = error;
-    turn.state = error && error.code !== "cancelled" ? "failed" : "done";
+    // What was stopped ends as stopped, even if the engine died of it.
+    turn.state = error && !stopped ? "failed" : "done";
     for (const answer of turn.answers) answer.end ??= turn.state === "failed" ? "broken" : stopped ? "stopped" : "finished";
     dropUnused(turn);
     this.run = null;

@@ -9,6 +9,7 @@
 //   setSteering  [lane, Intervention[]]   none          the setting's number
 //   topFeatures  [text, hook, k]          none          TokenFeatures
 //   cancel       []                       none          null
+//   ping         []                       none          null
 //   dispose      []                       none          null
 // It is ready once its wasm runs.
 
@@ -27,6 +28,21 @@ export class Engine {
     this.line = line;
     /** What runs: model, adapter, dictionary. */
     this.info = info;
+    /**
+     * Chats that have not ended in the worker, whether or not anyone still listens.
+     * @type {Set<Promise<void>>}
+     * @private
+     */
+    this.chats = new Set();
+    /** @private */
+    this.ended = false;
+    /**
+     * The reason, once the engine has died by itself; it stays open when it was ended on purpose.
+     * @type {Promise<EngineError>}
+     */
+    this.lost = new Promise((resolve) => {
+      line.onClose = (error) => this.ended || resolve(error);
+    });
   }
 
   /**
@@ -74,8 +90,10 @@ export class Engine {
       })
       .finally(() => {
         finished = true;
+        this.chats.delete(call);
         wake();
       });
+    this.chats.add(call);
     try {
       for (;;) {
         const ready = queue;
@@ -89,11 +107,37 @@ export class Engine {
       }
     } finally {
       if (!finished) {
-        await this.cancel();
+        // A dead engine has nothing to cancel.
+        await this.cancel().catch(() => {});
         await call;
       }
     }
     if (failure) throw failure;
+  }
+
+  /** Done when no chat is under way in the worker, which may be later than the end of the loop over it. */
+  async settled() {
+    while (this.chats.size) await Promise.all(this.chats);
+  }
+
+  /** How many messages the worker has sent: it lives as long as this grows. */
+  get heard() {
+    return this.line.heard;
+  }
+
+  /** Done when the worker has answered, which a busy or dead one does not. */
+  async ping() {
+    await this.line.call("ping", []);
+  }
+
+  /**
+   * Whether the worker answers within so many milliseconds.
+   * @param {number} milliseconds
+   * @returns {Promise<boolean>}
+   */
+  async answers(milliseconds) {
+    const late = new Promise((resolve) => setTimeout(() => resolve(false), milliseconds));
+    return Promise.race([this.ping().then(() => true, () => false), late]);
   }
 
   /**
@@ -124,11 +168,21 @@ export class Engine {
 
   /** Frees the GPU and ends the worker, which gets two seconds to do it in good order. */
   async dispose() {
+    this.ended = true;
     const late = new Promise((resolve) => setTimeout(resolve, 2000));
     try {
       await Promise.race([this.line.call("dispose", []), late]);
     } finally {
-      this.line.close(new EngineError("cancelled", "The engine was closed."));
+      this.terminate();
     }
+  }
+
+  /**
+   * Ends the worker at once, whatever it is doing. Every call that waits rejects with the code
+   * "cancelled", or with "crashed" if the worker had died by itself.
+   */
+  terminate() {
+    this.ended = true;
+    this.line.close(new EngineError("cancelled", "The engine was closed."));
   }
 }

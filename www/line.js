@@ -4,7 +4,8 @@
 // {id, event} and then one of {id, ok: value} or {id, error: {code, message}}. Before anything else
 // it sends {ready: true} once it can work. It sends {fatal: {code, message}} when it cannot start or
 // has trapped, which rejects every call that is waiting; a worker that dies without a word does the
-// same with the code "crashed".
+// same with the code "crashed": it holds a lock of its own name for as long as it lives, as
+// {ready: true, lock} says, and the page waits for that lock.
 
 /** @import { EngineFailure, WorkerReply } from "./types.d.ts" */
 
@@ -44,6 +45,9 @@ const policy = /** @type {any} */ (globalThis).trustedTypes?.createPolicy("phi3-
   },
 });
 
+/** A name that no other worker has, in this tab or another. */
+const unique = () => `${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}`;
+
 /**
  * The address of one of the page's scripts, trusted where the browser asks for that.
  * @param {keyof typeof SCRIPTS} name
@@ -63,7 +67,14 @@ export class Line {
     /** @type {(() => void)[]} */
     this.onReady = [];
     this.isReady = false;
-    this.worker = new Worker(scriptUrl(name), { type: "module" });
+    this.name = name;
+    /** Messages that came, for whoever wants to know whether it still lives. */
+    this.heard = 0;
+    /** Ends the wait for the worker's death. */
+    this.watch = new AbortController();
+    /** @type {(error: EngineError) => void} */
+    this.onClose = () => {};
+    this.worker = new Worker(scriptUrl(name), { type: "module", name: `phi3-steer ${name} ${unique()}` });
     this.worker.onmessage = (message) => this.receive(message.data);
     this.worker.onerror = (event) => {
       event.preventDefault?.();
@@ -80,8 +91,10 @@ export class Line {
 
   /** @param {WorkerReply} reply */
   receive(reply) {
+    this.heard++;
     if ("ready" in reply) {
       this.isReady = true;
+      if (reply.lock) this.awaitDeath(reply.lock);
       for (const go of this.onReady.splice(0)) go();
       return;
     }
@@ -119,7 +132,7 @@ export class Line {
           this.worker.postMessage({ id, method, args });
         } catch (error) {
           this.waiting.delete(id);
-          reject(new EngineError("bad-call", `The ${name} cannot take these arguments: ${error}`));
+          reject(new EngineError("bad-call", `The ${this.name} cannot take these arguments: ${error}`));
         }
       };
       if (this.isReady) send();
@@ -127,14 +140,30 @@ export class Line {
     });
   }
 
+  /**
+   * A lock passes to the page when the worker that held it is gone, however it went.
+   * @param {string} lock
+   */
+  async awaitDeath(lock) {
+    try {
+      await navigator.locks.request(lock, { signal: this.watch.signal }, () =>
+        this.close(new EngineError("crashed", `The ${this.name}'s worker ended without a word.`)),
+      );
+    } catch {
+      // The line was closed first, or the browser has no locks for this page.
+    }
+  }
+
   /** @param {EngineError} error */
   close(error) {
     if (this.closed) return;
     this.closed = error;
+    this.watch.abort();
     this.worker.terminate();
     for (const waiting of this.waiting.values()) waiting.reject(error);
     this.waiting.clear();
     this.onReady = [];
+    this.onClose(error);
   }
 }
 

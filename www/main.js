@@ -7,23 +7,30 @@ import { hasReport, nanoChoice, ownDictionary, recall, remember, sourceOf } from
 import { Chooser } from "./chooser.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
-import { byId, icon } from "./dom.js";
+import { byId } from "./dom.js";
 import { DownloadStrip } from "./download-strip.js";
 import { Downloads } from "./downloads.js";
 import { startDrop } from "./drop.js";
 import { Engine } from "./engine-client.js";
 import { asEngineError, EngineError } from "./line.js";
-import { canReload, isFatal } from "./errors.js";
+import { canReload, errorPanel, isFatal } from "./errors.js";
+import { startFocus } from "./focus.js";
+import { Heartbeat } from "./heartbeat.js";
 import { startOffline } from "./offline.js";
+import { Outbox } from "./outbox.js";
 import { Recovery } from "./recovery.js";
 import { readReport } from "./report.js";
 import { Settings } from "./settings.js";
 import { StatusView } from "./status-view.js";
 import { SteeringPanel } from "./steering-panel.js";
+import { startTheme } from "./theme-button.js";
 import { startTips } from "./token-tip.js";
 
 /** @import { Choice } from "./choice.js" */
 /** @import { Turn } from "./conversation.js" */
+
+/** An engine that was stopped may take so many milliseconds for the step that it is at. */
+const STEP = 60_000;
 
 const settings = new Settings();
 const conversation = new Conversation(settings);
@@ -38,21 +45,30 @@ let choice = nanoChoice(catalogue);
 let contextLength = /** @type {number | undefined} */ (undefined);
 /** @type {AbortController | null} */
 let loading = null;
+/** The engine that still computes for a turn that the page has ended. */
+let busy = /** @type {Engine | null} */ (null);
 /** Scripted turns that are still to be sent. */
 let script = /** @type {string[]} */ ([]);
 let scriptLength = 0;
 
-const composer = new Composer({ send: (turns) => play(turns), stop });
+const composer = new Composer({ send, stop: () => stop() });
+const outbox = new Outbox(composer.form, (messages) => {
+  composer.setText([composer.field.value, ...messages].filter((text) => text.trim()).join("\n"));
+  composer.field.focus();
+  refresh();
+});
+const keepFocus = startFocus(() => (matchMedia("(pointer: coarse)").matches ? byId("scroller", HTMLElement) : composer.field));
+const heartbeat = new Heartbeat({ silent: showSilence, back: () => status.clear() });
 const panel = new SteeringPanel(settings);
 const status = new StatusView(settings, { cancel: () => loading?.abort() });
 const view = new ChatView(conversation, byId("turns", HTMLElement), byId("scroller", HTMLElement), announcer, {
   resend: (turn, prompt) => {
-    if (conversation.running || !conversation.engine) return;
+    if (!canRun()) return;
     conversation.truncateAt(turn);
     play([prompt]);
   },
   choose: (feature) => settings.set({ feature }),
-  canRun: () => conversation.engine !== null && !conversation.running,
+  canRun,
 });
 const chooser = new Chooser(catalogue, downloads, (next) => switchTo(next));
 new DownloadStrip(downloads, {
@@ -65,8 +81,10 @@ async function switchTo(next) {
   choice = next;
   contextLength = undefined;
   remember(choice);
-  await stop();
-  newChat();
+  // Loading ends the engine, whatever it is doing.
+  script = [];
+  await conversation.stop(0);
+  conversation.clear();
   load();
 }
 
@@ -79,7 +97,7 @@ async function load(again = false) {
   const abort = new AbortController();
   loading = abort;
   const old = conversation.engine;
-  conversation.engine = null;
+  leave();
   status.loading(null, again);
   byId("toy", HTMLElement).hidden = !choice.model.builtIn;
   refresh();
@@ -88,13 +106,15 @@ async function load(again = false) {
   if (loading !== abort) return;
   try {
     if (!("gpu" in navigator)) throw new EngineError("no-webgpu", missingWebGpu());
-    if (!downloads.listing && !choice.model.builtIn) await downloads.refresh();
-    const model = await sourceOf(choice.model, choice.keep, downloads);
-    const report = hasReport(model) ? await readReport(model) : null;
+    /** @type {<T>(work: Promise<T>) => Promise<T>} */
+    const unless = (work) => unlessAborted(work, abort.signal);
+    if (!downloads.listing && !choice.model.builtIn) await unless(downloads.refresh());
+    const model = await unless(sourceOf(choice.model, choice.keep, downloads));
+    const report = hasReport(model) ? await unless(readReport(model)) : null;
     if (loading !== abort) return;
     // The report is about the model's own dictionary, whatever else reads at the same place.
     if (!again) settings.start(choice.sae === "auto" ? report : null);
-    const sae = typeof choice.sae === "object" ? await sourceOf(choice.sae, choice.keep, downloads) : choice.sae === "auto" ? ownDictionary(model, report) : null;
+    const sae = typeof choice.sae === "object" ? await unless(sourceOf(choice.sae, choice.keep, downloads)) : choice.sae === "auto" ? ownDictionary(model, report) : null;
     const saeHook = choice.saeHook || (typeof choice.sae === "object" ? choice.sae.hook : "");
     const options = {
       model,
@@ -105,12 +125,20 @@ async function load(again = false) {
       onProgress: (/** @type {import("./types.d.ts").LoadProgress} */ progress) => loading === abort && status.loading(progress, again),
     };
     const engine = await (again ? recovery.restart(() => Engine.load(options, abort.signal)) : Engine.load(options, abort.signal));
-    if (loading !== abort) return;
+    if (loading !== abort) {
+      engine.terminate();
+      return;
+    }
     const hook = engine.info.sae?.hook ?? "";
     if (hook !== settings.choices.hook) settings.start(null, hook);
     panel.setLimits({ features: engine.info.sae?.features ?? 0, context: engine.info.model.context });
     conversation.engine = engine;
     conversation.names = { model: choice.model.name, dictionary: engine.info.sae ? `${engine.info.sae.hook} of ${typeof choice.sae === "object" ? choice.sae.name : choice.model.name}` : null };
+    heartbeat.watch(engine);
+    engine.lost.then((error) => {
+      // A running turn tells of it itself.
+      if (conversation.engine === engine && !conversation.running) lose(error, null, null, 0);
+    });
     status.ready(engine.info, choice.model.name);
     announcer.textContent = "The model is ready.";
     if (!matchMedia("(pointer: coarse)").matches && document.activeElement === document.body) composer.field.focus();
@@ -161,14 +189,31 @@ function missingWebGpu() {
     : "Browsers offer it only to pages served over https or from localhost, and this page is neither.";
 }
 
+/** Whether there is an engine that can answer now. */
+function canRun() {
+  return conversation.engine !== null && !conversation.running && busy === null;
+}
+
+/**
+ * Takes messages of the visitor: they are answered at once, or as soon as an engine is there.
+ * @param {string[]} turns several are a script, and begin a new chat
+ */
+async function send(turns) {
+  if (turns.length > 1) await newChat();
+  if (canRun()) play(turns);
+  else {
+    outbox.put(turns);
+    refresh();
+  }
+}
+
 /**
  * Sends turns one after the other, each after the answer to the last.
  * @param {string[]} turns
  * @param {number} [length] of the script that they are the rest of
  */
 async function play(turns, length = turns.length) {
-  if (conversation.running || !conversation.engine) return;
-  if (length > 1 && turns.length === length) newChat();
+  if (!canRun()) return;
   script = [...turns];
   scriptLength = length;
   /** @type {Turn | null} */
@@ -181,90 +226,135 @@ async function play(turns, length = turns.length) {
     if (turn?.error && isFatal(turn.error.code)) {
       const rest = conversation.stopping ? null : [turn.prompt, ...script];
       script = [];
-      lose(turn, rest, length);
+      lose(turn.error, turn, rest, length);
     } else if (!turn || turn.state === "failed" || conversation.stopping) script = [];
   }
   scriptLength = 0;
   refresh();
+  if (canRun()) goOn();
+}
+
+/** The page goes on without the engine that it had. */
+function leave() {
+  conversation.engine = null;
+  busy = null;
+  heartbeat.rest();
 }
 
 /**
- * The engine died in the middle of a turn: the conversation stays, and goes on with a new engine, by
- * itself where that is safe.
- * @param {Turn} turn
- * @param {string[] | null} rest the turn's message and those after it, null when they were stopped
+ * The engine died: the conversation stays, and goes on with a new engine, by itself where that is safe.
+ * @param {EngineError} error
+ * @param {Turn | null} turn in whose middle it died
+ * @param {string[] | null} rest the turn's message and those after it, null when nothing is to be repeated
  * @param {number} length of their script
  */
-function lose(turn, rest, length) {
-  const error = asEngineError(turn.error);
+function lose(error, turn, rest, length) {
   const old = conversation.engine;
-  conversation.engine = null;
+  leave();
   old?.dispose().catch(() => {});
   if (recovery.note(error.code, turn, rest, length, Date.now())) load(true);
   else status.lost(error, waysOut(error.code, true));
   refresh();
 }
 
-/** Repeats the turn in which the last engine died, if there is one. */
+/** Ends the engine, whatever it is doing, and starts another with the same model. */
+function restart() {
+  const { engine } = conversation;
+  script = [];
+  leave();
+  engine?.terminate();
+  conversation.stop(0).then(() => load(true));
+}
+
+/** Repeats the turn in which the last engine died, if there is one, and sends what waits. */
 function goOn() {
   const interrupted = recovery.take();
-  if (!interrupted || !conversation.turns.includes(interrupted.turn)) return;
-  conversation.truncateAt(interrupted.turn);
-  if (interrupted.rest) play(interrupted.rest, interrupted.length);
+  const repeat = interrupted?.turn && conversation.turns.includes(interrupted.turn) ? interrupted.rest : null;
+  if (interrupted?.turn && repeat) conversation.truncateAt(interrupted.turn);
+  const waiting = outbox.take();
+  const turns = [...(repeat ?? []), ...waiting];
+  if (turns.length) play(turns, repeat && interrupted ? interrupted.length + waiting.length : turns.length);
 }
 
-/** Ends the running turn and what was to follow it; done when the turn has ended. */
+/** Ends the running turn and what was to follow it, in two seconds at most, whatever the engine does. */
 async function stop() {
   script = [];
-  await conversation.stop();
+  const { engine } = conversation;
+  const done = await conversation.stop(heartbeat.silent ? 0 : undefined);
+  if (!done && engine && engine === conversation.engine) await release(engine);
 }
 
-function newChat() {
-  if (conversation.running) return;
+/**
+ * An engine that did not let go of a stopped turn finishes the step that it is at, or hangs: then
+ * another takes its place.
+ * @param {Engine} engine
+ */
+async function release(engine) {
+  busy = engine;
+  refresh();
+  if (heartbeat.silent || !(await engine.answers(1000))) {
+    if (busy === engine) restart();
+    return;
+  }
+  // The rest takes as long as it takes: nobody waits for it here.
+  const late = new Promise((resolve) => setTimeout(() => resolve("late"), STEP));
+  Promise.race([engine.settled(), late]).then((how) => {
+    if (busy !== engine) return;
+    busy = null;
+    if (how === "late") restart();
+    else {
+      refresh();
+      goOn();
+    }
+  });
+}
+
+/** Says that the engine does not answer, and what can be done about it. */
+function showSilence() {
+  const error = new EngineError("silent", "Its worker has said nothing for several seconds. Stop ends it and starts another.");
+  status.interject(errorPanel(error, [{ label: "Restart the engine", run: restart }]));
+}
+
+/** Begins a new conversation; one that runs is stopped. */
+async function newChat() {
+  await stop();
   conversation.clear();
   refresh();
+}
+
+/**
+ * The work's result, or an error with the code "cancelled" as soon as the signal says so.
+ * @template T
+ * @param {Promise<T>} work
+ * @param {AbortSignal} signal
+ * @returns {Promise<T>}
+ */
+function unlessAborted(work, signal) {
+  return new Promise((resolve, reject) => {
+    const end = () => reject(new EngineError("cancelled", "Loading was cancelled."));
+    if (signal.aborted) end();
+    signal.addEventListener("abort", end, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", end));
+  });
 }
 
 /** Brings the composer and the empty state up to date. */
 function refresh() {
   const ready = conversation.engine !== null;
   const step = scriptLength - script.length;
+  const failed = !ready && loading === null;
   composer.setState({
-    ready,
+    open: !failed && !outbox.full,
     running: conversation.running,
-    note: conversation.running && scriptLength > 1 ? `Playing scripted turn ${step} of ${scriptLength}` : "",
+    note: conversation.running && scriptLength > 1 ? `Playing scripted turn ${step} of ${scriptLength}` : busy ? "The engine finishes the step that it is at." : "",
   });
   view.refresh();
-  const failed = !ready && loading === null;
   const empty = conversation.turns.length === 0;
   byId("welcome", HTMLElement).hidden = !empty;
   byId("suggestions", HTMLElement).hidden = !empty || failed;
   document.documentElement.classList.toggle("empty", empty);
-  byId("new-chat", HTMLButtonElement).disabled = empty || conversation.running;
-}
-
-/** @param {HTMLButtonElement} button */
-function startTheme(button) {
-  const root = document.documentElement;
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
-  const draw = () => {
-    const label = isDark() ? "Light theme" : "Dark theme";
-    button.replaceChildren(icon(isDark() ? "sun" : "moon"));
-    button.setAttribute("aria-label", label);
-    button.title = label;
-  };
-  button.addEventListener("click", () => {
-    root.dataset.theme = isDark() ? "light" : "dark";
-    try {
-      localStorage.setItem("phi3-steer.theme", root.dataset.theme);
-    } catch {
-      // Storage is blocked: the theme lasts as long as the page.
-    }
-    draw();
-  });
-  system.addEventListener("change", draw);
-  draw();
+  byId("new-chat", HTMLButtonElement).disabled = empty;
+  keepFocus();
 }
 
 /** @param {HTMLButtonElement} button */
@@ -289,8 +379,8 @@ startTips();
 startAbout();
 startTheme(byId("theme", HTMLButtonElement));
 startShare(byId("share", HTMLButtonElement));
-byId("new-chat", HTMLButtonElement).addEventListener("click", () => {
-  newChat();
+byId("new-chat", HTMLButtonElement).addEventListener("click", async () => {
+  await newChat();
   composer.field.focus();
 });
 addEventListener("hashchange", () => settings.start(settings.report, settings.choices.hook));

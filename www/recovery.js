@@ -13,18 +13,18 @@ const STARTING = ["no-adapter", "device-lost"];
 const STARTS = 6;
 const BETWEEN = 1000;
 
-/** The turn that the last engine died in. */
+/** What the last engine died in the middle of. */
 export class Recovery {
   constructor() {
-    /** @type {{turn: Turn, rest: string[] | null, length: number} | null} */
+    /** @type {{turn: Turn | null, rest: string[] | null, length: number} | null} */
     this.interrupted = null;
     this.last = -Infinity;
   }
 
   /**
    * @param {string} code of the error
-   * @param {Turn} turn
-   * @param {string[] | null} rest messages still to be answered, null when they were stopped
+   * @param {Turn | null} turn in whose middle it died
+   * @param {string[] | null} rest messages still to be answered, null when nothing is to be repeated
    * @param {number} length of the script they belong to
    * @param {number} now milliseconds
    * @returns {boolean} whether to start a new engine at once

@@ -101,6 +101,17 @@ export class StatusView {
     this.describe();
   }
 
+  /** @param {HTMLElement} panel about the engine that runs */
+  interject(panel) {
+    this.stage.replaceChildren(panel);
+    panel.scrollIntoView({ block: "nearest" });
+  }
+
+  /** What was said about the engine that runs no longer holds. */
+  clear() {
+    this.stage.replaceChildren();
+  }
+
   describe() {
     const { info } = this;
     if (!info) return;

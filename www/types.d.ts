@@ -21,7 +21,7 @@ export type WorkerRequest = { id: number; method: string; args: unknown[] };
 
 /** What the worker answers: see line.js. */
 export type WorkerReply =
-  | { ready: true }
+  | { ready: true; lock?: string }
   | { fatal: EngineFailure }
   | { id: number; ok: unknown }
   | { id: number; error: EngineFailure }

@@ -1,6 +1,8 @@
 // The engine's worker: owns the wasm module and the GPU device, and speaks the protocol written
 // down in line.js and engine-client.js. The build puts the wasm files beside index.html.
 
+import { holdLock } from "./lifeline.js";
+
 /** @import { EngineFailure, WorkerReply, WorkerRequest } from "./types.d.ts" */
 
 /** @type {(reply: WorkerReply) => void} */
@@ -49,6 +51,9 @@ const methods = {
   async topFeatures(_id, text, hook, k) {
     return engine.topFeatures(text, hook, k);
   },
+  async ping() {
+    return null;
+  },
   async cancel() {
     await engine.cancel();
     return null;
@@ -64,7 +69,7 @@ const methods = {
 self.onmessage = async (/** @type {MessageEvent<WorkerRequest>} */ message) => {
   const { id, method, args } = message.data;
   try {
-    if (method !== "load" && !engine) {
+    if (!["load", "ping"].includes(method) && !engine) {
       post({ id, error: { code: "not-loaded", message: "No model is loaded." } });
       return;
     }
@@ -81,7 +86,7 @@ try {
   const wasm = await import(new URL("../phi3-steer.js", import.meta.url).href);
   await wasm.default({ module_or_path: new URL("../phi3-steer_bg.wasm", import.meta.url) });
   Engine = wasm.Engine;
-  post({ ready: true });
+  post({ ready: true, lock: await holdLock(self.name) });
 } catch (error) {
   post({
     fatal: {

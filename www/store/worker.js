@@ -8,6 +8,7 @@
 //   verify    [key]                     DownloadProgress  Item
 //   remove    [key]                     none              null   ends a download of it first
 
+import { holdLock } from "../lifeline.js";
 import { diagnose } from "./diagnose.js";
 import { normalise } from "./address.js";
 import { download, verify } from "./download.js";
@@ -128,4 +129,4 @@ self.onmessage = async (/** @type {MessageEvent<WorkerRequest>} */ message) => {
   }
 };
 
-post({ ready: true });
+post({ ready: true, lock: await holdLock(self.name) });
