@@ -77,6 +77,17 @@ export class Catalogue {
   }
 
   /**
+   * Lists an entry that a link named, as long as the page is open.
+   * @param {Entry} entry
+   * @returns {Entry} it, or the one that is listed already
+   */
+  adopt(entry) {
+    const known = this.find(entry.id) ?? (entry.url ? this.at(entry.kind, entry.url) : undefined);
+    if (!known) this.entries.push(entry);
+    return known ?? entry;
+  }
+
+  /**
    * Adds files from this machine, for as long as the page is open.
    * @param {Entry["kind"]} kind
    * @param {File[]} files

@@ -7,20 +7,23 @@ import { hasReport, nanoChoice, ownDictionary, recall, remember, sourceOf } from
 import { Chooser } from "./chooser.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
-import { byId } from "./dom.js";
+import { byId, bytes } from "./dom.js";
 import { DownloadStrip } from "./download-strip.js";
 import { Downloads } from "./downloads.js";
 import { startDrop } from "./drop.js";
 import { Engine } from "./engine-client.js";
-import { asEngineError, EngineError } from "./line.js";
 import { canReload, errorPanel, isFatal } from "./errors.js";
 import { startFocus } from "./focus.js";
 import { Heartbeat } from "./heartbeat.js";
+import { asEngineError, EngineError } from "./line.js";
+import { linkedChoice, parseLink, sameChoice } from "./links.js";
+import { Notes } from "./notes.js";
 import { startOffline } from "./offline.js";
 import { Outbox } from "./outbox.js";
 import { Recovery } from "./recovery.js";
 import { readReport } from "./report.js";
 import { Settings } from "./settings.js";
+import { startShare } from "./share.js";
 import { StatusView } from "./status-view.js";
 import { SteeringPanel } from "./steering-panel.js";
 import { startTheme } from "./theme-button.js";
@@ -41,6 +44,8 @@ const downloads = new Downloads();
 const recovery = new Recovery();
 
 let choice = nanoChoice(catalogue);
+/** What a link asks for that is not here. */
+let wanted = /** @type {{choice: Choice, settings: Record<string, unknown>} | null} */ (null);
 /** Tokens of context to load with, where the model's own would not fit. */
 let contextLength = /** @type {number | undefined} */ (undefined);
 /** @type {AbortController | null} */
@@ -71,14 +76,19 @@ const view = new ChatView(conversation, byId("turns", HTMLElement), byId("scroll
   canRun,
 });
 const chooser = new Chooser(catalogue, downloads, (next) => switchTo(next));
+const notes = new Notes(composer.form);
 new DownloadStrip(downloads, {
   show: () => chooser.open(),
   load: (model) => switchTo({ model, sae: "auto", saeHook: "", keep: true }),
 });
 
-/** @param {Choice} next */
-async function switchTo(next) {
+/**
+ * @param {Choice} next
+ * @param {Record<string, unknown>} [linked] the setting that a link has for it
+ */
+async function switchTo(next, linked = wanted && sameChoice(wanted.choice, next) ? wanted.settings : {}) {
   choice = next;
+  settings.linked = linked;
   contextLength = undefined;
   remember(choice);
   // Loading ends the engine, whatever it is doing.
@@ -110,8 +120,9 @@ async function load(again = false) {
     const unless = (work) => unlessAborted(work, abort.signal);
     if (!downloads.listing && !choice.model.builtIn) await unless(downloads.refresh());
     const model = await unless(sourceOf(choice.model, choice.keep, downloads));
-    const report = hasReport(model) ? await unless(readReport(model)) : null;
+    const { report, note } = hasReport(model) ? await unless(readReport(model, abort.signal)) : { report: null, note: null };
     if (loading !== abort) return;
+    if (note) notes.add(note);
     // The report is about the model's own dictionary, whatever else reads at the same place.
     if (!again) settings.start(choice.sae === "auto" ? report : null);
     const sae = typeof choice.sae === "object" ? await unless(sourceOf(choice.sae, choice.keep, downloads)) : choice.sae === "auto" ? ownDictionary(model, report) : null;
@@ -132,6 +143,7 @@ async function load(again = false) {
     const hook = engine.info.sae?.hook ?? "";
     if (hook !== settings.choices.hook) settings.start(null, hook);
     panel.setLimits({ features: engine.info.sae?.features ?? 0, context: engine.info.model.context });
+    settings.limit({ features: engine.info.sae?.features ?? null, context: engine.info.model.context });
     conversation.engine = engine;
     conversation.names = { model: choice.model.name, dictionary: engine.info.sae ? `${engine.info.sae.hook} of ${typeof choice.sae === "object" ? choice.sae.name : choice.model.name}` : null };
     heartbeat.watch(engine);
@@ -357,35 +369,62 @@ function refresh() {
   keepFocus();
 }
 
-/** @param {HTMLButtonElement} button */
-function startShare(button) {
-  const label = button.textContent;
-  button.addEventListener("click", async () => {
-    const link = settings.link();
-    history.replaceState(null, "", link);
-    try {
-      await navigator.clipboard.writeText(link);
-      button.textContent = "Link copied";
-    } catch {
-      button.textContent = "The link is in the address bar";
+/**
+ * Follows the link in the address: its setting and its prompt at once; its model only when asked,
+ * unless it is here already.
+ * @returns {Promise<boolean>} whether another model is to be loaded for it
+ */
+async function follow() {
+  const link = parseLink(location.hash);
+  link.notes.forEach((note) => notes.add(note));
+  settings.linked = link.settings;
+  if (link.prompt) composer.setText(link.prompt);
+  try {
+    const next = linkedChoice(link, catalogue);
+    if (!next || sameChoice(next, choice)) return false;
+    const away = [next.model, next.sae].flatMap((entry) => (typeof entry === "object" && entry.url && !entry.beside ? [entry] : []));
+    if (away.length) await downloads.refresh().catch(() => {});
+    if (away.every((entry) => downloads.item(entry)?.state === "whole")) {
+      choice = next;
+      return true;
     }
-    setTimeout(() => {
-      button.textContent = label;
-    }, 2000);
-  });
+    // The setting is about the model that is not here.
+    wanted = { choice: next, settings: link.settings };
+    settings.linked = {};
+    const size = next.model.bytes ? `, ${bytes(next.model.bytes)} to download` : "";
+    const show = () => {
+      next.model = catalogue.adopt(next.model);
+      if (typeof next.sae === "object") next.sae = catalogue.adopt(next.sae);
+      chooser.open(next);
+    };
+    notes.add(`The link is about another model: ${next.model.name}${size}.`, [{ label: "Show it", run: show }]);
+  } catch (error) {
+    settings.linked = {};
+    notes.add(`The link's model cannot be loaded: ${asEngineError(error).message}`);
+  }
+  return false;
 }
 
 startTips();
 startAbout();
 startTheme(byId("theme", HTMLButtonElement));
-startShare(byId("share", HTMLButtonElement));
+startShare(byId("share", HTMLButtonElement), settings, {
+  choice: () => choice,
+  prompt: () => composer.field.value.trim() || (conversation.turns.at(-1)?.prompt ?? ""),
+});
 byId("new-chat", HTMLButtonElement).addEventListener("click", async () => {
   await newChat();
   composer.field.focus();
 });
-addEventListener("hashchange", () => settings.start(settings.report, settings.choices.hook));
+addEventListener("hashchange", async () => {
+  if (await follow()) switchTo(choice, settings.linked);
+  else if (conversation.engine) settings.start(settings.report, settings.choices.hook);
+});
+settings.addEventListener("note", (event) => notes.add(/** @type {CustomEvent<string>} */ (event).detail));
+conversation.addEventListener("refused", (event) => notes.add(/** @type {CustomEvent<EngineError>} */ (event).detail.message));
 byId("other-model", HTMLButtonElement).addEventListener("click", () => chooser.open(choice));
 startDrop(byId("veil", HTMLElement), (files) => chooser.addFiles(files));
 await catalogue.load().catch((error) => console.error(error));
 choice = recall(catalogue);
+await follow();
 load();

@@ -1,40 +1,74 @@
 // Reads report.json, the measured table beside a model. Without one the page still chats.
 
-/** @import { Rates, Report, Source } from "./types.d.ts" */
+import { isPercent, MAX_REPORT, MAX_ROWS, MAX_STRENGTH, MAX_TEXT, readText, U32, wrong } from "./limits.js";
+
+/** @import { Rates, Report, SelfTest, Source } from "./types.d.ts" */
+
+/** A server that says nothing for so many milliseconds has no report. */
+const PATIENCE = 20_000;
+
+/**
+ * @typedef {object} Read
+ * @property {Report | null} report
+ * @property {string | null} note why there is none although the file is there
+ */
 
 /**
  * @param {Source} model the model's folder
- * @returns {Promise<Report | null>}
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<Read>}
  */
-export async function readReport(model) {
+export async function readReport(model, signal) {
+  const text = await content(model, signal).catch((error) => (error instanceof RangeError ? error : null));
+  // Many servers answer with a page of theirs for what they do not have.
+  if (text === null || (typeof text === "string" && /^\s*</.test(text))) return { report: null, note: null };
   try {
-    if (typeof model !== "string") {
-      const file = model.find(({ name }) => name.split("/").at(-1) === "report.json");
-      return file ? parseReport(JSON.parse(await file.text())) : null;
-    }
-    const response = await fetch(new URL("report.json", model));
-    return response.ok ? parseReport(await response.json()) : null;
-  } catch {
-    return null;
+    if (text instanceof RangeError) throw text;
+    return { report: parseReport(JSON.parse(text)), note: null };
+  } catch (error) {
+    const why = error instanceof RangeError ? error.message : "it is not JSON";
+    return { report: null, note: `The report.json beside the model is not used: ${why}.` };
   }
 }
 
 /**
+ * @param {Source} model
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<string | null>} null if there is none
+ */
+async function content(model, signal) {
+  if (typeof model !== "string") {
+    const file = model.find(({ name }) => name.split("/").at(-1) === "report.json");
+    if (file && file.size > MAX_REPORT) throw new RangeError(`it is longer than ${MAX_REPORT / 1e6} MB`);
+    return file ? file.text() : null;
+  }
+  const patience = AbortSignal.timeout(PATIENCE);
+  const response = await fetch(new URL("report.json", model), { signal: signal ? AbortSignal.any([signal, patience]) : patience });
+  return response.ok ? readText(response, MAX_REPORT) : null;
+}
+
+/**
  * @param {any} json
- * @returns {Report | null} null when it names no feature
+ * @returns {Report} a RangeError says what is wrong with it
  */
 export function parseReport(json) {
   const value = json?.value;
-  const numbers = [json?.feature, value?.default, value?.useful?.[0], value?.useful?.[1], value?.max];
-  if (typeof json?.hook !== "string" || !numbers.every((x) => Number.isFinite(x))) return null;
+  if (typeof json?.hook !== "string" || !/^[\w.]{1,64}$/.test(json.hook)) throw new RangeError("it names no hook point");
+  const max = inRange("value.max", value?.max, { least: 0, most: MAX_STRENGTH, whole: false });
+  if (max === 0) throw new RangeError("value.max must be above 0");
+  const strength = { least: 0, most: max, whole: false };
+  const [low, high] = [0, 1].map((end) => inRange(`value.useful[${end}]`, value?.useful?.[end], strength));
+  if (low > high) throw new RangeError(`value.useful begins at ${low}, after its end at ${high}`);
   // The engine's own table where it has been measured, else the trainer's.
   const measured = [json.table, json.validation?.curve].map(curve).find((points) => points.length);
+  const fit = selfTest(json.fit);
   return {
     hook: json.hook,
-    feature: json.feature,
-    value: { default: value.default, useful: [value.useful[0], value.useful[1]], max: value.max },
+    feature: inRange("feature", json.feature, { least: 0, most: U32, whole: true }),
+    value: { default: inRange("value.default", value?.default, strength), useful: [low, high], max },
     base: shares(json.base ?? json.validation?.base),
     curve: measured ? [...clampArms(json.arms, measured), ...measured].sort((a, b) => a.value - b.value) : [],
+    ...(fit ? { fit } : {}),
   };
 }
 
@@ -46,8 +80,20 @@ export function parseReport(json) {
  * @returns {Report["curve"]}
  */
 function clampArms(arms, measured) {
-  const valued = Array.isArray(arms) ? arms.flatMap((arm) => (arm?.arm === "ablated" ? [{ ...arm, value: 0 }] : arm?.arm === `clamp ${arm?.value}` ? [arm] : [])) : [];
+  const valued = Array.isArray(arms) ? arms.slice(0, MAX_ROWS).flatMap((arm) => (arm?.arm === "ablated" ? [{ ...arm, value: 0 }] : arm?.arm === `clamp ${arm?.value}` ? [arm] : [])) : [];
   return curve(valued).filter((row) => measured.every(({ value }) => value !== row.value));
+}
+
+/**
+ * @param {string} name
+ * @param {unknown} value
+ * @param {import("./limits.js").Range} range
+ * @returns {number}
+ */
+function inRange(name, value, range) {
+  const problem = wrong(value, range);
+  if (problem) throw new RangeError(`${name} ${problem}`);
+  return /** @type {number} */ (value);
 }
 
 /**
@@ -57,9 +103,10 @@ function clampArms(arms, measured) {
 function curve(rows) {
   if (!Array.isArray(rows)) return [];
   return rows
+    .slice(0, MAX_ROWS)
     .flatMap((row) => {
       const rates = shares(row);
-      return rates && Number.isFinite(row?.value) ? [{ value: row.value, ...rates }] : [];
+      return rates && !wrong(row?.value, { least: -MAX_STRENGTH, most: MAX_STRENGTH, whole: false }) ? [{ value: row.value, ...rates }] : [];
     })
     .sort((a, b) => a.value - b.value);
 }
@@ -70,7 +117,25 @@ function curve(rows) {
  */
 function shares(rates) {
   const [jailbreak, benign] = [rates?.jailbreaks, rates?.refused?.benign];
-  if (!Number.isFinite(jailbreak) || !Number.isFinite(benign)) return null;
-  const share = (/** @type {unknown} */ percent) => (Number.isFinite(percent) ? Number(percent) / 100 : null);
+  if (!isPercent(jailbreak) || !isPercent(benign)) return null;
+  const share = (/** @type {unknown} */ percent) => (isPercent(percent) ? percent / 100 : null);
   return { jailbreak: jailbreak / 100, benign: benign / 100, facts: share(rates.facts), coherent: share(rates.coherent) };
+}
+
+/**
+ * How the dictionary fits the model, as the engine's own test found it. Also of what the page itself
+ * has stored.
+ * @param {any} test
+ * @returns {SelfTest | null}
+ */
+export function selfTest(test) {
+  const isFit = (/** @type {any} */ fit) =>
+    typeof fit?.hook === "string" &&
+    fit.hook.length <= 64 &&
+    ["vectors", "fvu", "l0", "dead", "meanActivation"].every((name) => Number.isFinite(fit[name]));
+  const { fit, others, verdict, sentence } = test ?? {};
+  if (!isFit(fit) || !Array.isArray(others) || others.length > MAX_ROWS || !others.every(isFit) || typeof sentence !== "string") return null;
+  const elsewhere = verdict?.kind === "elsewhere" && typeof verdict.hook === "string" && verdict.hook.length <= 64;
+  if (!elsewhere && !["fits", "nowhere"].includes(verdict?.kind)) return null;
+  return { fit, others, verdict: elsewhere ? { kind: "elsewhere", hook: verdict.hook } : { kind: verdict.kind }, sentence: sentence.slice(0, MAX_TEXT) };
 }

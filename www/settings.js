@@ -1,5 +1,7 @@
 // What the visitor chose: kept in local storage where the browser allows it, and in share links.
 
+import { NOTHING_KNOWN, ranges, shown, wrong } from "./limits.js";
+
 /** @import { Intervention, Op, Positions, Report, Setting } from "./types.d.ts" */
 
 /**
@@ -42,7 +44,7 @@ const DEFAULTS = {
   maxTokens: 128,
 };
 
-/** Choices with an event "change" after every set. */
+/** Choices with an event "change" after every set, and an event "note" with each sentence about what was not taken. */
 export class Settings extends EventTarget {
   constructor() {
     super();
@@ -50,31 +52,65 @@ export class Settings extends EventTarget {
     this.choices = { ...DEFAULTS };
     /** @type {Report | null} */
     this.report = null;
+    /** What the share link says that was followed: it holds until something is changed. */
+    this.linked = /** @type {Record<string, unknown>} */ ({});
+    /** @type {import("./limits.js").Known} */
+    this.known = NOTHING_KNOWN;
   }
 
   /**
-   * Defaults of the report on this model and dictionary, then what was stored, then what a share link says. A stored
-   * or linked strength is never below zero: only the visitor's own hand goes there.
+   * Defaults of the report on this model and dictionary, then what was stored, then what a share link
+   * says, as far as it is possible here.
    * @param {Report | null} report
    * @param {string} [hook] of the dictionary, where the report is not about it
    */
   start(report, hook = "") {
     this.report = report;
+    this.known = { ...NOTHING_KNOWN, strength: this.max() };
     this.choices = this.defaults();
     this.choices.hook ||= hook;
-    const stored = readStorage();
-    for (const saved of [stored, readLink()]) {
-      const valid = validated(saved);
-      // Another dictionary's feature means nothing here.
-      if (valid.hook !== undefined && valid.hook !== this.choices.hook) delete valid.feature;
+    for (const [source, saved] of /** @type {const} */ ([["What was stored here", readStorage()], ["The link", this.linked]])) {
+      const valid = this.validated(saved, source);
+      // Another dictionary's feature means nothing here. Which one it is is not known before the dictionary is.
+      if (valid.hook !== undefined && this.choices.hook && valid.hook !== this.choices.hook) {
+        if (source === "The link") this.note(`The link is about another dictionary, at ${shown(valid.hook)}: its feature and strength are not taken.`);
+        for (const name of /** @type {const} */ (["feature", "strength", "negative"])) delete valid[name];
+      }
       delete valid.hook;
       // Nobody has measured what a feature of this dictionary does: only a link may begin with it.
-      if (!report && saved === stored) delete valid.steering;
+      if (!report && source !== "The link") delete valid.steering;
       Object.assign(this.choices, valid);
+      if (source === "The link" && (valid.strength ?? 0) < 0 && this.choices.hook) {
+        this.note(`The link sets the strength to ${valid.strength}: below zero the feature is pushed down, and the model declines less.`);
+      }
     }
-    this.choices.negative = false;
-    this.choices.strength = Math.min(Math.max(0, this.choices.strength), this.max());
+    // A strength below zero stands under the switch that offers it.
+    this.choices.negative ||= this.choices.strength < 0;
     this.dispatchEvent(new Event("change"));
+  }
+
+  /**
+   * What the loaded model and dictionary allow. What is chosen and is not possible goes back to its default.
+   * @param {{features: number | null, context: number}} limits
+   */
+  limit({ features, context }) {
+    if (this.report && features !== null && this.report.feature >= features) {
+      this.note(`The report.json beside the model is of another dictionary: it names feature ${this.report.feature}, and this one has ${features}.`);
+      this.start(null, this.choices.hook);
+    }
+    this.known = { ...this.known, features, context };
+    const fallback = this.defaults();
+    fallback.maxTokens = Math.min(fallback.maxTokens, context);
+    const { feature } = this.choices;
+    // Nobody chose the default, so nobody needs a note about it.
+    const maxTokens = Math.min(this.choices.maxTokens, this.choices.maxTokens === DEFAULTS.maxTokens ? context : Infinity);
+    Object.assign(this.choices, { feature: fallback.feature, maxTokens: fallback.maxTokens }, this.validated({ feature, maxTokens }, "The setting"));
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /** @param {string} sentence */
+  note(sentence) {
+    this.dispatchEvent(new CustomEvent("note", { detail: sentence }));
   }
 
   /** @returns {Choices} */
@@ -90,10 +126,11 @@ export class Settings extends EventTarget {
     return this.report?.value.max ?? 16;
   }
 
-  /** @param {Partial<Choices>} change */
+  /** @param {Partial<Choices>} change what is not possible is noted, and neither taken nor stored */
   set(change) {
-    Object.assign(this.choices, change);
+    Object.assign(this.choices, this.validated(change, "The setting"));
     // A link that was followed holds until something is changed.
+    this.linked = {};
     if (location.hash) history.replaceState(null, "", location.pathname + location.search);
     try {
       localStorage.setItem(KEY, JSON.stringify(this.choices));
@@ -104,7 +141,8 @@ export class Settings extends EventTarget {
   }
 
   reset() {
-    this.set(this.defaults());
+    const { hook } = this.choices;
+    this.set({ ...this.defaults(), hook });
   }
 
   /**
@@ -131,15 +169,35 @@ export class Settings extends EventTarget {
     return [one];
   }
 
-  /** An address that opens the page with these choices. */
-  link() {
+  /**
+   * The choices as a link says them: those that are not the default, and those without which the
+   * rest means nothing.
+   * @returns {[string, string][]}
+   */
+  pairs() {
     const defaults = this.defaults();
-    const pairs = Object.entries(this.choices).filter(
-      ([name, value]) => name === "strength" || value !== defaults[/** @type {keyof Choices} */ (name)],
-    );
-    const url = new URL(location.href);
-    url.hash = new URLSearchParams(pairs.map(([name, value]) => [name, String(value)])).toString();
-    return url.href;
+    return Object.entries(this.choices)
+      .filter(([name, value]) => ["strength", "feature", "hook"].includes(name) || value !== defaults[/** @type {keyof Choices} */ (name)])
+      .map(([name, value]) => [name, String(value)]);
+  }
+
+  /**
+   * Only known names with values of the right kind and range; of all else there is a note.
+   * @param {Record<string, unknown>} saved
+   * @param {string} source of the values, as the beginning of a sentence
+   * @returns {Partial<Choices>}
+   */
+  validated(saved, source) {
+    /** @type {Record<string, unknown>} */
+    const out = {};
+    const limits = /** @type {Record<string, import("./limits.js").Range>} */ (ranges(this.known));
+    for (const [name, given] of Object.entries(saved).slice(0, 100)) {
+      const value = source === "The link" ? parsed(name, given) : given;
+      const problem = !Object.hasOwn(DEFAULTS, name) ? "is not known here" : limits[name] ? wrong(value, limits[name]) : unfit(name, value);
+      if (problem) this.note(`${source} is not followed in one thing: ${shown(name).slice(1, -1)} ${problem}.`);
+      else out[name] = value;
+    }
+    return /** @type {Partial<Choices>} */ (out);
   }
 }
 
@@ -166,34 +224,28 @@ function readStorage() {
   }
 }
 
-/** @returns {Record<string, unknown>} */
-function readLink() {
-  return Object.fromEntries(
-    [...new URLSearchParams(location.hash.slice(1))].map(([name, value]) => [
-      name,
-      value === "true" ? true : value === "false" ? false : value !== "" && Number.isFinite(Number(value)) ? Number(value) : value,
-    ]),
-  );
+/**
+ * A link's text as the kind of value that the choice has.
+ * @param {string} name
+ * @param {unknown} text
+ * @returns {unknown}
+ */
+function parsed(name, text) {
+  const known = Object.hasOwn(DEFAULTS, name) ? DEFAULTS[/** @type {keyof Choices} */ (name)] : "";
+  if (typeof text !== "string" || typeof known === "string") return text;
+  if (typeof known === "boolean") return text === "true" ? true : text === "false" ? false : text;
+  return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : text;
 }
 
 /**
- * Only known names with values of the right kind and range.
- * @param {Record<string, unknown>} saved
- * @returns {Partial<Choices>}
+ * What is wrong with a choice that is no number.
+ * @param {string} name
+ * @param {unknown} value
+ * @returns {string | null}
  */
-function validated(saved) {
-  /** @type {Record<string, unknown>} */
-  const out = {};
-  for (const [name, value] of Object.entries(saved)) {
-    const known = /** @type {Record<string, unknown>} */ (/** @type {unknown} */ (DEFAULTS))[name];
-    if (known === undefined || typeof value !== typeof known) continue;
-    if (name === "op" && !OPS.includes(String(value))) continue;
-    if (name === "positions" && !POSITIONS.includes(String(value))) continue;
-    if (typeof value === "number" && !Number.isFinite(value)) continue;
-    if (["feature", "seed", "maxTokens"].includes(name) && !(Number.isInteger(value) && Number(value) >= 0)) continue;
-    if (name === "maxTokens" && Number(value) < 1) continue;
-    if (name === "temperature" && (Number(value) < 0 || Number(value) > 2)) continue;
-    out[name] = value;
-  }
-  return /** @type {Partial<Choices>} */ (out);
+function unfit(name, value) {
+  if (typeof value !== typeof DEFAULTS[/** @type {keyof Choices} */ (name)]) return `cannot be ${shown(value)}`;
+  const words = name === "op" ? OPS : name === "positions" ? POSITIONS : null;
+  if (words && !words.includes(String(value))) return `must be one of ${words.join(", ")}, and not ${shown(value)}`;
+  return name === "hook" && !/^[\w.]{0,64}$/.test(String(value)) ? `cannot be ${shown(value)}` : null;
 }

@@ -2,7 +2,7 @@
 
 export type * from "../src/web/types.d.ts";
 import type { EngineError } from "./line.js";
-import type { ChatOptions, Intervention, TokenInfo } from "../src/web/types.d.ts";
+import type { ChatOptions, Intervention, SelfTest, TokenInfo } from "../src/web/types.d.ts";
 
 export type Op = Exclude<Intervention["op"], "reconstruct">;
 export type Message = ChatOptions["lanes"][number]["messages"][number];
@@ -115,6 +115,8 @@ export interface Report {
   base: Rates | null;
   /** By strength of the clamp. */
   curve: (Rates & { value: number })[];
+  /** How the dictionary fits the model, where that is known beforehand. */
+  fit?: SelfTest;
 }
 
 /** A model or dictionary that can be chosen. One of `url`, `files` and `builtIn` says where it is. */
