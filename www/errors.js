@@ -67,6 +67,7 @@ const ADVICE = {
     steps: ["Reload the page. If you host it yourself, check that phi3-steer.js and phi3-steer_bg.wasm lie beside index.html."],
     reload: true,
   },
+  "not-free": { title: "The engine is not free yet", steps: ["Wait for it, or start it again: the conversation stays."], reload: true },
   silent: { title: "The engine does not answer", steps: ["Wait if the machine is busy, or start it again: the conversation stays."], reload: true },
   crashed: { title: "The engine stopped", steps: ["Reload the engine: the conversation stays."], reload: true },
 };

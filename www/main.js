@@ -35,6 +35,9 @@ import { startTips } from "./token-tip.js";
 /** An engine that was stopped may take so many milliseconds for the step that it is at. */
 const STEP = 60_000;
 
+/** After so many milliseconds the visitor is told of it. */
+const FREE = 3000;
+
 const settings = new Settings();
 const conversation = new Conversation(settings);
 const announcer = byId("announcer", HTMLElement);
@@ -308,10 +311,17 @@ async function release(engine) {
     if (busy === engine) restart();
     return;
   }
+  const patience = setTimeout(() => {
+    if (busy !== engine) return;
+    const error = new EngineError("not-free", "It still computes for the answer that was stopped. Messages wait until it is done.");
+    status.interject(errorPanel(error, [{ label: "Restart the engine", run: restart }]));
+  }, FREE);
   // The rest takes as long as it takes: nobody waits for it here.
   const late = new Promise((resolve) => setTimeout(() => resolve("late"), STEP));
   Promise.race([engine.settled(), late]).then((how) => {
+    clearTimeout(patience);
     if (busy !== engine) return;
+    status.clear();
     busy = null;
     if (how === "late") restart();
     else {
