@@ -2,7 +2,8 @@
 
 import { h, icon, iconButton, number } from "./dom.js";
 import { isRefusal } from "./judge.js";
-import { renderMarkdown } from "./markdown-dom.js";
+import { placeOf } from "./markdown.js";
+import { MarkdownView } from "./markdown-dom.js";
 import { openTokens } from "./token-table.js";
 import { editWords, readUnder, settingName, settingsName, usedSettings } from "./setting-words.js";
 import { describeToken, heat, keyWalk } from "./token-tip.js";
@@ -38,6 +39,7 @@ export class AnswerView {
     const steered = lane === 1;
     this.name = steered ? "Steered" : "Base";
     this.body = h("div", { className: "answer-body" });
+    this.markdown = new MarkdownView(this.body);
     this.verdict = h("span", { className: "verdict", hidden: true });
     this.chip = h("span", { className: "chip" });
     this.meta = h("span", { className: "answer-meta" });
@@ -71,7 +73,7 @@ export class AnswerView {
     this.node.classList.toggle("running", running);
     this.tools.hidden = turn.state === "running" || !answer.text;
     if (answer.text) {
-      this.body.replaceChildren(renderMarkdown(answer.text, this.leaf()));
+      this.markdown.update(answer.text, (from) => this.leaf(from), !running);
     } else {
       const waiting = h("span", { className: "waiting", role: "img", "aria-label": "Waiting for the first token" });
       this.body.replaceChildren(running ? waiting : h("p", { className: "nothing" }, verdict("", answer.end ?? "broken", null)?.why ?? ""));
@@ -117,26 +119,27 @@ export class AnswerView {
 
   /**
    * A leaf for the markdown renderer that wraps each token's visible characters in a span.
+   * @param {number} start the first character of the answer that it is given
    * @returns {(run: Mapped) => Node[]}
    */
-  leaf() {
+  leaf(start) {
     const { tokens } = this.answer;
     const { tracked, settings } = this.turn;
     const scale = this.scale();
-    /** The setting of the token drawn last. */
-    let under = this.lane === 1 ? 0 : null;
     /** @type {number[]} token of each character */
     const owner = [];
     tokens.forEach((token, index) => {
       for (let i = 0; i < token.text.length; i++) owner.push(index);
     });
+    /** The setting of the token drawn last. */
+    let under = this.lane === 1 ? (tokens[owner[start - 1]]?.setting ?? 0) : null;
     return (run) => {
       /** @type {Node[]} */
       const nodes = [];
       for (let from = 0; from < run.text.length; ) {
-        const index = owner[run.at[from]];
+        const index = owner[placeOf(run, from)];
         let to = from + 1;
-        while (to < run.text.length && owner[run.at[to]] === index) to++;
+        while (to < run.text.length && owner[placeOf(run, to)] === index) to++;
         const text = run.text.slice(from, to);
         const token = tokens[index];
         if (under !== null && token && (token.setting ?? 0) !== under) {

@@ -8,18 +8,40 @@ import { parseMarkdown } from "./markdown.js";
  * @typedef {(run: Mapped) => Node[]} Leaf turns visible text into nodes
  */
 
-/** @type {Leaf} */
-const plainLeaf = (run) => [document.createTextNode(run.text)];
-
 /**
- * @param {string} source
- * @param {Leaf} [leaf]
- * @returns {DocumentFragment}
+ * An answer that grows. Its last two blocks may still change with what comes; those before them are
+ * settled, and are neither parsed nor drawn again.
  */
-export function renderMarkdown(source, leaf = plainLeaf) {
-  const fragment = document.createDocumentFragment();
-  fragment.append(...parseMarkdown(source).map((block) => renderBlock(block, leaf)));
-  return fragment;
+export class MarkdownView {
+  /** @param {HTMLElement} container */
+  constructor(container) {
+    this.container = container;
+    /** Where the first block that is not settled begins. */
+    this.from = 0;
+    /** Settled blocks, each one child of the container. */
+    this.settled = 0;
+    this.source = "";
+  }
+
+  /**
+   * @param {string} source
+   * @param {(from: number) => Leaf} leafAt a leaf for what begins there
+   * @param {boolean} whole draw everything anew
+   */
+  update(source, leafAt, whole) {
+    if (whole || !source.startsWith(this.source)) this.from = this.settled = 0;
+    this.source = source;
+    const blocks = parseMarkdown(source, this.from);
+    const leaf = leafAt(this.from);
+    const nodes = blocks.map((block) => renderBlock(block, leaf));
+    while (this.container.childNodes.length > this.settled) this.container.lastChild?.remove();
+    this.container.append(...nodes);
+    const settled = blocks.length - 2;
+    if (settled > 0) {
+      this.settled += settled;
+      this.from = blocks[settled].from;
+    }
+  }
 }
 
 /**

@@ -1,13 +1,15 @@
 // A small markdown parser that remembers where every visible character came from, so that the
 // page can render markdown and tint the model's tokens in it at once. It covers what chat models
 // write: paragraphs, headings, lists, quotes, fenced code, tables, rules, emphasis, code, links.
-// Raw HTML stays text. It never throws and takes time about linear in the text.
+// Raw HTML stays text. It never throws, and takes time linear in the text whatever the text is: no
+// pattern may try one stretch of it in more than one way, and nothing is searched twice in vain.
 
 /**
- * Visible text with, for each character, its offset in the source.
+ * Visible text that knows where in the source it is: see `placeOf`.
  * @typedef {object} Mapped
  * @property {string} text
- * @property {number[]} at
+ * @property {number} from where its first character is
+ * @property {Int32Array | null} at where each character is; null where they follow one another
  */
 
 /**
@@ -19,23 +21,37 @@
  */
 
 /**
- * @typedef {{ type: "paragraph", children: Inline[] }
+ * `from`: where it begins in the source.
+ * @typedef {{ from: number } & ({ type: "paragraph", children: Inline[] }
  *   | { type: "heading", level: number, children: Inline[] }
  *   | { type: "code", run: Mapped }
  *   | { type: "quote", blocks: Block[] }
  *   | { type: "list", ordered: boolean, start: number, items: Block[][] }
  *   | { type: "table", head: Inline[][], rows: Inline[][][] }
- *   | { type: "rule" }} Block
+ *   | { type: "rule" })} Block
  */
 
 const MAX_DEPTH = 8;
 const ESCAPABLE = /[!-/:-@[-`{-~]/;
-const FENCE = /^ {0,3}(`{3,}|~{3,})[^`]*$/;
+const FENCE = /^ {0,3}(`{3,}|~{3,})/;
 const HEADING = /^ {0,3}(#{1,6})(?:\s+|$)/;
-const RULE = /^ {0,3}([-*_])(?:\s*\1){2,}\s*$/;
 const BULLET = /^( {0,3})([-*+]|\d{1,9}[.)])(\s+|$)/;
 const QUOTE = /^ {0,3}> ?/;
-const TABLE_RULE = /^ {0,3}\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)+\|?\s*$/;
+/** What text must hold to be more than plain. */
+const SPECIAL = /[\\\n`*_~[]|https?:\/\//;
+const CELL_RULE = /^:?-+:?$/;
+
+/** Characters of a link's text and of its address. */
+const LONGEST_LABEL = 1000;
+const LONGEST_ADDRESS = 2048;
+
+/**
+ * Where a character of a run is in the source.
+ * @param {Mapped} run
+ * @param {number} index
+ * @returns {number}
+ */
+export const placeOf = (run, index) => (run.at ? run.at[index] : run.from + index);
 
 /**
  * @param {Mapped} run
@@ -43,40 +59,50 @@ const TABLE_RULE = /^ {0,3}\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)+\|?\s*$/;
  * @param {number} [to]
  * @returns {Mapped}
  */
-const cut = (run, from, to) => ({ text: run.text.slice(from, to), at: run.at.slice(from, to) });
+const cut = (run, from, to) => ({ text: run.text.slice(from, to), from: placeOf(run, from) ?? run.from, at: run.at && run.at.subarray(from, to) });
 
 /**
- * @param {Mapped[]} lines
+ * Runs one after the other, with `between` in the place of what was between them.
+ * @param {Mapped[]} runs
+ * @param {"\n" | ""} between
  * @returns {Mapped}
  */
-function join(lines) {
-  let text = "";
-  /** @type {number[]} */
-  const at = [];
-  lines.forEach((line, index) => {
-    if (index > 0) {
-      text += "\n";
-      at.push((at.at(-1) ?? 0) + 1);
+function join(runs, between) {
+  if (!runs.length) return { text: "", from: 0, at: null };
+  if (runs.length === 1) return runs[0];
+  const text = runs.map((run) => run.text).join(between);
+  const gap = between.length;
+  const follows = (/** @type {Mapped} */ run, /** @type {number} */ index) =>
+    !run.at && (index === 0 || run.from === runs[index - 1].from + runs[index - 1].text.length + gap);
+  if (runs.every(follows)) return { text, from: runs[0].from, at: null };
+  const at = new Int32Array(text.length);
+  let length = 0;
+  runs.forEach((run, index) => {
+    // A line break stands behind the character before it, whatever the source has there.
+    if (index > 0 && gap) {
+      at[length] = length > 0 ? at[length - 1] + 1 : runs[0].from;
+      length++;
     }
-    text += line.text;
-    for (const offset of line.at) at.push(offset);
+    for (let i = 0; i < run.text.length; i++) at[length++] = placeOf(run, i);
   });
-  return { text, at };
+  return { text, from: at[0] ?? 0, at };
 }
 
 /**
  * @param {string} source
+ * @param {number} [from] where to begin: at the beginning of a line
  * @returns {Block[]}
  */
-export function parseMarkdown(source) {
-  let offset = 0;
-  const lines = source.split("\n").map((text) => {
-    /** @type {number[]} */
-    const at = new Array(text.length);
-    for (let i = 0; i < text.length; i++) at[i] = offset + i;
-    offset += text.length + 1;
-    return { text, at };
-  });
+export function parseMarkdown(source, from = 0) {
+  let offset = from;
+  const lines = source
+    .slice(from)
+    .split("\n")
+    .map((text) => {
+      const line = { text, from: offset, at: null };
+      offset += text.length + 1;
+      return line;
+    });
   return parseBlocks(lines, 0);
 }
 
@@ -95,25 +121,24 @@ function parseBlocks(lines, depth) {
       i++;
       continue;
     }
-    const fence = FENCE.exec(line.text);
+    const { from } = line;
+    const fence = openFence(line.text);
     if (fence) {
-      const close = new RegExp(`^ {0,3}${fence[1][0]}{${fence[1].length},}\\s*$`);
       let end = i + 1;
-      while (end < lines.length && !close.test(lines[end].text)) end++;
-      blocks.push({ type: "code", run: join(lines.slice(i + 1, end)) });
+      while (end < lines.length && !closesFence(lines[end].text, fence)) end++;
+      blocks.push({ type: "code", from, run: join(lines.slice(i + 1, end), "\n") });
       i = end + 1;
       continue;
     }
     const heading = HEADING.exec(line.text);
     if (heading) {
-      const trimmed = line.text.replace(/\s+#*\s*$/, "").length;
-      const body = cut(line, heading[0].length, Math.max(trimmed, heading[0].length));
-      blocks.push({ type: "heading", level: heading[1].length, children: parseInline(body, 0) });
+      const body = cut(line, heading[0].length, Math.max(headingEnd(line.text), heading[0].length));
+      blocks.push({ type: "heading", from, level: heading[1].length, children: parseInline(body, 0) });
       i++;
       continue;
     }
-    if (RULE.test(line.text)) {
-      blocks.push({ type: "rule" });
+    if (isRule(line.text)) {
+      blocks.push({ type: "rule", from });
       i++;
       continue;
     }
@@ -124,27 +149,27 @@ function parseBlocks(lines, depth) {
         inner.push(cut(lines[i], QUOTE.exec(lines[i].text)?.[0].length ?? 0));
         i++;
       }
-      blocks.push({ type: "quote", blocks: parseBlocks(inner, depth + 1) });
+      blocks.push({ type: "quote", from, blocks: parseBlocks(inner, depth + 1) });
       continue;
     }
     if (BULLET.test(line.text) && depth < MAX_DEPTH) {
       i = parseList(lines, i, depth, blocks);
       continue;
     }
-    if (line.text.includes("|") && i + 1 < lines.length && TABLE_RULE.test(lines[i + 1].text)) {
+    if (line.text.includes("|") && i + 1 < lines.length && isTableRule(lines[i + 1].text)) {
       const head = cells(line);
       let end = i + 2;
       /** @type {Inline[][][]} */
       const rows = [];
       while (end < lines.length && lines[end].text.includes("|")) rows.push(cells(lines[end++]));
-      blocks.push({ type: "table", head, rows });
+      blocks.push({ type: "table", from, head, rows });
       i = end;
       continue;
     }
     const start = i++;
     while (i < lines.length && !startsBlock(lines[i].text)) i++;
     const body = lines.slice(start, i).map((part) => cut(part, part.text.length - part.text.trimStart().length));
-    blocks.push({ type: "paragraph", children: parseInline(join(body), 0) });
+    blocks.push({ type: "paragraph", from, children: parseInline(join(body, "\n"), 0) });
   }
   return blocks;
 }
@@ -154,7 +179,63 @@ function parseBlocks(lines, depth) {
  * @returns {boolean}
  */
 function startsBlock(text) {
-  return !text.trim() || FENCE.test(text) || HEADING.test(text) || RULE.test(text) || QUOTE.test(text) || BULLET.test(text);
+  return !text.trim() || openFence(text) !== null || HEADING.test(text) || isRule(text) || QUOTE.test(text) || BULLET.test(text);
+}
+
+/**
+ * The marks that open a fence, if the line does.
+ * @param {string} text
+ * @returns {string | null}
+ */
+function openFence(text) {
+  const match = FENCE.exec(text);
+  return match && !text.includes("`", match[0].length) ? match[1] : null;
+}
+
+/**
+ * @param {string} text
+ * @param {string} fence the marks that opened it
+ */
+function closesFence(text, fence) {
+  const match = FENCE.exec(text);
+  return match !== null && match[1].startsWith(fence) && !text.slice(match[0].length).trim();
+}
+
+/**
+ * Where a heading's text ends: before closing marks that stand apart.
+ * @param {string} text
+ */
+function headingEnd(text) {
+  const end = text.trimEnd().length;
+  let marks = end;
+  while (marks > 0 && text[marks - 1] === "#") marks--;
+  return marks < end && /\s/.test(text[marks - 1] ?? " ") ? text.slice(0, marks).trimEnd().length : end;
+}
+
+/**
+ * Three or more of the same mark and nothing else.
+ * @param {string} text
+ */
+function isRule(text) {
+  const first = text.length - text.trimStart().length;
+  const mark = text[first];
+  if (first > 3 || !"-*_".includes(mark ?? "x")) return false;
+  let marks = 0;
+  for (const c of text) {
+    if (c === mark) marks++;
+    else if (!/\s/.test(c)) return false;
+  }
+  return marks >= 3;
+}
+
+/**
+ * The line between a table's head and its rows, of two columns or more.
+ * @param {string} text
+ */
+function isTableRule(text) {
+  if (text.length - text.trimStart().length > 3) return false;
+  const columns = text.trim().replace(/^\|/, "").replace(/\|$/, "").split("|");
+  return columns.length > 1 && columns.every((column) => CELL_RULE.test(column.trim()));
 }
 
 /**
@@ -172,7 +253,7 @@ function parseList(lines, first, depth, blocks) {
   let i = first;
   while (i < lines.length) {
     const match = BULLET.exec(lines[i].text);
-    if (!match || /\d/.test(match[2]) !== ordered || RULE.test(lines[i].text)) break;
+    if (!match || /\d/.test(match[2]) !== ordered || isRule(lines[i].text)) break;
     const width = match[1].length + match[2].length + Math.max(1, Math.min(match[3].length, 4));
     const body = [cut(lines[i], Math.min(width, lines[i].text.length))];
     i++;
@@ -195,7 +276,7 @@ function parseList(lines, first, depth, blocks) {
     items.push(parseBlocks(body, depth + 1));
     while (i < lines.length && !lines[i].text.trim() && BULLET.test(lines[i + 1]?.text ?? "")) i++;
   }
-  blocks.push({ type: "list", ordered, start: ordered ? Number.parseInt(marker, 10) : 1, items });
+  blocks.push({ type: "list", from: lines[first].from, ordered, start: ordered ? Number.parseInt(marker, 10) : 1, items });
   return i;
 }
 
@@ -223,11 +304,12 @@ function cells(line) {
   return out;
 }
 
-/** A link's address if it is one that a click may open. */
+/** A link's address if it is one that a click may open: of the web, and without a name or a password to log in with. */
 export function safeHref(/** @type {string} */ raw) {
+  if (raw.length > LONGEST_ADDRESS || !/^https?:\/\//i.test(raw)) return null;
   try {
     const url = new URL(raw);
-    return url.protocol === "https:" || url.protocol === "http:" ? url.href : null;
+    return url.username || url.password ? null : url.href;
   } catch {
     return null;
   }
@@ -242,16 +324,21 @@ function parseInline(run, depth) {
   /** @type {Inline[]} */
   const out = [];
   const { text } = run;
+  if (!SPECIAL.test(text)) return text ? [{ type: "text", run }] : [];
   /** Closers known to be missing from some position on, so that hostile text stays cheap. */
   const missing = new Set();
-  let plain = { text: "", at: /** @type {number[]} */ ([]) };
+  /** @type {Links | null} */
+  let links = null;
+  /** Stretches of plain text, each from one position to another. */
+  let plain = /** @type {[number, number][]} */ ([]);
   const flush = () => {
-    if (plain.text) out.push({ type: "text", run: plain });
-    plain = { text: "", at: [] };
+    if (plain.length) out.push({ type: "text", run: join(plain.map(([from, to]) => cut(run, from, to)), "") });
+    plain = [];
   };
   const keep = (/** @type {number} */ from, /** @type {number} */ to) => {
-    plain.text += text.slice(from, to);
-    for (let j = from; j < to; j++) plain.at.push(run.at[j]);
+    const last = plain.at(-1);
+    if (last?.[1] === from) last[1] = to;
+    else plain.push([from, to]);
   };
 
   let i = 0;
@@ -289,11 +376,11 @@ function parseInline(run, depth) {
         out.push({ type: c === "~" ? "del" : mark.length === 2 ? "strong" : "em", children });
         i = end + mark.length;
       }
-    } else if ((c === "[" || (c === "!" && text[i + 1] === "[")) && depth < MAX_DEPTH && !missing.has("](")) {
+    } else if ((c === "[" || (c === "!" && text[i + 1] === "[")) && depth < MAX_DEPTH) {
       const open = c === "!" ? i + 1 : i;
-      const link = readLink(text, open);
+      links ??= new Links(text);
+      const link = links.at(open);
       if (!link) {
-        if (text.indexOf("](", open) < 0) missing.add("](");
         keep(i, i + 1);
         i++;
       } else {
@@ -305,7 +392,7 @@ function parseInline(run, depth) {
         i = link.end;
       }
     } else if (c === "h" && (i === 0 || !/\w/.test(text[i - 1])) && /^https?:\/\//.test(text.slice(i, i + 8))) {
-      const address = /** @type {RegExpExecArray} */ (/^[^\s<>"`]*/.exec(text.slice(i, i + 2048)))[0].replace(/[.,;:!?)\]*_']+$/, "");
+      const address = bareAddress(text.slice(i, i + LONGEST_ADDRESS));
       const href = safeHref(address);
       const end = i + Math.max(address.length, 1);
       if (href) {
@@ -359,13 +446,66 @@ function closingMark(text, open, mark) {
 }
 
 /**
- * @param {string} text
- * @param {number} open the position of "["
- * @returns {{close: number, target: string, end: number} | null}
+ * An address as it stands in running text, without the punctuation after it.
+ * @param {string} text begins with the address
  */
-function readLink(text, open) {
-  const close = text.indexOf("](", open);
-  if (close < 0 || close - open > 1000) return null;
-  const match = /^\s*<?([^\s<>()]*(?:\([^\s<>()]*\)[^\s<>()]*)*)>?(?:\s+"[^"\n]*")?\s*\)/.exec(text.slice(close + 2, close + 2050));
-  return match && { close, target: match[1], end: close + 2 + match[0].length };
+function bareAddress(text) {
+  let end = text.search(/[\s<>"`]/);
+  if (end < 0) end = text.length;
+  while (end > 0 && ".,;:!?)]*_'".includes(text[end - 1])) end--;
+  return text.slice(0, end);
+}
+
+/** Finds links, each place of the text looked at once. */
+class Links {
+  /** @param {string} text */
+  constructor(text) {
+    this.text = text;
+    /** The first "](" at or after the last place that was asked about; -1 if there is none. */
+    this.close = text.indexOf("](");
+    /** For each "(" of a "](", the ")" that ends its address. */
+    this.ends = this.close < 0 ? null : addressEnds(text);
+  }
+
+  /**
+   * The link whose text opens here. Places are asked about in order.
+   * @param {number} open the position of "["
+   * @returns {{close: number, target: string, end: number} | null}
+   */
+  at(open) {
+    const { text, ends } = this;
+    if (this.close >= 0 && this.close < open) this.close = text.indexOf("](", open);
+    const { close } = this;
+    if (close < 0 || close - open > LONGEST_LABEL || !ends) return null;
+    const start = close + 2;
+    const plain = ends.get(close + 1);
+    if (plain !== undefined) return { close, target: text.slice(start, plain), end: plain + 1 };
+    const match = TARGET.exec(text.slice(start, start + LONGEST_ADDRESS));
+    return match && { close, target: match[1] ?? match[2], end: start + match[0].length };
+  }
+}
+
+/** An address in angle brackets, or one with a title after it. */
+const TARGET = /^(?:<([^\s<>]*)>|([^\s<>()"]+)\s{1,9}"[^"\n]{0,300}")\s{0,9}\)/;
+
+/**
+ * Where the addresses of links end: the brackets in one are balanced, and there is no space in it.
+ * @param {string} text
+ * @returns {Map<number, number>} from the position of each "(" to that of its ")"
+ */
+function addressEnds(text) {
+  /** @type {Map<number, number>} */
+  const ends = new Map();
+  /** @type {number[]} */
+  let open = [];
+  for (let i = 0; i < text.length; i++) {
+    const c = text.charCodeAt(i);
+    // "(", ")", and what an address cannot hold: white space, "<" and ">".
+    if (c === 40) open.push(i);
+    else if (c === 41) {
+      const start = open.pop();
+      if (start !== undefined && text[start - 1] === "]" && i - start <= LONGEST_ADDRESS) ends.set(start, i);
+    } else if (open.length && (c === 60 || c === 62 || c <= 32 || c === 0xa0)) open = [];
+  }
+  return ends;
 }
