@@ -1,11 +1,11 @@
 // The message field, its send and stop button, and the suggested prompts.
 
-import { byId, h, icon } from "./dom.js";
+import { byId, h, icon, number } from "./dom.js";
 import { SUGGESTIONS } from "./prompts.js";
 
 /**
  * @typedef {object} ComposerActions
- * @property {(turns: string[]) => void} send
+ * @property {(turns: string[], anew?: boolean) => void} send anew: they begin a new chat
  * @property {() => void} stop ends the running turn and what is to follow it
  */
 
@@ -40,7 +40,24 @@ export class Composer {
     });
     this.suggestions = byId("suggestions", HTMLElement);
     this.suggestions.append(...SUGGESTIONS.map((suggestion) => this.card(suggestion)));
+    this.examples = byId("examples", HTMLDialogElement);
+    this.startExamples(this.examples);
     this.update();
+  }
+
+  /**
+   * The same prompts in a dialog, for when the first screen is gone.
+   * @param {HTMLDialogElement} examples
+   */
+  startExamples(examples) {
+    byId("examples-list", HTMLElement).append(...SUGGESTIONS.map((suggestion) => this.card(suggestion)));
+    const opener = byId("examples-open", HTMLButtonElement);
+    opener.append(icon("examples"));
+    opener.addEventListener("click", () => examples.showModal());
+    byId("examples-close", HTMLButtonElement).addEventListener("click", () => examples.close());
+    examples.addEventListener("click", (event) => {
+      if (event.target === examples) examples.close();
+    });
   }
 
   submit() {
@@ -54,10 +71,13 @@ export class Composer {
     this.send([text]);
   }
 
-  /** @param {string[]} turns */
-  send(turns) {
+  /**
+   * @param {string[]} turns
+   * @param {boolean} [anew] whether they begin a new chat
+   */
+  send(turns, anew) {
     this.sentAt = performance.now();
-    this.actions.send(turns);
+    this.actions.send(turns, anew);
   }
 
   /** @param {string} text what is in the field from now on */
@@ -66,8 +86,13 @@ export class Composer {
     this.fit();
   }
 
-  /** @param {{open: boolean, running: boolean, note?: string}} state open: a message is answered, now or when the model is there */
+  /**
+   * @param {{open: boolean, running: boolean, note?: string, promised?: number | null}} state open: a message is
+   *   answered, now or when the model is there; promised: the strength for which it was tried what the
+   *   suggestions do with this model, null for other models
+   */
   setState(state) {
+    this.promise(state.promised ?? null);
     this.open = state.open;
     this.running = state.running;
     this.note.textContent = state.note ?? "";
@@ -81,9 +106,18 @@ export class Composer {
     this.button.title = label;
     this.button.disabled = !this.running && (!this.open || !this.field.value.trim());
     this.button.classList.toggle("stop", this.running);
-    for (const card of this.suggestions.querySelectorAll("button")) {
+    for (const card of document.querySelectorAll(".suggestion")) {
+      if (!(card instanceof HTMLButtonElement)) continue;
       card.disabled = !this.open || this.running;
     }
+  }
+
+  /** @param {number | null} value */
+  promise(value) {
+    document.querySelectorAll(".suggestion-expect").forEach((node, index) => {
+      const { expect, about } = SUGGESTIONS[index % SUGGESTIONS.length];
+      node.textContent = value === null ? about : expect(number(value));
+    });
   }
 
   /** Grows the field with its text, up to the height that the style sheet allows. */
@@ -94,16 +128,22 @@ export class Composer {
   }
 
   /** @param {import("./prompts.js").Suggestion} suggestion */
+  try(suggestion) {
+    this.examples.close();
+    this.send(suggestion.turns, true);
+  }
+
+  /** @param {import("./prompts.js").Suggestion} suggestion */
   card(suggestion) {
     return h(
       "li",
       {},
       h(
         "button",
-        { type: "button", className: "suggestion", title: suggestion.turns.join("\n"), onclick: () => this.send(suggestion.turns) },
+        { type: "button", className: "suggestion", title: suggestion.turns.join("\n"), onclick: () => this.try(suggestion) },
         h("b", {}, suggestion.kind),
         h("span", { className: "suggestion-text" }, suggestion.turns.at(-1) ?? ""),
-        h("span", { className: "suggestion-expect" }, suggestion.expect),
+        h("span", { className: "suggestion-expect" }, suggestion.about),
       ),
     );
   }

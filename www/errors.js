@@ -17,6 +17,7 @@ const ADVICE = {
   "no-adapter": {
     title: "No graphics adapter for WebGPU",
     steps: [
+      "The browser knows WebGPU, but has no graphics card to offer to it. If it had one before, restart the browser: after several failures it hands out none.",
       "Check that hardware acceleration is on in the browser's settings, then restart the browser.",
       "Update the graphics driver, or try another browser.",
       "In a virtual machine or over remote desktop there may be no adapter at all: open the page on the machine itself.",
@@ -40,6 +41,16 @@ const ADVICE = {
     steps: ["Check the connection and try again."],
     reload: true,
   },
+  "not-begun": {
+    title: "The files could not be fetched",
+    steps: ["Check the address and the connection, then try again."],
+    reload: true,
+  },
+  offline: {
+    title: "There is no network",
+    steps: ["Connect and try again. What is on this disk opens without one: the nano model after a first visit, other models once they were downloaded."],
+    reload: true,
+  },
   "not-found": {
     title: "A file of the model is missing",
     steps: ["Check the address: a model is a .gguf file, or a folder with config.json, tokenizer.json and model.safetensors.", "A dictionary folder needs its configuration (cfg.json) and its weights."],
@@ -51,6 +62,18 @@ const ADVICE = {
   "missing-tensor": { title: "The model's file lacks a tensor", steps: ["Use a checkpoint in the Hugging Face layout of Phi-3."], reload: true },
   "wrong-shape": { title: "The model's file and its config do not agree", steps: ["Use config.json and model.safetensors of the same model."], reload: true },
   "not-finite": { title: "The model's file holds a number that is not finite", steps: ["Fetch the file again, or use another checkpoint."], reload: true },
+  "bad-hook": {
+    title: "That place is not in this model",
+    steps: [
+      "A hook point is the output of a block: layers.0 is that of the first. Change it under \u201cAnother dictionary, another hook point\u2026\u201d, or leave it empty to take what the dictionary's files say.",
+    ],
+    reload: true,
+  },
+  "bad-dictionary": {
+    title: "This dictionary cannot be read",
+    steps: ["Use an autoencoder of the residual stream in one of the formats that the README lists."],
+    reload: true,
+  },
   "wrong-dictionary": {
     title: "This dictionary is not of this model",
     steps: ["Use a dictionary that was trained on this model's residual stream; its width must be the model's."],
@@ -59,6 +82,7 @@ const ADVICE = {
   "bad-tokenizer": { title: "The tokenizer could not be read", steps: ["Use the tokenizer.json that came with the model."], reload: true },
   "bad-steering": { title: "This steering cannot be applied", steps: ["Check the feature number and the strength under Advanced."], reload: false },
   "empty-prompt": { title: "There is nothing to answer", steps: ["Write a message first."], reload: false },
+  context: { title: "There is no room for this message", steps: ["Start a new chat, or make the message shorter: the conversation stays."], reload: false },
   "context-full": { title: "The conversation no longer fits", steps: ["Start a new chat, or edit an earlier message to make it shorter."], reload: false },
   busy: { title: "The engine is still answering", steps: ["Wait for it, or stop it first."], reload: false },
   cancelled: { title: "Loading was cancelled", steps: ["Nothing runs until you load it."], reload: true },
@@ -119,21 +143,33 @@ const UNKNOWN = { title: "Something went wrong", steps: ["Try again, or reload t
 export const adviceOn = (error) => ADVICE[error.code] ?? STORE_ADVICE[error.code] ?? UNKNOWN;
 
 /**
+ * What became of a download that the network ended.
+ * @param {boolean} begun whether anything had come
+ * @param {boolean} online whether the browser believes that there is a network
+ */
+export const networkCode = (begun, online) => (begun ? "network" : online ? "not-begun" : "offline");
+
+/**
  * Whether the engine behind this error is gone for good.
  * @param {string} code
  */
 export const isFatal = (code) => ["device-lost", "crashed", "no-engine", "out-of-memory", "gpu-error"].includes(code);
 
+/** What the title and the steps say in full: the engine's sentence would add nothing, or the driver's own words. */
+const SELF_EVIDENT = ["cancelled", "no-adapter"];
+
 /**
  * A panel for an error.
  * @param {EngineError} error
  * @param {{label: string, run: () => void}[]} actions
+ * @param {boolean} [begun] whether anything of a download had come
  * @returns {HTMLElement}
  */
-export function errorPanel(error, actions) {
+export function errorPanel(error, actions, begun = true) {
   if (error.code === "no-webgpu") return noWebGpuPanel(error, actions);
-  const advice = adviceOn(error);
-  const said = error.code === "cancelled" ? [] : [h("p", {}, error.message)];
+  const code = error.code === "network" ? networkCode(begun, navigator.onLine) : error.code;
+  const advice = adviceOn({ code });
+  const said = SELF_EVIDENT.includes(code) ? [] : [h("p", {}, error.message)];
   return panel(advice.title, [...said, steps(advice.steps)], actions);
 }
 

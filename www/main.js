@@ -211,10 +211,11 @@ function canRun() {
 
 /**
  * Takes messages of the visitor: they are answered at once, or as soon as an engine is there.
- * @param {string[]} turns several are a script, and begin a new chat
+ * @param {string[]} turns
+ * @param {boolean} [anew] whether they begin a new chat, as a script always does
  */
-async function send(turns) {
-  if (turns.length > 1) await newChat();
+async function send(turns, anew = turns.length > 1) {
+  if (anew) await newChat();
   if (canRun()) play(turns);
   else {
     outbox.put(turns);
@@ -369,6 +370,7 @@ function refresh() {
     open: !failed && !outbox.full,
     running: conversation.running,
     note: conversation.running && scriptLength > 1 ? `Playing scripted turn ${step} of ${scriptLength}` : busy ? "The engine finishes the step that it is at." : "",
+    promised: choice.model.builtIn ? settings.report?.value.default : null,
   });
   view.refresh();
   const empty = conversation.turns.length === 0;

@@ -2,9 +2,10 @@
 
 import { byId, bytes, h, number, short } from "./dom.js";
 import { errorPanel } from "./errors.js";
+import { showWelcome } from "./welcome.js";
 
 /** @import { EngineError } from "./line.js" */
-/** @import { Info, LoadProgress } from "./types.d.ts" */
+/** @import { Info, LoadProgress, SelfTest } from "./types.d.ts" */
 /** @import { Settings } from "./settings.js" */
 
 const STAGES = {
@@ -31,6 +32,13 @@ export class StatusView {
     /** @type {Info | null} */
     this.info = null;
     this.name = "";
+    /**
+     * Whether the dictionary fits, null while nobody has looked.
+     * @type {SelfTest | "checking" | null}
+     */
+    this.fit = null;
+    /** Whether anything of the model's weights has come. */
+    this.begun = false;
     this.bar = h("progress", { max: 1, "aria-label": "Loading the model" });
     this.barText = h("p", { className: "muted" });
     this.announced = "";
@@ -58,11 +66,13 @@ export class StatusView {
       );
       if (again) this.stage.scrollIntoView({ block: "nearest" });
       this.info = null;
+      this.begun = false;
       this.line.textContent = "Loading the model\u2026";
       this.details.replaceChildren();
     }
     if (!progress) return;
     const known = progress.total > 0;
+    this.begun ||= progress.stage === "weights" && progress.loaded > 0;
     if (known) this.bar.value = progress.loaded / progress.total;
     else this.bar.removeAttribute("value");
     const amount = known && progress.stage !== "warmup" ? `, ${bytes(progress.loaded)} of ${bytes(progress.total)}` : "";
@@ -77,7 +87,7 @@ export class StatusView {
     this.info = null;
     this.line.textContent = "No model is running.";
     this.details.replaceChildren();
-    this.stage.replaceChildren(errorPanel(error, ways));
+    this.stage.replaceChildren(errorPanel(error, ways, this.begun));
   }
 
   /**
@@ -97,6 +107,7 @@ export class StatusView {
   ready(info, name) {
     this.info = info;
     this.name = name;
+    this.fit = info.sae?.test ?? null;
     this.stage.replaceChildren();
     this.describe();
   }
@@ -112,15 +123,23 @@ export class StatusView {
     this.stage.replaceChildren();
   }
 
+  /** @param {SelfTest | "checking" | null} fit of the dictionary, null while nobody has looked */
+  showFit(fit) {
+    this.fit = fit;
+    this.describe();
+  }
+
   describe() {
-    const { info } = this;
+    const { info, fit } = this;
     if (!info) return;
     const { choices, report } = this.settings;
+    showWelcome({ dictionary: info.sae !== undefined, report });
     const { model, adapter, sae } = info;
     const precision = precisionOf(model.quant);
     const backend = adapter.backend === "BrowserWebGpu" ? "WebGPU" : adapter.backend;
     const where = adapter.cpu ? `${adapter.name} (software, slow)` : adapter.name;
-    const misfit = sae?.test && sae.test.verdict.kind !== "fits" ? " (does not fit)" : "";
+    const test = fit === "checking" ? null : fit;
+    const misfit = sae && test && test.verdict.kind !== "fits" ? " (does not fit)" : "";
     this.line.textContent = [
       `${this.name}, ${precision}`,
       where,
@@ -132,9 +151,9 @@ export class StatusView {
     this.details.replaceChildren(
       ...row("Model", `${this.name}: ${short(model.parameters)} parameters, ${model.layers} layers of width ${model.hidden}, ${precision}, context ${number(model.context)}`),
       ...row("Runs on", `${where}, ${backend}${features ? `, ${features}` : ""}; ${bytes(model.gpuBytes)} on the GPU. Nothing you type leaves this page.`),
-      ...row("Dictionary", sae ? `${number(sae.features)} features at ${sae.hook} (${sae.kind}, ${sae.activations}, ${precisionOf([sae.stored])})` : "none loaded"),
-      ...(sae?.test ? row("Does it fit?", sae.test.sentence) : []),
-      ...row("Feature", sae ? `${choices.feature}, ${found ? "which mediates refusal in this model" : "chosen by hand"}` : "none"),
+      ...row("Dictionary", sae ? `${number(sae.features)} features at ${sae.hook} (${sae.kind}, ${sae.activations}, ${precisionOf([sae.stored])})` : "none loaded: there is nothing to steer with"),
+      ...(sae ? row("Does it fit?", test ? test.sentence : fit === "checking" ? "Checking\u2026" : "Not checked yet.") : []),
+      ...(sae ? row("Feature", `${choices.feature}, ${found ? "which makes this model decline more when it is turned up" : "chosen by hand: nobody has measured what it does"}`) : []),
     );
   }
 }
