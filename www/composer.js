@@ -52,7 +52,7 @@ export class Composer {
   startExamples(examples) {
     byId("examples-list", HTMLElement).append(...SUGGESTIONS.map((suggestion) => this.card(suggestion)));
     const opener = byId("examples-open", HTMLButtonElement);
-    opener.append(icon("examples"));
+    opener.prepend(icon("examples"));
     opener.addEventListener("click", () => examples.showModal());
     byId("examples-close", HTMLButtonElement).addEventListener("click", () => examples.close());
     examples.addEventListener("click", (event) => {

@@ -22,7 +22,8 @@ export function openTokens(turn, lane, choose) {
   };
   const steered = lane === 1;
   const feature = turn.tracked?.feature;
-  const names = ["Part", "Token", "Id", "Activation", ...(steered ? ["Then"] : []), "Strongest features"];
+  const top = [...answer.prompt, ...answer.tokens].some((token) => token.top?.length);
+  const names = ["Part", "Token", "Id", "Activation", ...(steered ? ["Edit"] : []), ...(top ? ["Strongest features"] : [])];
   const dialog = h(
     "dialog",
     { className: "sheet wide", "aria-labelledby": "tokens-title" },
@@ -82,18 +83,21 @@ function rows(turn, lane, part, scale, pick) {
       h("td", {}, h("code", {}, visible(token.text))),
       h("td", { className: "figure muted" }, String(token.id)),
       activation(token, scale, part === "answer" && index === tokens.length - 1),
-      ...(steered ? [h("td", { className: "muted" }, then(turn, token, part, index))] : []),
-      h(
-        "td",
-        {},
-        ...(token.top ?? []).map(([feature, value]) =>
-          h("button", { type: "button", className: "quiet", title: `Steer feature ${feature}`, onclick: () => pick(feature) }, `${feature} (${number(value)})`),
-        ),
-      ),
+      ...(steered ? [h("td", { className: "muted" }, edit(turn, token, part, index))] : []),
+      ...(token.top ? [h("td", {}, ...token.top.map(([feature, value]) => topFeature(feature, value, pick)))] : []),
     );
     if (under === before) return [row];
     return [h("tr", { className: "of-change" }, h("th", { scope: "rowgroup", colSpan: 6 }, change)), row];
   });
+}
+
+/**
+ * @param {number} feature
+ * @param {number} value
+ * @param {(feature: number) => void} pick
+ */
+function topFeature(feature, value, pick) {
+  return h("button", { type: "button", className: "quiet", title: `Steer feature ${feature}`, onclick: () => pick(feature) }, `${feature} (${number(value)})`);
 }
 
 /**
@@ -109,15 +113,18 @@ function activation(token, scale, last) {
 }
 
 /**
- * What the steered answer goes on with after reading the token.
+ * What is done in the steered answer when the token has been read.
  * @param {Turn} turn
  * @param {TokenRecord} token
  * @param {"prompt" | "answer"} part
  * @param {number} index of the token in its part
  */
-function then(turn, token, part, index) {
+function edit(turn, token, part, index) {
   if (token.activation === undefined) return "";
   const feature = turn.tracked?.feature ?? 0;
-  if (part === "answer") return editWords(readUnder(turn, index), "generated", false, token.activation, feature);
-  return editWords(turn.settings[0], "prompt", index === 0 && token.text === "<s>", token.activation, feature);
+  const words =
+    part === "answer"
+      ? editWords(readUnder(turn, index), "generated", false, token.activation, feature)
+      : editWords(turn.settings[0], "prompt", index === 0 && token.text === "<s>", token.activation, feature);
+  return words.replace(/^then /, "");
 }

@@ -12,3 +12,4 @@ mod models;
 mod native;
 mod offline;
 mod server;
+mod truth;
