@@ -40,11 +40,17 @@ export class ChatView {
     conversation.addEventListener("stream", (event) => this.schedule(detail(event)));
     conversation.addEventListener("end", (event) => this.end(detail(event)));
     conversation.addEventListener("truncate", () => this.prune());
+    conversation.addEventListener("restore", () => {
+      for (const turn of conversation.turns) {
+        this.add(turn);
+        this.draw(turn);
+      }
+    });
   }
 
   /** @param {Turn} turn */
   add(turn) {
-    const view = new TurnView(turn, this.conversation.turns.length, () => this.scale(turn), this.actions);
+    const view = new TurnView(turn, this.conversation.turns.indexOf(turn) + 1, () => this.scale(turn), this.actions);
     this.views.set(turn, view);
     this.list.append(view.node);
     this.markLast();

@@ -38,7 +38,7 @@ const sleep = (/** @type {number} */ milliseconds) => new Promise((resolve) => s
 
 /**
  * Events, each with the turn as `detail`: "add", "stream", "end"; "truncate" with the number of
- * turns left; and "refused" with the error of a setting that the engine did not take.
+ * turns left; "restore" when other turns have come; and "refused" with the error of a setting that the engine did not take.
  */
 export class Conversation extends EventTarget {
   /** @param {Settings} settings */
@@ -211,6 +211,17 @@ export class Conversation extends EventTarget {
     if (index < 0 || this.run) return;
     this.turns.length = index;
     this.dispatchEvent(new CustomEvent("truncate", { detail: index }));
+  }
+
+  /**
+   * Puts a kept conversation in the place of this one.
+   * @param {Turn[]} turns
+   */
+  restore(turns) {
+    if (this.run) return;
+    this.clear();
+    this.turns.push(...turns);
+    this.dispatchEvent(new Event("restore"));
   }
 
   clear() {

@@ -92,6 +92,7 @@ const ADVICE = {
     reload: true,
   },
   "not-free": { title: "The engine is not free yet", steps: ["Wait for it, or start it again: the conversation stays."], reload: true },
+  "broken-off": { title: "The answer broke off", steps: ["Run it again."], reload: false },
   silent: { title: "The engine does not answer", steps: ["Wait if the machine is busy, or start it again: the conversation stays."], reload: true },
   crashed: { title: "The engine stopped", steps: ["Reload the engine: the conversation stays."], reload: true },
 };

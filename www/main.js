@@ -7,16 +7,20 @@ import { hasReport, nanoChoice, ownDictionary, recall, remember, sourceOf } from
 import { Chooser } from "./chooser.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
-import { byId, bytes } from "./dom.js";
+import { byId } from "./dom.js";
 import { DownloadStrip } from "./download-strip.js";
 import { Downloads } from "./downloads.js";
 import { startDrop } from "./drop.js";
 import { Engine } from "./engine-client.js";
 import { canReload, errorPanel, isFatal } from "./errors.js";
 import { startFocus } from "./focus.js";
+import { Follower } from "./follow.js";
 import { Heartbeat } from "./heartbeat.js";
+import { History } from "./history.js";
+import { HistoryView } from "./history-view.js";
+import { Keeper } from "./keeper.js";
 import { asEngineError, EngineError } from "./line.js";
-import { linkedChoice, parseLink, sameChoice } from "./links.js";
+import { placesOf } from "./links.js";
 import { Notes } from "./notes.js";
 import { startOffline } from "./offline.js";
 import { Outbox } from "./outbox.js";
@@ -47,8 +51,6 @@ const downloads = new Downloads();
 const recovery = new Recovery();
 
 let choice = nanoChoice(catalogue);
-/** What a link asks for that is not here. */
-let wanted = /** @type {{choice: Choice, settings: Record<string, unknown>} | null} */ (null);
 /** Tokens of context to load with, where the model's own would not fit. */
 let contextLength = /** @type {number | undefined} */ (undefined);
 /** @type {AbortController | null} */
@@ -80,6 +82,21 @@ const view = new ChatView(conversation, byId("turns", HTMLElement), byId("scroll
 });
 const chooser = new Chooser(catalogue, downloads, (next) => switchTo(next));
 const notes = new Notes(composer.form);
+const follower = new Follower({ catalogue, downloads, settings, composer, chooser, notes });
+const keeper = new Keeper(await History.open(), conversation, {
+  places: () => placesOf(choice),
+  trouble: (error) => notes.add(`This conversation cannot be kept: ${asEngineError(error).message}`),
+});
+new HistoryView(keeper, {
+  open: async (saved) => {
+    await stop();
+    keeper.open(saved);
+    heldElsewhere(conversation.turns);
+    refresh();
+    composer.field.focus();
+  },
+  cleared: newChat,
+});
 new DownloadStrip(downloads, {
   show: () => chooser.open(),
   load: (model) => switchTo({ model, sae: "auto", saeHook: "", keep: true }),
@@ -89,7 +106,7 @@ new DownloadStrip(downloads, {
  * @param {Choice} next
  * @param {Record<string, unknown>} [linked] the setting that a link has for it
  */
-async function switchTo(next, linked = wanted && sameChoice(wanted.choice, next) ? wanted.settings : {}) {
+async function switchTo(next, linked = follower.settingsFor(next)) {
   choice = next;
   settings.linked = linked;
   contextLength = undefined;
@@ -98,6 +115,7 @@ async function switchTo(next, linked = wanted && sameChoice(wanted.choice, next)
   script = [];
   await conversation.stop(0);
   conversation.clear();
+  keeper.begin();
   load();
 }
 
@@ -342,6 +360,7 @@ function showSilence() {
 async function newChat() {
   await stop();
   conversation.clear();
+  keeper.begin();
   refresh();
 }
 
@@ -382,39 +401,12 @@ function refresh() {
 }
 
 /**
- * Follows the link in the address: its setting and its prompt at once; its model only when asked,
- * unless it is here already.
- * @returns {Promise<boolean>} whether another model is to be loaded for it
+ * Says so if a conversation was held with another model than the one that is chosen.
+ * @param {Turn[]} turns
  */
-async function follow() {
-  const link = parseLink(location.hash);
-  link.notes.forEach((note) => notes.add(note));
-  settings.linked = link.settings;
-  if (link.prompt) composer.setText(link.prompt);
-  try {
-    const next = linkedChoice(link, catalogue);
-    if (!next || sameChoice(next, choice)) return false;
-    const away = [next.model, next.sae].flatMap((entry) => (typeof entry === "object" && entry.url && !entry.beside ? [entry] : []));
-    if (away.length) await downloads.refresh().catch(() => {});
-    if (away.every((entry) => downloads.item(entry)?.state === "whole")) {
-      choice = next;
-      return true;
-    }
-    // The setting is about the model that is not here.
-    wanted = { choice: next, settings: link.settings };
-    settings.linked = {};
-    const size = next.model.bytes ? `, ${bytes(next.model.bytes)} to download` : "";
-    const show = () => {
-      next.model = catalogue.adopt(next.model);
-      if (typeof next.sae === "object") next.sae = catalogue.adopt(next.sae);
-      chooser.open(next);
-    };
-    notes.add(`The link is about another model: ${next.model.name}${size}.`, [{ label: "Show it", run: show }]);
-  } catch (error) {
-    settings.linked = {};
-    notes.add(`The link's model cannot be loaded: ${asEngineError(error).message}`);
-  }
-  return false;
+function heldElsewhere(turns) {
+  const name = turns.at(-1)?.model;
+  if (name && name !== choice.model.name) notes.add(`This conversation was held with ${name}. It goes on with ${choice.model.name}.`);
 }
 
 startTips();
@@ -429,7 +421,8 @@ byId("new-chat", HTMLButtonElement).addEventListener("click", async () => {
   composer.field.focus();
 });
 addEventListener("hashchange", async () => {
-  if (await follow()) switchTo(choice, settings.linked);
+  const next = await follower.follow(location.hash, choice);
+  if (next) switchTo(next, settings.linked);
   else if (conversation.engine) settings.start(settings.report, settings.choices.hook);
 });
 settings.addEventListener("note", (event) => notes.add(/** @type {CustomEvent<string>} */ (event).detail));
@@ -438,5 +431,7 @@ byId("other-model", HTMLButtonElement).addEventListener("click", () => chooser.o
 startDrop(byId("veil", HTMLElement), (files) => chooser.addFiles(files));
 await catalogue.load().catch((error) => console.error(error));
 choice = recall(catalogue);
-await follow();
+const resumed = await keeper.resume().catch(() => undefined);
+choice = (await follower.follow(location.hash, choice)) ?? choice;
+if (resumed) heldElsewhere(conversation.turns);
 load();
