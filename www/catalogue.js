@@ -1,10 +1,15 @@
 // The models and dictionaries that can be chosen: those known to the page, and the visitor's own.
 
 import { nameOf, normalise } from "./store/address.js";
+import { otherForm } from "./store/forms.js";
+import { shown, shownUrl } from "./store/shown.js";
 
 /** @import { Entry } from "./types.d.ts" */
 
 const KEY = "phi3-steer.own-entries";
+
+/** Addresses of the visitor's own that are kept. */
+const MOST_OWN = 200;
 
 /** Files that only a dictionary has, and files that only a model has. */
 const OF_DICTIONARY = /(^|\/)(cfg\.json|hyperparams\.json|(sae|sae_weights|params)\.safetensors|[^/]*\.npz)$/i;
@@ -15,6 +20,8 @@ export class Catalogue {
   constructor() {
     /** @type {Entry[]} */
     this.entries = [];
+    /** Addresses that were deleted from the disk: on the list as long as the page is open. @type {Set<string>} */
+    this.deleted = new Set();
   }
 
   /** @param {string} [url] of the list */
@@ -25,7 +32,7 @@ export class Catalogue {
     const known = [
       ...models.map((/** @type {object} */ entry) => ({ ...entry, kind: "model" })),
       ...dictionaries.map((/** @type {object} */ entry) => ({ ...entry, kind: "dictionary" })),
-    ].map((entry) => (entry.url ? { ...entry, url: normalise(entry.url, document.baseURI) } : entry));
+    ].flatMap(listed);
     this.entries = [...known, ...readOwn()];
   }
 
@@ -67,11 +74,10 @@ export class Catalogue {
    */
   addUrl(kind, text) {
     const url = normalise(text, document.baseURI);
+    this.deleted.delete(`${kind} ${url}`);
     const known = this.at(kind, url);
-    if (known) return known;
-    /** @type {Entry} */
-    const entry = { id: `own ${kind} ${url}`, kind, name: nameOf(url), url, own: true, about: url };
-    this.entries.push(entry);
+    const entry = known ?? own(kind, url);
+    if (!known) this.entries.push(entry);
     this.save();
     return entry;
   }
@@ -99,7 +105,7 @@ export class Catalogue {
     const folder = files[0].name.includes("/") ? files[0].name.split("/")[0] : files.length === 1 ? files[0].name : `${files.length} files`;
     const bytes = files.reduce((sum, file) => sum + file.size, 0);
     /** @type {Entry} */
-    const entry = { id, kind, name: folder, files, bytes, own: true, about: "From this machine. The page reads the files where they are; choose them again after a reload." };
+    const entry = { id, kind, name: shown(folder), files, bytes, own: true, about: "From this machine. The page reads the files where they are; choose them again after a reload." };
     this.entries.push(entry);
     return entry;
   }
@@ -110,8 +116,21 @@ export class Catalogue {
     this.save();
   }
 
+  /**
+   * Keeps an address no longer than the page is open: what is deleted leaves nothing behind.
+   * @param {Entry["kind"]} kind
+   * @param {string} url
+   */
+  drop(kind, url) {
+    this.deleted.add(`${kind} ${url}`);
+    this.save();
+  }
+
   save() {
-    const own = this.entries.filter((entry) => entry.own && entry.url).map(({ kind, url }) => ({ kind, url }));
+    const own = this.entries
+      .filter((entry) => entry.own && entry.url && !this.deleted.has(`${entry.kind} ${entry.url}`))
+      .slice(-MOST_OWN)
+      .map(({ kind, url }) => ({ kind, url }));
     try {
       localStorage.setItem(KEY, JSON.stringify(own));
     } catch {
@@ -120,42 +139,70 @@ export class Catalogue {
   }
 }
 
+/**
+ * An entry for an address of the visitor's.
+ * @param {Entry["kind"]} kind
+ * @param {string} url in its one form
+ * @returns {Entry}
+ */
+const own = (kind, url) => ({ id: `own ${kind} ${url}`, kind, name: nameOf(url), url, own: true, about: shownUrl(url) });
+
+/**
+ * A line of catalogue.json; one that cannot be used is left out, and the others stay.
+ * @param {any} entry
+ * @returns {Entry[]}
+ */
+function listed(entry) {
+  try {
+    const name = shown(entry.name ?? "");
+    return [entry.url ? { ...entry, name, url: normalise(entry.url, document.baseURI) } : { ...entry, name }];
+  } catch (error) {
+    console.warn(`catalogue.json: an entry is left out: ${/** @type {any} */ (error)?.message ?? error}`);
+    return [];
+  }
+}
+
 /** @returns {Entry[]} */
 function readOwn() {
+  let saved;
   try {
-    const saved = JSON.parse(localStorage.getItem(KEY) ?? "[]");
-    if (!Array.isArray(saved)) return [];
-    return saved.flatMap((one) => {
-      if (!["model", "dictionary"].includes(one?.kind) || typeof one.url !== "string") return [];
-      const url = normalise(one.url, document.baseURI);
-      return [{ id: `own ${one.kind} ${url}`, kind: one.kind, name: nameOf(url), url, own: true, about: url }];
-    });
+    saved = JSON.parse(localStorage.getItem(KEY) ?? "[]");
   } catch {
     return [];
   }
+  if (!Array.isArray(saved)) return [];
+  return saved.slice(0, MOST_OWN).flatMap((one) => {
+    if (!["model", "dictionary"].includes(one?.kind) || typeof one.url !== "string") return [];
+    try {
+      return [own(one.kind, normalise(one.url, document.baseURI))];
+    } catch {
+      // What is no address any more takes no other with it.
+      return [];
+    }
+  });
 }
 
 /**
  * Files that were dropped or picked, told apart: a folder can hold a model, a dictionary, or both.
  * @param {File[]} files each named by its path
- * @returns {{model: File[] | null, dictionary: File[] | null, pickle: boolean}}
+ * @returns {{model: File[] | null, dictionary: File[] | null, other: string | null}} other: what they are instead
  */
 export function sort(files) {
   const visible = files.filter((file) => !file.name.split("/").some((part) => part.startsWith(".")));
   const model = visible.some((file) => OF_MODEL.test(file.name));
   const dictionary = visible.some((file) => OF_DICTIONARY.test(file.name));
-  const pickle = visible.some((file) => /\.(pt|pth|bin|ckpt)$/i.test(file.name));
-  if (!model || !dictionary) return { model: model ? visible : null, dictionary: dictionary ? visible : null, pickle };
+  const other = otherForm(visible.map((file) => file.name));
+  if (!model || !dictionary) return { model: model ? visible : null, dictionary: dictionary ? visible : null, other };
   // Both: the dictionary is in folders of its own, and a model's own dictionary stays with it.
   const folder = (/** @type {File} */ file) => file.name.slice(0, file.name.lastIndexOf("/") + 1);
   const marks = visible.filter((file) => OF_DICTIONARY.test(file.name)).map(folder);
   const roots = visible.filter((file) => OF_MODEL.test(file.name)).map(folder);
   const inside = marks.every((mark) => roots.some((root) => mark.startsWith(root)));
-  if (inside) return { model: visible, dictionary: null, pickle };
+  if (inside) return { model: visible, dictionary: null, other };
   return {
     model: visible.filter((file) => roots.some((root) => file.name.startsWith(root))),
     dictionary: visible.filter((file) => marks.some((mark) => file.name.startsWith(mark))),
-    pickle,
+    other,
   };
 }
 

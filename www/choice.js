@@ -1,7 +1,7 @@
 // What is to run: a model with a dictionary, and from where the engine reads them.
 
 import { EngineError } from "./line.js";
-import { isFile, nameOf, servedAt } from "./store/address.js";
+import { isFile, placeName, servedAt } from "./store/address.js";
 
 /** @import { Catalogue } from "./catalogue.js" */
 /** @import { Downloads } from "./downloads.js" */
@@ -76,6 +76,21 @@ function found(catalogue, kind, place) {
 }
 
 /**
+ * Forgets an address that was deleted, which may hold a secret.
+ * @param {Entry["kind"]} kind
+ * @param {string} url
+ */
+export function forgetAddress(kind, url) {
+  try {
+    const saved = JSON.parse(localStorage.getItem(KEY) ?? "null");
+    if (kind === "model" && saved?.model?.url === url) localStorage.removeItem(KEY);
+    else if (kind === "dictionary" && saved?.sae?.url === url) localStorage.setItem(KEY, JSON.stringify({ ...saved, sae: "none" }));
+  } catch {
+    // Storage is blocked, or holds nothing of ours.
+  }
+}
+
+/**
  * What the engine reads: stored files, files of this machine, or an address.
  * @param {Entry} entry
  * @param {boolean} keep
@@ -90,7 +105,7 @@ export async function sourceOf(entry, keep, downloads) {
     const files = await downloads.open(entry);
     const url = entry.url ?? "";
     // The folder's name belongs to it: a dictionary's may say where it reads.
-    return isFile(url) ? files : files.map((file) => new File([file], `${nameOf(url)}/${file.name}`));
+    return isFile(url) ? files : files.map((file) => new File([file], `${placeName(url)}/${file.name}`));
   } catch (error) {
     // No store at all is no reason not to run.
     if (error instanceof EngineError && error.code === "no-storage") return servedAt(entry.url ?? "");

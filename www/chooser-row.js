@@ -3,6 +3,8 @@
 import { describe } from "./downloads.js";
 import { bytes, h, number } from "./dom.js";
 import { adviceOn } from "./errors.js";
+import { decoded } from "./store/address.js";
+import { shown } from "./store/shown.js";
 
 /** @import { Downloads } from "./downloads.js" */
 /** @import { Entry } from "./types.d.ts" */
@@ -65,13 +67,14 @@ export class ChooserRow {
     if (running && total && job?.progress) this.bar.value = Math.min(1, job.progress.loaded / total);
     else this.bar.removeAttribute("value");
 
-    const drawn = JSON.stringify([running, item?.state, job?.error?.code, job?.error?.message, downloads.listing !== null]);
+    const drawn = JSON.stringify([running, item?.state, item?.elsewhere, job?.error?.code, job?.error?.message, downloads.listing !== null]);
     if (drawn === this.drawn) return;
     this.drawn = drawn;
     const button = (/** @type {string} */ label, /** @type {(entry: Entry) => void} */ run) =>
       h("button", { type: "button", className: "quiet", "aria-label": `${label}: ${entry.name}`, onclick: () => run(entry) }, label);
     const buttons = [];
-    if (entry.url && !entry.unusable) {
+    // What another tab works on is stopped there.
+    if (entry.url && !entry.unusable && (running || !item?.elsewhere)) {
       if (running) buttons.push(button("Pause", actions.pause), button("Cancel", actions.remove));
       else if (item?.state === "whole") buttons.push(button("Check", actions.verify), button("Delete", actions.remove));
       else if (item) buttons.push(button("Resume", actions.download), button("Delete", actions.remove));
@@ -91,8 +94,9 @@ export class ChooserRow {
     const item = downloads.item(entry);
     if (!entry.url) return "";
     if (!item) return "";
+    const total = item.total ?? entry.bytes;
+    if (item.elsewhere) return `Another tab is working on it: ${bytes(item.loaded)}${total ? ` of ${bytes(total)}` : ""} on this disk`;
     if (item.state === "part") {
-      const total = item.total ?? entry.bytes;
       return `Paused: ${bytes(item.loaded)}${total ? ` of ${bytes(total)}` : ""} on this disk`;
     }
     // The manifest itself is what the others are compared with.
@@ -106,7 +110,8 @@ export class ChooserRow {
     const choices = error.choices ?? [];
     const nodes = [h("p", {}, h("b", {}, adviceOn(error).title), ` ${error.message}`), ...adviceOn(error).steps.map((step) => h("p", {}, step))];
     if (choices.length) {
-      const select = h("select", { "aria-label": `Which of ${entry.name}` }, ...choices.map((url) => h("option", { value: url }, tail(url))));
+      const names = labels(choices);
+      const select = h("select", { "aria-label": `Which of ${entry.name}` }, ...choices.map((url, index) => h("option", { value: url }, names[index])));
       nodes.push(h("p", { className: "entry-choice" }, select, h("button", { type: "button", className: "button", onclick: () => actions.pick(entry, select.value) }, "Take this one")));
     }
     if (["quota", "no-storage"].includes(error.code)) {
@@ -129,7 +134,13 @@ function facts(entry) {
 }
 
 /**
- * The last two parts of an address.
- * @param {string} url
+ * What tells addresses apart: their paths without the folders that all of them share.
+ * @param {string[]} urls
+ * @returns {string[]}
  */
-const tail = (url) => decodeURIComponent(new URL(url).pathname.split("/").filter(Boolean).slice(-1).join("/"));
+export function labels(urls) {
+  const paths = urls.map((url) => new URL(url).pathname.split("/").filter(Boolean).map(decoded));
+  let shared = 0;
+  while (paths.every((path) => path.length > shared + 1 && path[shared] === paths[0][shared])) shared += 1;
+  return paths.map((path) => shown(path.slice(shared).join("/")));
+}

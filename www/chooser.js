@@ -99,8 +99,8 @@ export class Chooser {
     const found = kind ? { model: kind === "model" ? files : null, dictionary: kind === "dictionary" ? files : null } : sorted;
     if (!sorted.model && !sorted.dictionary) {
       this.openWith(
-        sorted.pickle
-          ? "These weights are pickle (.pt or .bin), which can run programs and is never read in the browser: convert them to safetensors first."
+        sorted.other
+          ? `What was chosen is ${sorted.other}.`
           : "There is no model and no dictionary in what was chosen: a model is a .gguf file, or a folder with config.json, tokenizer.json and model.safetensors; a dictionary is a folder with cfg.json and its safetensors, or an .npz file.",
       );
       return;

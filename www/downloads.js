@@ -3,9 +3,9 @@
 import { bytes } from "./dom.js";
 import { asEngineError, EngineError, Line } from "./line.js";
 import { normalise } from "./store/address.js";
-import { keyOf } from "./store/store.js";
+import { CHANNEL, keyOf } from "./store/store.js";
 
-/** @import { DownloadProgress } from "./store/download.js" */
+/** @import { DownloadProgress } from "./store/meter.js" */
 /** @import { Item } from "./store/store.js" */
 /** @import { Listing } from "./store/worker.js" */
 /** @import { Entry } from "./types.d.ts" */
@@ -24,7 +24,10 @@ import { keyOf } from "./store/store.js";
 /** The rate is that of the last so many milliseconds. */
 const WINDOW = 6000;
 
-/** Events: "change" after anything that shows; "whole" with the entry when a download has ended well. */
+/** Milliseconds between two looks at what another tab is working on. */
+const LOOK = 1000;
+
+/** Events: "removed" with the kind and url of what is no longer on disk; "change" after anything that shows; "whole" with the entry when a download has ended well. */
 export class Downloads extends EventTarget {
   constructor() {
     super();
@@ -34,6 +37,12 @@ export class Downloads extends EventTarget {
     this.listing = null;
     /** @type {Map<string, Job>} */
     this.jobs = new Map();
+    this.looking = /** @type {any} */ (0);
+    // What other tabs begin and end.
+    this.channel = new BroadcastChannel(CHANNEL);
+    this.channel.onmessage = () => {
+      if (this.listing) this.refresh();
+    };
   }
 
   /**
@@ -69,12 +78,20 @@ export class Downloads extends EventTarget {
 
   /** Reads again what is on disk. */
   async refresh() {
+    const before = this.listing?.items ?? [];
     try {
       this.listing = await this.call("list", []);
+      for (const item of before) if (!this.listing?.items.some(({ key }) => key === item.key)) this.dispatchEvent(new CustomEvent("removed", { detail: item }));
     } catch (error) {
       this.listing = { items: [], usage: null, quota: null, persisted: false };
       this.unusable = asEngineError(error);
     }
+    const elsewhere = new Set(this.listing?.items.flatMap((item) => (item.elsewhere ? item.key : [])));
+    // The other tab has ended: its being there is no trouble any more.
+    for (const [key, job] of this.jobs) if (job.error?.code === "busy-elsewhere" && !elsewhere.has(key)) this.jobs.delete(key);
+    // Its progress is on the disk; a tab that was killed says nothing when it ends.
+    clearTimeout(this.looking);
+    if (elsewhere.size) this.looking = setTimeout(() => this.refresh(), LOOK);
     this.changed();
   }
 

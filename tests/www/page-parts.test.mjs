@@ -94,8 +94,9 @@ test("dropped files are told apart", () => {
   assert.equal(sort(files(...inside)).dictionary, null);
   const both = sort(files(...model, "d/cfg.json", "d/sae_weights.safetensors"));
   assert.deepEqual([names(both.model), names(both.dictionary)], [model, ["d/cfg.json", "d/sae_weights.safetensors"]]);
-  assert.deepEqual(sort(files("d/.git/model.safetensors", "photo.jpg")), { model: null, dictionary: null, pickle: false });
-  assert.equal(sort(files("sae.pt")).pickle, true);
+  assert.deepEqual(sort(files("d/.git/model.safetensors", "photo.jpg")), { model: null, dictionary: null, other: null });
+  assert.match(sort(files("sae.pt")).other, /pickle/);
+  assert.match(sort(files("m/mlc-chat-config.json", "m/params_shard_0.bin")).other, /MLC/);
 });
 
 test("the dictionary in the model's own folder", () => {

@@ -1,8 +1,10 @@
 // What is fetched for an address, against servers that are played by the test.
 
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { test } from "node:test";
-import { isInside, parseManifest, resolve, shards } from "../../www/store/sources.js";
+import { isInside, parseManifest, shards } from "../../www/store/manifest.js";
+import { resolve } from "../../www/store/sources.js";
 
 const code = (wanted) => (error) => error.code === wanted && error.message.length > 0;
 const HASH = "ab".repeat(32);
@@ -20,6 +22,7 @@ function world(files) {
     sleep: async () => {},
     random: () => 0,
     diagnose: async () => null,
+    reached: new Set(),
     fetch: async (url, { method }) => {
       asked.push(`${method} ${url}`);
       const file = files[url];
@@ -34,13 +37,20 @@ function world(files) {
 const under = (base, files) => Object.fromEntries(Object.entries(files).map(([name, text]) => [base + name, text]));
 const paths = (plan) => plan.files.map((file) => file.path);
 
+const entry = (name, bytes = 9) => ({ name, bytes, sha256: HASH });
+const MODEL = ["config.json", "tokenizer.json", "model.safetensors"];
+
 test("a manifest says it all", async () => {
   const base = "https://b.example/m/";
-  const manifest = JSON.stringify({ format: "phi3-steer-planes-1", files: [{ name: "config.json", bytes: 2, sha256: HASH }, { name: "sae/layers.3/a b.safetensors", bytes: 9, sha256: HASH }] });
+  const manifest = JSON.stringify({ format: "phi3-steer-planes-1", files: [...MODEL, "sae/layers.3/a b.safetensors"].map((name) => entry(name)) });
   const plan = await resolve("https://b.example/m", "model", world(under(base, { "manifest.json": manifest })));
-  assert.deepEqual(paths(plan), ["config.json", "sae/layers.3/a b.safetensors", "manifest.json"]);
-  assert.equal(plan.files[1].url, `${base}sae/layers.3/a%20b.safetensors`);
-  assert.deepEqual([plan.files[1].bytes, plan.files[1].sha256, plan.files[1].proof], [9, HASH, "manifest"]);
+  assert.deepEqual(paths(plan), [...MODEL, "sae/layers.3/a b.safetensors", "manifest.json"]);
+  assert.equal(plan.files[3].url, `${base}sae/layers.3/a%20b.safetensors`);
+  assert.deepEqual([plan.files[3].bytes, plan.files[3].sha256, plan.files[3].proof], [9, HASH, "manifest"]);
+  assert.equal(plan.files[4].sha256, createHash("sha256").update(manifest).digest("hex"));
+  // What follows "?" in the folder's address may be what opens it.
+  const signed = await resolve("https://b.example/m/?token=1", "model", world({ [`${base}manifest.json?token=1`]: manifest }));
+  assert.ok(signed.files.every((file) => file.url.endsWith("?token=1")));
 });
 
 test("a manifest is not trusted with paths, sizes and hashes", () => {
@@ -71,8 +81,8 @@ test("a plain folder: the usual names, shards by the index, the report's diction
   assert.deepEqual(plan.files.map((file) => file.proof), Array(6).fill(null));
   assert.equal(plan.files[3].bytes, 5);
   const index = JSON.stringify({ weight_map: { a: "m-2.safetensors", b: "m-1.safetensors", c: "m-2.safetensors" } });
-  const sharded = await resolve(base, "model", world(under(base, { "config.json": "{}", "model.safetensors.index.json": index, "m-1.safetensors": "1", "m-2.safetensors": "22" })));
-  assert.deepEqual(paths(sharded), ["config.json", "model.safetensors.index.json", "m-1.safetensors", "m-2.safetensors"]);
+  const sharded = await resolve(base, "model", world(under(base, { "config.json": "{}", "model.safetensors.index.json": index, "tokenizer.json": "{}", "chat_template.jinja": "x", "generation_config.json": "{}", "m-1.safetensors": "1", "m-2.safetensors": "22" })));
+  assert.deepEqual(paths(sharded), ["config.json", "tokenizer.json", "generation_config.json", "chat_template.jinja", "model.safetensors.index.json", "m-1.safetensors", "m-2.safetensors"]);
   for (const bad of ["{}", '{"weight_map":{}}', '{"weight_map":{"a":"../x"}}', '{"weight_map":{"a":1}}']) assert.throws(() => shards(bad, "x"), code("bad-answer"), bad);
 });
 

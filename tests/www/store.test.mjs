@@ -9,6 +9,7 @@ import { gitOid } from "../../www/store/download.js";
 import { Parts, areRanges, covered, missing, prefix, withRange } from "../../www/store/ranges.js";
 import { decode, encode, newest } from "../../www/store/record.js";
 import { Passing, parseRetryAfter, statusError, waitAfter } from "../../www/store/retry.js";
+import { shown, shownUrl } from "../../www/store/shown.js";
 import { Sha256, sha256 } from "../../www/store/sha256.js";
 
 const code = (wanted) => (error) => error.code === wanted && error.message.length > 0;
@@ -167,16 +168,46 @@ test("places on the Hub", () => {
   assert.equal(nameOf("https://b.example/"), "b.example");
 });
 
-test("a server that answers but forbids is told from one that is not there", async () => {
+test("a server that answers but forbids is told from one that is not there, and from the one that it sends on to", async () => {
   const page = "https://a.example/";
-  const there = async () => new Response(null);
-  const gone = async () => {
+  const fails = async () => {
     throw new TypeError("Failed to fetch");
   };
-  assert.ok(code("cors")(await diagnose("https://b.example/x", page, true, there)));
-  assert.equal(await diagnose("https://b.example/x", page, true, gone), null);
-  assert.equal(await diagnose("https://b.example/x", page, false, there), null);
-  assert.equal(await diagnose("https://a.example/x", page, true, there), null);
+  const opaque = async (_url, { mode }) => (mode === "no-cors" ? new Response(null) : fails());
+  const found = await diagnose("https://b.example/x?token=1", page, true, opaque);
+  assert.ok(code("cors")(found) && found.message.startsWith("b.example answers, but does not allow"));
+  assert.ok(!found.message.includes("token"));
+  const onward = async (_url, { mode }) => (mode === "no-cors" ? new Response(null) : Object.defineProperty(new Response(null), "type", { value: "opaqueredirect" }));
+  const further = await diagnose("https://b.example/x", page, true, onward);
+  assert.ok(code("cors")(further) && /sends on to another server, which does not/.test(further.message));
+  // What can be read after all was only a broken connection.
+  assert.equal(await diagnose("https://b.example/x", page, true, async () => new Response(null)), null);
+  assert.equal(await diagnose("https://b.example/x", page, true, fails), null);
+  assert.equal(await diagnose("https://b.example/x", page, false, opaque), null);
+  assert.equal(await diagnose("https://a.example/x", page, true, opaque), null);
+});
+
+test("names and addresses are shown without what hides, and short", () => {
+  for (let round = 0; round < 300; round++) {
+    const text = Array.from({ length: draw(300) }, () => String.fromCharCode(draw(4) ? 32 + draw(95) : draw(0x10000))).join("");
+    for (const out of [shown(text), shownUrl(`https://b.example/${text}`)]) {
+      assert.ok(!/[\p{Cc}\p{Cf}\p{Cs}\u2028\u2029]/u.test(out), JSON.stringify(out));
+      assert.ok(out.length <= 200 * 9);
+    }
+  }
+  assert.equal(shown("layers.3/a b\u00e9.safetensors"), "layers.3/a b\u00e9.safetensors");
+  assert.equal(shown("x\u202egpj.exe\n\u001b[2J"), "x\\u{202e}gpj.exe\\u{a}\\u{1b}[2J");
+  const long = shown("a".repeat(50_000_000));
+  assert.equal(long.length, 80);
+  assert.equal(shownUrl("https://b.example/x.gguf?token=secret#y"), "https://b.example/x.gguf?\u2026");
+  assert.equal(shown(undefined), "undefined");
+});
+
+test("an address with a percent sign that stands for nothing takes nothing else with it", () => {
+  for (const url of ["https://b.example/100%/m/", "https://huggingface.co/o/n/tree/ma%in/%", "https://b.example/%zz.gguf"]) {
+    assert.equal(typeof nameOf(normalise(url, "https://a.example/")), "string");
+    hubPlace(url);
+  }
 });
 
 test("an item's key depends on its kind and address", () => {

@@ -1,28 +1,41 @@
 // Brings a model or dictionary into the store, file after file, and proves each by its hash.
 
+import { HEAD, checkConfig, checkHead, isText, mostBytes } from "./content.js";
 import { StoreError } from "./errors.js";
-import { describeItem, exclusively, makeItem, openItem } from "./store.js";
+import { Meter } from "./meter.js";
+import { shown, shownUrl } from "./shown.js";
+import { checkIndex, resolve } from "./sources.js";
+import { dataName, describeItem, exclusively, makeItem, openItem } from "./store.js";
 import { StoredFile } from "./stored-file.js";
-import { resolve } from "./sources.js";
-import { Transfer } from "./transfer.js";
+import { Changed, Transfer } from "./transfer.js";
 
-/** @import { Kind, Plan, PlannedFile, World } from "./sources.js" */
+/** @import { Kind } from "./forms.js" */
+/** @import { PlannedFile } from "./manifest.js" */
+/** @import { DownloadProgress } from "./meter.js" */
+/** @import { Plan, World } from "./sources.js" */
 /** @import { Item } from "./store.js" */
 
-/**
- * How far a download is.
- * @typedef {object} DownloadProgress
- * @property {"list" | "download" | "verify"} stage
- * @property {string} file the one at work, "" while the list is made
- * @property {number} index of it, from 0
- * @property {number} count of files
- * @property {number} loaded bytes of all files
- * @property {number | null} total null where some length is not known yet
- * @property {number} received bytes that came from the network since the start
- */
+/** @typedef {World & {ranges: boolean}} Fetching */
 
-/** Milliseconds between two progress events. */
-const EVERY = 200;
+/** Plans that are made in one download, at most: a server whose files change faster is not waited for. */
+const PLANS = 4;
+
+/** The plan does not fit what the server has. */
+class Stale extends Error {
+  /**
+   * @param {"changed" | "hash" | "length" | "gone"} why
+   * @param {StoreError} error to report where a new plan says the same
+   * @param {PlannedFile} file
+   * @param {boolean} [fresh] whether all of the file came in this download
+   */
+  constructor(why, error, file, fresh = false) {
+    super(error.message);
+    this.why = why;
+    this.error = error;
+    this.file = file;
+    this.fresh = fresh;
+  }
+}
 
 /**
  * Downloads what is missing and checks all of it.
@@ -31,25 +44,166 @@ const EVERY = 200;
  * @param {(progress: DownloadProgress) => void} tell
  * @returns {Promise<Item>}
  */
-export function download({ key, kind, url, name }, world, tell) {
+export function download(what, world, tell) {
+  const { key } = what;
   return exclusively(key, async () => {
-    tell({ stage: "list", file: "", index: 0, count: 0, loaded: 0, total: null, received: 0 });
-    const known = await openItem(key);
-    // A list that was made once holds: what is on disk was begun with it.
-    const plan = known?.plan ?? { ...(await resolve(url, kind, world)), name };
-    const folder = await makeItem(key, plan);
-    const meter = new Meter(plan, await describeItem(key), tell);
-    for (const [index, planned] of plan.files.entries()) {
-      meter.begin(index);
-      const file = await StoredFile.open(folder, `file-${index}`, planned.path);
+    const list = () => tell({ stage: "list", file: "", index: 0, count: 0, loaded: 0, total: null, received: 0 });
+    list();
+    const known = await describeItem(key);
+    // What is all there is not asked for again.
+    if (known?.state === "whole") return known;
+    let plan = await firstPlan(what, world);
+    for (let plans = 1; ; plans++) {
+      const made = await makeItem(key, plan);
+      // Machines behind one address may each call the same file another version: one answer is of one.
+      const ranges = plans < PLANS;
       try {
-        if (file.state.state !== "whole") await bring(file, planned, world, meter);
-      } finally {
-        file.close();
+        await bringAll(made.folder, made.plan, { ...world, ranges }, new Meter(made.plan, await describeItem(key), tell));
+        return /** @type {Item} */ (await describeItem(key));
+      } catch (error) {
+        if (!(error instanceof Stale)) throw error;
+        if (plans >= PLANS) throw error.error;
+        list();
+        plan = await nextPlan(what, world, made, error);
       }
     }
-    return /** @type {Item} */ (await describeItem(key));
   });
+}
+
+/**
+ * The list as the server has it now. What is on disk was begun with another, perhaps an older one, which
+ * counts where no new one can be had.
+ * @param {{key: string, kind: Kind, url: string, name: string}} what
+ * @param {World} world
+ * @returns {Promise<Plan>}
+ */
+async function firstPlan({ key, kind, url, name }, world) {
+  try {
+    return { ...(await resolve(url, kind, world)), name };
+  } catch (error) {
+    world.signal.throwIfAborted();
+    const known = await openItem(key);
+    if (!known) throw error;
+    return known.plan;
+  }
+}
+
+/**
+ * The list anew, after it did not fit; if it is still the same, what it says of the file counts.
+ * @param {{kind: Kind, url: string, name: string}} what
+ * @param {World} world
+ * @param {{folder: FileSystemDirectoryHandle, plan: Plan}} made
+ * @param {Stale} stale
+ * @returns {Promise<Plan>}
+ */
+async function nextPlan({ kind, url, name }, world, { folder, plan }, stale) {
+  const fresh = await resolve(url, kind, world).catch((error) => {
+    world.signal.throwIfAborted();
+    throw stale.why === "gone" ? error : stale.error;
+  });
+  const next = { ...fresh, name };
+  const promise = (/** @type {PlannedFile | undefined} */ file) => file && JSON.stringify([file.path, file.url, file.bytes, file.sha256, file.gitOid]);
+  const { file } = stale;
+  // Another promise for this file: what there is of it is judged by that.
+  if (promise(file) !== promise(next.files.find(({ path }) => path === file.path))) return next;
+  if (stale.why === "length" || stale.why === "gone") throw stale.error;
+  const index = plan.files.findIndex(({ path }) => path === file.path);
+  const stored = await StoredFile.open(folder, dataName(plan.files[index], index), file.path);
+  try {
+    // The hash at the end will tell whether what was begun and the rest belong together.
+    if (stale.why === "changed" && file.proof) stored.anyVersion();
+    else stored.clear();
+  } finally {
+    stored.close();
+  }
+  // Bytes that came all at once and are wrong are wrong on the server.
+  if (stale.why === "hash" && stale.fresh) throw stale.error;
+  return next;
+}
+
+/**
+ * All files, descriptions first: what cannot run is found out before its weights come.
+ * @param {FileSystemDirectoryHandle} folder
+ * @param {Plan} plan
+ * @param {Fetching} world
+ * @param {Meter} meter
+ */
+async function bringAll(folder, plan, world, meter) {
+  const order = [...plan.files.keys()].sort((a, b) => Number(isText(plan.files[b].path)) - Number(isText(plan.files[a].path)));
+  for (const index of order) {
+    const planned = plan.files[index];
+    meter.begin(index);
+    const file = await StoredFile.open(folder, dataName(planned, index), shown(planned.path));
+    try {
+      if (file.state.state !== "whole") await bring(file, planned, world, meter);
+      if (plan.kind === "model" && isText(planned.path)) checkText(file, planned.path, plan);
+    } finally {
+      file.close();
+    }
+  }
+}
+
+/**
+ * @param {StoredFile} file
+ * @param {string} path
+ * @param {Plan} plan
+ */
+function checkText(file, path, plan) {
+  const text = () => new TextDecoder().decode(file.bytes());
+  if (/(^|\/)config\.json$/.test(path) && !path.includes("sae/")) checkConfig(path, text());
+  if (path.endsWith(".index.json")) checkIndex(path, text(), plan);
+}
+
+/**
+ * One file: fetched, hashed, compared.
+ * @param {StoredFile} file
+ * @param {PlannedFile} planned
+ * @param {Fetching} world
+ * @param {Meter} meter
+ */
+async function bring(file, planned, world, meter) {
+  if (!file.complete) await fetchRest(file, planned, world, meter);
+  const sha256 = await file.sha256(world.signal, (hashed) => meter.hashed(hashed, file.state.total));
+  if (await isRight(file, planned, sha256)) {
+    file.finish(sha256);
+    meter.loaded(file.loaded, file.state.total);
+    return;
+  }
+  file.note(sha256);
+  const who = planned.proof === "hub" ? "the Hub" : "manifest.json";
+  const error = new StoreError("hash-mismatch", `${shown(planned.path)} came with bytes that are not those that ${who} promises, and was deleted: ${shownUrl(planned.url)}`);
+  throw new Stale("hash", error, planned, file.fetched >= (file.state.total ?? 0));
+}
+
+/**
+ * @param {StoredFile} file
+ * @param {PlannedFile} planned
+ * @param {Fetching} world
+ * @param {Meter} meter
+ */
+async function fetchRest(file, planned, world, meter) {
+  let refused = false;
+  const transfer = new Transfer(planned.url, file, {
+    ...world,
+    // A length without a hash beside it was only asked for, and may be that of a compressed answer.
+    bytes: planned.proof ? planned.bytes : null,
+    most: mostBytes(planned.path),
+    check: (head) => {
+      refused = true;
+      checkHead(planned.path, head.subarray(0, HEAD));
+      refused = false;
+    },
+    onBytes: () => meter.loaded(file.loaded + transfer.received, file.state.total),
+  });
+  try {
+    await transfer.run();
+  } catch (error) {
+    if (refused) file.clear();
+    if (error instanceof Changed) throw new Stale("changed", error, planned);
+    if (error instanceof StoreError && error.code === "wrong-length") throw new Stale("length", error, planned);
+    if (error instanceof StoreError && error.code === "not-found" && !refused) throw new Stale("gone", error, planned);
+    throw error;
+  }
 }
 
 /**
@@ -66,14 +220,14 @@ export function verify(key, signal, tell) {
     const meter = new Meter(item.plan, null, tell);
     for (const [index, planned] of item.plan.files.entries()) {
       meter.begin(index);
-      const file = await StoredFile.open(item.folder, `file-${index}`, planned.path);
+      const file = await StoredFile.open(item.folder, dataName(planned, index), shown(planned.path));
       try {
         const { state, sha256 } = file.state;
-        if (state !== "whole") throw new StoreError("incomplete", `${planned.path} is not all there yet: go on with the download.`);
+        if (state !== "whole") throw new StoreError("incomplete", `${shown(planned.path)} is not all there yet: go on with the download.`);
         const found = await file.sha256(signal, (hashed) => meter.hashed(hashed, file.state.total), true);
         if (found !== sha256) {
           file.clear();
-          throw new StoreError("hash-mismatch", `${planned.path} on disk is no longer what was downloaded, and was deleted: download it again.`);
+          throw new StoreError("hash-mismatch", `${shown(planned.path)} on disk is no longer what was downloaded, and was deleted: download it again.`);
         }
         meter.hashed(file.state.total ?? 0, file.state.total);
       } finally {
@@ -82,43 +236,6 @@ export function verify(key, signal, tell) {
     }
     return /** @type {Item} */ (await describeItem(key));
   });
-}
-
-/**
- * One file: fetched, hashed, compared. Bytes that prove wrong are fetched once more.
- * @param {StoredFile} file
- * @param {PlannedFile} planned
- * @param {World} world
- * @param {Meter} meter
- */
-async function bring(file, planned, world, meter) {
-  for (let wrong = 0; ; ) {
-    if (!file.complete) {
-      const { fetch, signal, sleep, random, diagnose } = world;
-      const transfer = new Transfer(planned.url, file, {
-        fetch,
-        signal,
-        sleep,
-        random,
-        diagnose,
-        // A length without a hash beside it was only asked for, and may be that of a compressed answer.
-        bytes: planned.proof ? planned.bytes : null,
-        onBytes: () => meter.loaded(file.loaded + transfer.received, file.state.total),
-      });
-      await transfer.run();
-    }
-    const sha256 = await file.sha256(world.signal, (hashed) => meter.hashed(hashed, file.state.total));
-    if (await isRight(file, planned, sha256)) {
-      file.finish(sha256);
-      meter.loaded(file.loaded, file.state.total);
-      return;
-    }
-    file.clear();
-    if (++wrong > 1) {
-      const who = planned.proof === "hub" ? "the Hub" : "manifest.json";
-      throw new StoreError("hash-mismatch", `${planned.path} came twice with bytes that are not those that ${who} promises, and was deleted: ${planned.url}`);
-    }
-  }
 }
 
 /**
@@ -143,67 +260,4 @@ export async function gitOid(bytes) {
   all.set(bytes, head.length);
   const hash = new Uint8Array(await crypto.subtle.digest("SHA-1", all));
   return Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-/** Adds up the files and tells the page at most five times a second. */
-class Meter {
-  /**
-   * @param {Plan} plan
-   * @param {Item | null} item what is there, null to count from zero
-   * @param {(progress: DownloadProgress) => void} tell
-   */
-  constructor(plan, item, tell) {
-    this.plan = plan;
-    this.tell = tell;
-    this.index = 0;
-    this.have = plan.files.map((_, index) => item?.files[index].loaded ?? 0);
-    this.totals = plan.files.map((file, index) => item?.files[index].total ?? file.bytes);
-    this.start = this.sum();
-    this.last = -Infinity;
-    this.stage = /** @type {DownloadProgress["stage"]} */ ("download");
-  }
-
-  sum() {
-    return this.have.reduce((sum, bytes) => sum + bytes, 0);
-  }
-
-  /** @param {number} index of the file that comes next */
-  begin(index) {
-    this.index = index;
-    this.last = -Infinity;
-  }
-
-  /**
-   * @param {number} bytes of the file so far
-   * @param {number | null} total
-   */
-  loaded(bytes, total) {
-    this.note("download", bytes, total);
-  }
-
-  /**
-   * @param {number} bytes
-   * @param {number | null} total
-   */
-  hashed(bytes, total) {
-    this.note("verify", bytes, total);
-  }
-
-  /**
-   * @param {DownloadProgress["stage"]} stage
-   * @param {number} bytes
-   * @param {number | null} total
-   */
-  note(stage, bytes, total) {
-    const { index, plan } = this;
-    this.have[index] = bytes;
-    this.totals[index] = total ?? this.totals[index];
-    const now = performance.now();
-    if (now - this.last < EVERY && stage === this.stage && bytes !== total) return;
-    this.last = now;
-    this.stage = stage;
-    const loaded = this.sum();
-    const sum = this.totals.reduce((all, one) => (all === null || one === null ? null : all + one), /** @type {number | null} */ (0));
-    this.tell({ stage, file: plan.files[index].path, index, count: plan.files.length, loaded, total: sum, received: Math.max(0, loaded - this.start) });
-  }
 }

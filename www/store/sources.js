@@ -1,23 +1,19 @@
 // What a model or dictionary at an address consists of: its files, with sizes and hashes where they
-// can be known beforehand.
+// can be known beforehand. A plan is complete, or there is none.
 
-import { hubFile, hubPlace, hubTree, isFile, nameOf, normalise, refused } from "./address.js";
+import { fileName, hubFile, hubPlace, hubTree, isFile, nameOf, normalise, refused } from "./address.js";
 import { StoreError } from "./errors.js";
-import { Passing, TRIES, statusError, waitAfter } from "./retry.js";
+import { INDEX, MARK_NAMES, NAMES, formAt, formsBelow, ggufParts, lacks, nothing, singles } from "./forms.js";
+import { probe, read } from "./lists.js";
+import { isInside, isLength, isSha256, parse, parseManifest, planned, shards, within } from "./manifest.js";
+import { sha256 } from "./sha256.js";
+import { shown, shownUrl } from "./shown.js";
 
 /** @import { HubPlace } from "./address.js" */
-
-/** @typedef {"model" | "dictionary"} Kind */
-
-/**
- * @typedef {object} PlannedFile
- * @property {string} path name within the model or dictionary
- * @property {string} url
- * @property {number | null} bytes null where not known
- * @property {string | null} sha256 that the file must have
- * @property {string | null} gitOid the Hub's SHA-1 of a small file, which it gives instead
- * @property {"manifest" | "hub" | null} proof who says so
- */
+/** @import { Form, Kind } from "./forms.js" */
+/** @import { Asking } from "./lists.js" */
+/** @import { PlannedFile } from "./manifest.js" */
+/** @import { Net } from "./retry.js" */
 
 /**
  * @typedef {object} Plan
@@ -27,26 +23,25 @@ import { Passing, TRIES, statusError, waitAfter } from "./retry.js";
  * @property {PlannedFile[]} files
  */
 
+/** @typedef {Net & {page: string}} World with the page's address */
+
+/** Files that the Hub lists of one place, and answers in which it does. */
+const MOST_ENTRIES = 50_000;
+const MOST_PAGES = 100;
+/** Addresses to choose from that are offered. */
+const MOST_CHOICES = 200;
+/** Questions about files that are under way at once. */
+const AT_ONCE = 8;
+
 /**
- * What the resolver needs of the world.
- * @typedef {object} World
- * @property {typeof fetch} fetch
- * @property {string} page the page's address
- * @property {AbortSignal} signal
- * @property {(milliseconds: number, signal: AbortSignal) => Promise<void>} sleep
- * @property {() => number} random
- * @property {(url: string) => Promise<StoreError | null>} diagnose
+ * A place that files lie in, listed or not.
+ * @typedef {object} Place
+ * @property {string} name for messages
+ * @property {Map<string, PlannedFile>} files known so far, by path
+ * @property {(path: string) => string} address
+ * @property {(paths: string[]) => Promise<void>} look adds those of the paths that are there; nothing to do where all is listed
+ * @property {Asking} net
  */
-
-/** Largest list of files that is read, in bytes. */
-const MAX_LIST = 16 << 20;
-
-const WEIGHTS = { model: ["model.safetensors.index.json", "model.safetensors"], dictionary: ["sae.safetensors", "sae_weights.safetensors", "params.npz", "params.safetensors", "checkpoints/final.safetensors"] };
-/** Read where they are there. */
-const BESIDE = {
-  model: ["config.json", "tokenizer.json", "tokenizer_config.json", "report.json"],
-  dictionary: ["cfg.json", "config.json", "hyperparams.json"],
-};
 
 /**
  * @param {string} address
@@ -58,291 +53,287 @@ export async function resolve(address, kind, world) {
   const url = normalise(address, world.page);
   const problem = refused(url, world.page);
   if (problem) throw problem;
+  const net = { ...world, refused: /** @type {string[]} */ ([]) };
   const hub = hubPlace(url);
-  const files = hub ? await fromHub(hub, isFile(url), kind, world) : isFile(url) ? [await single(url, world)] : await fromFolder(url, kind, world);
-  return { url, kind, name: nameOf(url), files };
+  try {
+    const files = hub ? await fromHub(hub, isFile(url), kind, net) : isFile(url) ? await single(url, net) : await fromFolder(url, kind, net);
+    return { url, kind, name: nameOf(url), files };
+  } catch (error) {
+    // What is missing may be what was not handed out.
+    if (error instanceof StoreError && error.code === "not-found" && net.refused.length) {
+      throw new StoreError("forbidden", `${error.message} The server does not hand out ${shownUrl(net.refused[0])}${net.refused.length > 1 ? ` and ${net.refused.length - 1} files more` : ""}.`);
+    }
+    throw error;
+  }
 }
 
 /**
- * @param {string} path
- * @param {string} url
- * @param {Partial<PlannedFile>} [known]
- * @returns {PlannedFile}
- */
-const planned = (path, url, known = {}) => ({ path, url, bytes: null, sha256: null, gitOid: null, proof: null, ...known });
-
-/**
- * @param {HubPlace} place
- * @param {boolean} single whether the place is one file
+ * @param {HubPlace} hub
+ * @param {boolean} one whether the place is one file
  * @param {Kind} kind
- * @param {World} world
+ * @param {Asking} net
  */
-async function fromHub(place, single, kind, world) {
-  const folder = single ? { ...place, path: place.path.split("/").slice(0, -1).join("/") } : place;
-  const entries = await hubEntries(folder, world);
+async function fromHub(hub, one, kind, net) {
+  const folder = one ? { ...hub, path: hub.path.split("/").slice(0, -1).join("/") } : hub;
   const start = folder.path ? folder.path.length + 1 : 0;
-  const files = new Map(
-    entries.map((entry) => [
-      String(entry.path).slice(start),
-      planned(String(entry.path).slice(start), hubFile(place, String(entry.path)), {
-        bytes: Number.isSafeInteger(entry.lfs?.size ?? entry.size) ? (entry.lfs?.size ?? entry.size) : null,
+  const files = new Map();
+  for (const entry of await hubEntries(folder, net)) {
+    const path = entry.path.slice(start);
+    if (!isInside(path)) continue;
+    const bytes = entry.lfs?.size ?? entry.size;
+    files.set(
+      path,
+      planned(path, hubFile(hub, entry.path), {
+        bytes: isLength(bytes) ? bytes : null,
         sha256: isSha256(entry.lfs?.oid) ? entry.lfs.oid : null,
         gitOid: !entry.lfs && /^[0-9a-f]{40}$/.test(entry.oid) ? entry.oid : null,
         proof: "hub",
       }),
-    ]),
-  );
-  if (single) {
-    const file = files.get(place.path.slice(start));
-    if (!file) throw new StoreError("not-found", `${place.repo} has no file ${place.path} at ${place.revision}.`);
-    return [file];
+    );
   }
-  const text = (/** @type {PlannedFile} */ file) => getText(file.url, world);
-  const address = (/** @type {string} */ path) => hubFile(place, folder.path ? `${folder.path}/${path}` : path);
-  return choose(files, kind, text, address, place.repo);
+  if (one) {
+    const path = hub.path.slice(start);
+    const parts = ggufParts(path) ?? [path];
+    const missing = parts.filter((part) => !files.has(part));
+    if (missing.includes(path)) throw new StoreError("not-found", `${hub.repo} has no file ${shown(hub.path)} at ${shown(hub.revision)}.`);
+    if (missing.length) throw lacks(hub.repo, missing);
+    return pick(files, parts);
+  }
+  const address = (/** @type {string} */ path) => hubFile(hub, folder.path ? `${folder.path}/${path}` : path);
+  return choose({ name: shown(hub.repo), files, address, look: async () => {}, net }, kind);
 }
 
 /**
  * @param {HubPlace} place
- * @param {World} world
+ * @param {Asking} net
  * @returns {Promise<any[]>}
  */
-async function hubEntries(place, world) {
+async function hubEntries(place, net) {
   const entries = [];
   let next = /** @type {string | null} */ (hubTree(place));
-  while (next) {
-    const response = await get(next, world);
-    if (!response) throw new StoreError("not-found", `The Hub knows no ${place.repo}${place.path ? `/${place.path}` : ""} at ${place.revision}.`);
-    const page = parse(await readText(response, next), next);
-    if (!Array.isArray(page)) throw new StoreError("bad-answer", `The Hub's list of files could not be read: ${next}`);
-    entries.push(...page.filter((entry) => entry?.type === "file" && typeof entry.path === "string"));
-    const link = /<([^>]+)>;\s*rel="next"/.exec(response.headers.get("Link") ?? "")?.[1];
-    next = link && new URL(link, next).origin === new URL(next).origin ? new URL(link, next).href : null;
+  for (let pages = 0; next; pages++) {
+    if (pages >= MOST_PAGES || entries.length > MOST_ENTRIES) throw new StoreError("too-large", `${shown(place.repo)} holds more files than are looked through (${MOST_ENTRIES}): give the address of a folder in it.`);
+    const answer = await read(next, net);
+    if (!answer) throw new StoreError("not-found", `The Hub knows no ${shown(place.repo)}${place.path ? `/${shown(place.path)}` : ""} at ${shown(place.revision)}.`);
+    const page = parse(answer.text, next);
+    if (!Array.isArray(page)) throw new StoreError("bad-answer", `The Hub's list of files could not be read: ${shownUrl(next)}`);
+    for (const entry of page) if (entry?.type === "file" && typeof entry.path === "string") entries.push(entry);
+    next = following(answer.response.headers.get("Link") ?? "", next);
   }
   return entries;
 }
 
 /**
- * The files to fetch out of a known list.
- * @param {Map<string, PlannedFile>} files by path
- * @param {Kind} kind
- * @param {(file: PlannedFile) => Promise<string>} text
- * @param {(path: string) => string} address
- * @param {string} where
+ * The address of a list's next page, on the same server.
+ * @param {string} link the header
+ * @param {string} now
  */
-async function choose(files, kind, text, address, where) {
-  const pick = (/** @type {string[]} */ names) => names.flatMap((name) => files.get(name) ?? []);
-  const beside = pick(BESIDE[kind]);
-  const manifest = files.get("manifest.json");
-  if (manifest) {
-    const listed = parseManifest(await text(manifest), manifest.url);
-    if (listed) return [...listed.map((file) => ({ ...(files.get(file.path) ?? file), ...definite(file) })), manifest];
-  }
-  const index = files.get("model.safetensors.index.json");
-  if (kind === "model" && index) return [...beside, index, ...pick(shards(await text(index), index.url))];
-  const weights = pick(WEIGHTS[kind]).slice(0, 1);
-  if (weights.length) return [...beside, ...weights];
-  const singles = [...files.values()].filter((file) => /\.(gguf|npz)$/i.test(file.path));
-  if (singles.length === 1) return singles;
-  if (singles.length) throw ambiguous(where, singles.map((file) => file.url));
-  const folders = [...files.keys()].filter((path) => /\/(cfg\.json|params\.npz|sae(_weights)?\.safetensors)$/.test(path)).map((path) => path.slice(0, path.lastIndexOf("/")));
-  if (kind === "dictionary" && folders.length) throw ambiguous(where, [...new Set(folders)].map((path) => `${address(path)}/`));
-  const pickle = [...files.keys()].some((path) => /\.(pt|pth|bin|ckpt)$/.test(path));
-  throw new StoreError(
-    "not-found",
-    pickle
-      ? `${where} holds its weights as pickle only (.pt or .bin), which can run programs and is never read in the browser: convert it to safetensors first.`
-      : `${where} holds no ${kind === "model" ? "model.safetensors and no .gguf file" : "dictionary that is known here"}.`,
-  );
+function following(link, now) {
+  const found = /<([^>]+)>;\s*rel="next"/.exec(link)?.[1];
+  if (!found || !URL.canParse(found, now)) return null;
+  const next = new URL(found, now);
+  return next.origin === new URL(now).origin && !next.username && next.href !== now ? next.href : null;
 }
 
 /**
- * @param {string} where
- * @param {string[]} choices
+ * @param {Map<string, PlannedFile>} files
+ * @param {string[]} paths
  */
-const ambiguous = (where, choices) => new StoreError("ambiguous", `${where} holds ${choices.length} of them: choose one.`, choices);
+const pick = (files, paths) => [...new Set(paths)].flatMap((path) => files.get(path) ?? []);
 
 /**
- * One file on a server that lists nothing. Beside the page, a manifest in its folder knows its hash.
- * @param {string} url
- * @param {World} world
- * @returns {Promise<PlannedFile>}
+ * The files to fetch of a place. The first whole form counts; of several of one form one is chosen.
+ * @param {Place} place
+ * @param {Kind} kind
+ * @returns {Promise<PlannedFile[]>}
  */
-async function single(url, world) {
-  const file = planned(nameOf(url), url);
-  if (new URL(url).origin !== new URL(world.page).origin) return file;
-  const at = new URL("manifest.json", url).href;
-  const manifest = await get(at, world);
-  if (!manifest || isPage(manifest)) return file;
-  return parseManifest(await readText(manifest, at), at)?.find((listed) => listed.path === file.path) ?? file;
+async function choose(place, kind) {
+  const { files } = place;
+  const manifest = files.get("manifest.json");
+  if (manifest) {
+    const listed = await manifestFiles(place, manifest, kind);
+    if (listed) return listed;
+  }
+  const paths = new Set(files.keys());
+  const top = await filled(place, formAt(paths, kind, ""));
+  if (top && !top.missing.length) return withOwn(place, kind, top);
+  const alone = singles(paths, kind);
+  const best = alone.filter((form) => !form.missing.length);
+  if (best.length === 1) return pick(files, best[0].files);
+  if (best.length) throw ambiguous(place, best.map((form) => place.address(form.files[0])));
+  const broken = top ?? alone[0];
+  if (broken) throw lacks(place.name, broken.missing);
+  const below = formsBelow(paths, kind);
+  if (below.length > 1) throw ambiguous(place, below.map((form) => place.address(form.at)));
+  const only = await filled(place, below[0] ?? null);
+  if (only?.missing.length) throw lacks(place.name, only.missing);
+  if (only) return withOwn(place, kind, only);
+  await place.look(MARK_NAMES);
+  throw nothing(new Set(files.keys()), kind, place.name);
+}
+
+/**
+ * A form with the shards that its index names.
+ * @param {Place} place
+ * @param {Form | null} form
+ * @returns {Promise<Form | null>}
+ */
+async function filled(place, form) {
+  if (!form?.index) return form;
+  const names = shards(await text(place, form.index), place.address(form.index)).map((name) => form.at + name);
+  await place.look(names);
+  return { ...form, files: [...form.files, ...names.filter((name) => place.files.has(name))], missing: [...form.missing, ...names.filter((name) => !place.files.has(name))] };
+}
+
+/**
+ * A model's files with those of the dictionary that its report names and that lies in its own folder.
+ * @param {Place} place
+ * @param {Kind} kind
+ * @param {Form} form
+ */
+async function withOwn(place, kind, form) {
+  const report = `${form.at}report.json`;
+  if (kind !== "model" || !form.files.includes(report)) return pick(place.files, form.files);
+  const hook = parse(await text(place, report), place.address(report))?.hook;
+  if (typeof hook !== "string" || !/^[\w.]+$/.test(hook)) return pick(place.files, form.files);
+  const inside = ["cfg.json", "sae.safetensors"].map((name) => `${form.at}sae/${hook}/${name}`);
+  await place.look(inside);
+  return pick(place.files, [...form.files, ...(inside.every((path) => place.files.has(path)) ? inside : [])]);
+}
+
+/**
+ * @param {Place} place
+ * @param {string} path
+ */
+async function text(place, path) {
+  const url = place.files.get(path)?.url ?? place.address(path);
+  const found = await read(url, place.net);
+  if (!found) throw new StoreError("not-found", `There is no such file: ${shownUrl(url)}`);
+  return found.text;
+}
+
+/**
+ * What manifest.json lists, and itself.
+ * @param {Place} place
+ * @param {PlannedFile} manifest
+ * @param {Kind} kind
+ * @returns {Promise<PlannedFile[] | null>} null where it is no list of files
+ */
+async function manifestFiles(place, manifest, kind) {
+  const found = await read(manifest.url, place.net, { optional: true });
+  // Some servers send their start page where a file is missing, and do not say what it is.
+  if (!found || /^\s*</.test(found.text)) return null;
+  const listed = parseManifest(found.text, manifest.url);
+  if (!listed) return null;
+  const paths = new Set(listed.map(({ path }) => path));
+  const top = formAt(paths, kind, "");
+  const alone = singles(paths, kind);
+  const broken = [top, ...alone].filter((form) => form !== null);
+  // Shards are checked when the index is there.
+  if (broken.length && broken.every((form) => form.missing.length)) throw lacks(place.name, broken[0].missing);
+  const below = broken.length ? [] : formsBelow(paths, kind);
+  if (!broken.length && !below.length) throw nothing(paths, kind, place.name);
+  // The dictionaries of a model lie in folders of its own.
+  if (kind === "dictionary" && below.length > 1) throw ambiguous(place, below.map((form) => place.address(form.at)));
+  const wanted = kind === "dictionary" && below.length ? new Set(below[0].files) : paths;
+  const own = listed.filter(({ path }) => wanted.has(path) && path !== "manifest.json");
+  const definite = own.map((file) => ({ ...file, url: place.files.get(file.path)?.url ?? place.address(file.path) }));
+  return [...definite, planned("manifest.json", manifest.url, { bytes: found.bytes.length, sha256: sha256(found.bytes), proof: "manifest" })];
+}
+
+/**
+ * @param {Place} place
+ * @param {string[]} choices
+ */
+function ambiguous(place, choices) {
+  const some = choices.slice(0, MOST_CHOICES);
+  return new StoreError("ambiguous", `${place.name} holds ${choices.length} of them: choose one${choices.length > some.length ? ` (the first ${some.length} are listed)` : ""}.`, some);
+}
+
+/**
+ * One file on a server that lists nothing, with its other parts if it is one of several. Beside the
+ * page, a manifest in its folder knows their hashes.
+ * @param {string} url
+ * @param {Asking} net
+ * @returns {Promise<PlannedFile[]>}
+ */
+async function single(url, net) {
+  const name = fileName(url);
+  const parts = ggufParts(name) ?? [name];
+  const files = parts.map((part) => planned(part, part === name ? url : within(url, part)));
+  if (new URL(url).origin === new URL(net.page).origin) {
+    const at = within(url, "manifest.json");
+    const manifest = await read(at, net, { optional: true });
+    const listed = manifest && parseManifest(manifest.text, at);
+    const known = parts.flatMap((part) => listed?.find(({ path }) => path === part) ?? []);
+    if (known.length === parts.length) return known;
+  }
+  if (parts.length === 1) return files;
+  const found = await each(files, async (file) => ({ file, known: await probe(file.url, net) }));
+  const missing = found.filter(({ known }) => !known).map(({ file }) => file.path);
+  if (missing.length) throw lacks(shownUrl(url), missing);
+  return found.map(({ file, known }) => ({ ...file, ...known }));
 }
 
 /**
  * A folder on a server that lists nothing: a manifest, or else the usual names.
  * @param {string} base
  * @param {Kind} kind
- * @param {World} world
+ * @param {Asking} net
  * @returns {Promise<PlannedFile[]>}
  */
-async function fromFolder(base, kind, world) {
-  const at = (/** @type {string} */ path) => new URL(path.split("/").map(encodeURIComponent).join("/"), base).href;
-  const manifest = await get(at("manifest.json"), world);
-  if (manifest && !isPage(manifest)) {
-    const listed = parseManifest(await readText(manifest, at("manifest.json")), base);
-    if (listed) return [...listed, planned("manifest.json", at("manifest.json"))];
-  } else manifest?.body?.cancel().catch(() => {});
-  const look = async (/** @type {string} */ path) => {
-    const found = await head(at(path), world);
-    return found ? [planned(path, at(path), { bytes: found.bytes })] : [];
+async function fromFolder(base, kind, net) {
+  const address = (/** @type {string} */ path) => within(base, path);
+  /** @type {Place} */
+  const place = {
+    name: shownUrl(base),
+    files: new Map([["manifest.json", planned("manifest.json", address("manifest.json"))]]),
+    address,
+    net,
+    look: async (paths) => {
+      const unknown = paths.filter((path) => !place.files.has(path));
+      const found = await each(unknown, async (path) => ({ path, known: await probe(address(path), net) }));
+      for (const { path, known } of found) if (known) place.files.set(path, planned(path, address(path), known));
+    },
   };
-  const files = (await Promise.all(BESIDE[kind].map(look))).flat();
-  if (kind === "model") {
-    const index = await get(at("model.safetensors.index.json"), world);
-    if (index && !isPage(index)) {
-      const text = await readText(index, at("model.safetensors.index.json"));
-      const parts = await Promise.all(shards(text, base).map(look));
-      return [...files, planned("model.safetensors.index.json", at("model.safetensors.index.json")), ...parts.flat(), ...(await builtIn(files, look, world))];
+  const listed = await manifestFiles(place, /** @type {PlannedFile} */ (place.files.get("manifest.json")), kind);
+  if (listed) return listed;
+  place.files.delete("manifest.json");
+  await place.look(NAMES[kind]);
+  return choose(place, kind);
+}
+
+/**
+ * The results of an action on each, some at a time, in order.
+ * @template A, B
+ * @param {A[]} all
+ * @param {(one: A) => Promise<B>} action
+ * @returns {Promise<B[]>}
+ */
+async function each(all, action) {
+  /** @type {B[]} */
+  const results = [];
+  let next = 0;
+  const lane = async () => {
+    while (next < all.length) {
+      const index = next++;
+      results[index] = await action(all[index]);
     }
-    index?.body?.cancel().catch(() => {});
-  }
-  for (const name of WEIGHTS[kind].slice(kind === "model" ? 1 : 0)) {
-    const weights = await look(name);
-    if (weights.length) return [...files, ...weights, ...(kind === "model" ? await builtIn(files, look, world) : [])];
-  }
-  throw new StoreError(
-    "not-found",
-    kind === "model"
-      ? `There is no manifest.json, model.safetensors.index.json or model.safetensors in ${base}. For a GGUF file, give the address of the file itself.`
-      : `There is no ${WEIGHTS.dictionary.join(", ")} in ${base}.`,
-  );
+  };
+  await Promise.all(Array.from({ length: Math.min(AT_ONCE, all.length) }, lane));
+  return results;
 }
 
 /**
- * The dictionary that a model's report names and that lies in the model's own folder.
- * @param {PlannedFile[]} files
- * @param {(path: string) => Promise<PlannedFile[]>} look
- * @param {World} world
+ * Whether an index that has come agrees with the plan.
+ * @param {string} path
+ * @param {string} json
+ * @param {Plan} plan
  */
-async function builtIn(files, look, world) {
-  const report = files.find((file) => file.path === "report.json");
-  if (!report) return [];
-  const hook = parse(await getText(report.url, world), report.url)?.hook;
-  if (typeof hook !== "string" || !/^[\w.]+$/.test(hook)) return [];
-  const inside = await Promise.all(["cfg.json", "sae.safetensors"].map((name) => look(`sae/${hook}/${name}`)));
-  return inside.every((found) => found.length) ? inside.flat() : [];
-}
-
-/**
- * The files of a manifest, with the address of each.
- * @param {string} text
- * @param {string} base
- * @returns {PlannedFile[] | null} null when the file is some other manifest
- */
-export function parseManifest(text, base) {
-  const listed = parse(text, base)?.files;
-  if (!Array.isArray(listed) || !listed.length) return null;
-  return listed.map((file) => {
-    const path = file?.name;
-    const good = typeof path === "string" && isInside(path) && Number.isSafeInteger(file.bytes) && file.bytes >= 0 && isSha256(file.sha256);
-    if (!good) throw new StoreError("bad-answer", `manifest.json has an entry without a proper name, size and SHA-256: ${JSON.stringify(file).slice(0, 120)}`);
-    const url = new URL(path.split("/").map(encodeURIComponent).join("/"), base).href;
-    return planned(path, url, { bytes: file.bytes, sha256: file.sha256, proof: "manifest" });
-  });
-}
-
-/**
- * Names of the shards that an index counts, each once.
- * @param {string} text
- * @param {string} where
- * @returns {string[]}
- */
-export function shards(text, where) {
-  const map = parse(text, where)?.weight_map;
-  const names = map && typeof map === "object" ? [...new Set(Object.values(map))] : [];
-  if (!names.length || !names.every((name) => typeof name === "string" && isInside(name))) {
-    throw new StoreError("bad-answer", `model.safetensors.index.json names no proper files: ${where}`);
-  }
-  return names.sort();
-}
-
-/** Whether a path stays within its folder. */
-export const isInside = (/** @type {string} */ path) => /^[^\\:]+$/.test(path) && path.split("/").every((part) => part && part !== "." && part !== "..");
-
-const isSha256 = (/** @type {unknown} */ value) => typeof value === "string" && /^[0-9a-f]{64}$/.test(value);
-
-/** @param {PlannedFile} file */
-const definite = (file) => ({ bytes: file.bytes, sha256: file.sha256, gitOid: null, proof: file.proof });
-
-/**
- * @param {string} text
- * @param {string} where
- * @returns {any}
- */
-function parse(text, where) {
-  try {
-    return JSON.parse(text);
-  } catch {
-    throw new StoreError("bad-answer", `This is no JSON: ${where}`);
-  }
-}
-
-/** @param {Response} response */
-const isPage = (response) => /^\s*text\/html/i.test(response.headers.get("Content-Type") ?? "");
-
-/**
- * @param {string} url
- * @param {World} world
- */
-async function getText(url, world) {
-  const response = await get(url, world);
-  if (!response) throw new StoreError("not-found", `There is no such file: ${url}`);
-  return readText(response, url);
-}
-
-/**
- * @param {Response} response
- * @param {string} url
- */
-async function readText(response, url) {
-  const blob = await response.blob();
-  if (blob.size > MAX_LIST) throw new StoreError("bad-answer", `This list is too large to be one: ${url}`);
-  return blob.text();
-}
-
-/**
- * A file's length, where the server says it; null when there is no such file.
- * @param {string} url
- * @param {World} world
- * @returns {Promise<{bytes: number | null} | null>}
- */
-async function head(url, world) {
-  const response = await get(url, world, "HEAD");
-  if (!response || isPage(response)) return null;
-  const length = response.headers.get("Content-Encoding") ? "" : (response.headers.get("Content-Length") ?? "");
-  return { bytes: /^\d+$/.test(length) ? Number(length) : null };
-}
-
-/**
- * @param {string} url
- * @param {World} world
- * @param {"GET" | "HEAD"} [method]
- * @returns {Promise<Response | null>} null when there is no such file
- */
-async function get(url, world, method = "GET") {
-  for (let failures = 1; ; failures++) {
-    /** @type {StoreError | Passing} */
-    let error;
-    try {
-      const response = await world.fetch(url, { method, signal: world.signal, cache: "no-store" });
-      if (response.ok) return response;
-      if (response.status === 404 || response.status === 410) return null;
-      error = statusError(response.status, url, response.headers.get("Retry-After"), Date.now());
-    } catch (thrown) {
-      world.signal.throwIfAborted();
-      error = (await world.diagnose(url)) ?? new Passing(new StoreError("network", `No answer came (${/** @type {any} */ (thrown)?.message ?? thrown}): ${url}`));
-    }
-    if (!(error instanceof Passing)) throw error;
-    if (failures >= TRIES) throw error.error;
-    await world.sleep(waitAfter(failures, error.wait, world.random), world.signal);
-  }
+export function checkIndex(path, json, plan) {
+  if (path !== INDEX && !path.endsWith(`/${INDEX}`)) return;
+  const at = path.slice(0, -INDEX.length);
+  const known = new Set(plan.files.map((file) => file.path));
+  const missing = shards(json, path).filter((name) => !known.has(at + name));
+  if (missing.length) throw lacks(plan.name, missing);
 }

@@ -5,9 +5,13 @@ import { StoreError, diskError, patiently } from "./errors.js";
 import { covered } from "./ranges.js";
 import { RecordFile, readRecord } from "./record.js";
 import { sha256 } from "./sha256.js";
+import { shown } from "./shown.js";
 import { readFileRecord } from "./stored-file.js";
 
-/** @import { Kind, Plan, PlannedFile } from "./sources.js" */
+/** @import { Kind } from "./forms.js" */
+/** @import { PlannedFile } from "./manifest.js" */
+/** @import { Plan } from "./sources.js" */
+/** @import { FileRecord } from "./stored-file.js" */
 
 /**
  * What the page is told of a model or dictionary on disk.
@@ -20,6 +24,7 @@ import { readFileRecord } from "./stored-file.js";
  * @property {number} loaded bytes on disk
  * @property {number | null} total bytes, null where some length is not known yet
  * @property {ItemFile[]} files
+ * @property {boolean} elsewhere whether another tab is working on it
  */
 
 /**
@@ -34,6 +39,8 @@ import { readFileRecord } from "./stored-file.js";
 
 /** The folder of everything; another layout gets another name. */
 const ROOT = "phi3-steer-1";
+/** Where tabs tell each other of changes, by an item's key. */
+export const CHANNEL = "phi3-steer store";
 const PLAN = "plan";
 
 /**
@@ -43,8 +50,12 @@ const PLAN = "plan";
  */
 export const keyOf = (kind, url) => sha256(new TextEncoder().encode(`${kind} ${url}`)).slice(0, 24);
 
-/** @param {number} index */
-const dataName = (index) => `file-${index}`;
+/**
+ * The name of a planned file on disk.
+ * @param {PlannedFile} file
+ * @param {number} index of it in its plan
+ */
+export const dataName = (file, index) => `file-${file.slot ?? index}`;
 
 /** @returns {Promise<FileSystemDirectoryHandle>} */
 async function root() {
@@ -58,6 +69,8 @@ async function root() {
   }
 }
 
+const lockName = (/** @type {string} */ key) => `phi3-steer ${key}`;
+
 /**
  * Holds an item's lock while `action` runs, so that one tab at a time changes it.
  * @template T
@@ -66,7 +79,7 @@ async function root() {
  * @returns {Promise<T>}
  */
 export function exclusively(key, action) {
-  return navigator.locks.request(`phi3-steer ${key}`, { ifAvailable: true }, (lock) => {
+  return navigator.locks.request(lockName(key), { ifAvailable: true }, (lock) => {
     if (!lock) {
       throw new StoreError("busy-elsewhere", "Another tab is working on these files: wait for it, or stop it there.");
     }
@@ -92,42 +105,78 @@ export async function openItem(key) {
 }
 
 /**
- * Makes an item's folder, or brings an existing one in line with the plan: a file of another address
- * or hash than before begins anew. Needs the lock.
+ * Makes an item's folder, or brings an existing one in line with the plan: what is there of files that
+ * are still the same stays, under whatever name. Needs the lock.
  * @param {string} key
  * @param {Plan} plan
+ * @returns {Promise<{folder: FileSystemDirectoryHandle, plan: Plan}>} the plan with the files' places on disk
  */
 export async function makeItem(key, plan) {
-  const old = await openItem(key);
   try {
+    const old = await openItem(key);
     const folder = await (await root()).getDirectoryHandle(key, { create: true });
-    const same = (/** @type {PlannedFile} */ a, /** @type {PlannedFile | undefined} */ b) =>
-      b && a.path === b.path && a.url === b.url && (a.sha256 ?? b.sha256) === b.sha256 && (a.gitOid ?? b.gitOid) === b.gitOid;
-    const changed = plan.files.some((file, index) => !same(file, old?.plan.files[index])) || plan.files.length !== old?.plan.files.length;
-    if (changed) {
-      for (let index = 0; index < (old?.plan.files.length ?? 0); index++) {
-        if (!same(plan.files[index] ?? { path: "" }, old?.plan.files[index])) await removeFile(folder, index);
-      }
-      const record = await RecordFile.open(folder, PLAN);
-      try {
-        record.write(plan);
-      } finally {
-        record.close();
-      }
+    const there = await Promise.all(
+      (old?.plan.files ?? []).map(async (file, index) => ({ file: { ...file, slot: file.slot ?? index }, record: await readFileRecord(folder, dataName(file, index)) })),
+    );
+    const placed = { ...plan, files: place(plan.files, there) };
+    const record = await RecordFile.open(folder, PLAN);
+    try {
+      // First the plan: until then what it replaces stands.
+      record.write(placed);
+    } finally {
+      record.close();
     }
-    return folder;
+    await sweep(folder, placed);
+    return { folder, plan: placed };
   } catch (error) {
     throw diskError(error, plan.name);
   }
 }
 
 /**
- * @param {FileSystemDirectoryHandle} folder
- * @param {number} index
+ * Gives each planned file its place: that of bytes that are still right, or a new one.
+ * @param {PlannedFile[]} files
+ * @param {{file: PlannedFile, record: FileRecord}[]} there
+ * @returns {PlannedFile[]}
  */
-async function removeFile(folder, index) {
+export function place(files, there) {
+  const left = new Set(there);
+  let next = there.reduce((most, { file }) => Math.max(most, (file.slot ?? 0) + 1), 0);
+  const taken = files.map((file) => {
+    // The very bytes count more than the name.
+    const same = [...left].find((one) => file.sha256 && one.record.sha256 === file.sha256) ?? [...left].find((one) => isSame(file, one));
+    if (same) left.delete(same);
+    return same;
+  });
+  return files.map((file, index) => ({ ...file, slot: taken[index]?.file.slot ?? next++ }));
+}
+
+/**
+ * Whether what is on disk belongs to a planned file.
+ * @param {PlannedFile} file
+ * @param {{file: PlannedFile, record: FileRecord}} one
+ */
+function isSame(file, { file: old, record }) {
+  if (file.path !== old.path) return false;
+  // Promises that are there must be the same, and so must bytes that were found to be other ones.
+  if (file.sha256 || file.gitOid) return file.sha256 === old.sha256 && file.gitOid === old.gitOid;
+  if (file.url !== old.url) return false;
+  const version = file.etag && record.etag ? file.etag === record.etag : null;
+  return version ?? (file.bytes === null || record.total === null || file.bytes === record.total);
+}
+
+/**
+ * Deletes what no file of the plan has for its own.
+ * @param {FileSystemDirectoryHandle} folder
+ * @param {Plan} plan
+ */
+async function sweep(folder, plan) {
+  const known = new Set([PLAN, ...plan.files.map(dataName)]);
+  const lost = [];
+  for await (const name of folder.keys()) if (!known.has(name.replace(/\.[ab]$/, ""))) lost.push(name);
   // The records first: they must never count bytes that are gone.
-  for (const name of [`${dataName(index)}.a`, `${dataName(index)}.b`, dataName(index)]) {
+  lost.sort((a, b) => Number(/\.[ab]$/.test(b)) - Number(/\.[ab]$/.test(a)));
+  for (const name of lost) {
     await patiently(() => folder.removeEntry(name)).catch((error) => {
       if (error?.name !== "NotFoundError") throw error;
     });
@@ -143,7 +192,7 @@ export async function describeItem(key) {
   if (!item) return null;
   const files = await Promise.all(
     item.plan.files.map(async (file, index) => {
-      const record = await readFileRecord(item.folder, dataName(index));
+      const record = await readFileRecord(item.folder, dataName(file, index));
       return {
         path: file.path,
         loaded: covered(record.done),
@@ -157,17 +206,22 @@ export async function describeItem(key) {
   const { kind, url, name } = item.plan;
   const total = files.reduce((sum, file) => (sum === null || file.total === null ? null : sum + file.total), /** @type {number | null} */ (0));
   const loaded = files.reduce((sum, file) => sum + file.loaded, 0);
-  return { key, kind, url, name, state: files.every((file) => file.whole) ? "whole" : "part", loaded, total, files };
+  return { key, kind, url, name, state: files.every((file) => file.whole) ? "whole" : "part", loaded, total, files, elsewhere: false };
 }
 
-/** @returns {Promise<Item[]>} */
-export async function listItems() {
+/**
+ * @param {Set<string>} mine keys of what this tab works on
+ * @returns {Promise<Item[]>}
+ */
+export async function listItems(mine) {
   const items = [];
+  const { held = [] } = await navigator.locks.query();
+  const locked = new Set(held.map(({ name }) => name));
   for await (const [key, handle] of (await root()).entries()) {
     if (handle.kind !== "directory") continue;
     const item = await describeItem(key);
     // A folder without a plan is what a crash at its making or removal left.
-    if (item) items.push(item);
+    if (item) items.push({ ...item, elsewhere: locked.has(lockName(key)) && !mine.has(key) });
     else await removeItem(key).catch(() => {});
   }
   return items.sort((a, b) => a.name.localeCompare(b.name));
@@ -182,13 +236,15 @@ export async function itemFiles(key) {
   const item = await openItem(key);
   if (!item) throw new StoreError("not-stored", "These files are not on this disk.");
   return Promise.all(
-    item.plan.files.map(async ({ path }, index) => {
+    item.plan.files.map(async (planned, index) => {
+      const { path } = planned;
+      const name = dataName(planned, index);
       const [record, file] = await Promise.all([
-        readFileRecord(item.folder, dataName(index)),
-        item.folder.getFileHandle(dataName(index)).then((handle) => handle.getFile(), () => null),
+        readFileRecord(item.folder, name),
+        item.folder.getFileHandle(name).then((handle) => handle.getFile(), () => null),
       ]);
       if (record.state !== "whole" || !file) {
-        throw new StoreError("incomplete", `${path} is not all there: go on with the download.`);
+        throw new StoreError("incomplete", `${shown(path)} is not all there: go on with the download.`);
       }
       // Named by its path; the bytes stay on disk.
       return new File([file], path);

@@ -14,7 +14,7 @@ import { Sha256 } from "./sha256.js";
  * @property {number | null} total bytes
  * @property {string | null} etag
  * @property {import("./ranges.js").Range[]} done
- * @property {string | null} sha256 as computed from the stored bytes
+ * @property {string | null} sha256 as computed from the stored bytes, also where it is not the promised one
  */
 
 /** @returns {FileRecord} */
@@ -89,6 +89,8 @@ export class StoredFile {
     /** @type {FileRecord} */
     this.state = checked(structuredClone(record.value));
     this.hash = new Sha256();
+    /** Bytes written since it was opened. */
+    this.fetched = 0;
     // A record without its bytes: the browser lost them.
     if (this.state.total !== null && data.getSize() !== this.state.total) this.clear();
   }
@@ -116,6 +118,7 @@ export class StoredFile {
    * @param {Uint8Array} bytes
    */
   write(at, bytes) {
+    this.fetched += bytes.length;
     this.guarded(() => {
       if (this.data.write(bytes, { at }) !== bytes.length) {
         throw new StoreError("quota", `There is no room for ${this.label}: the browser's storage for this site is full.`);
@@ -178,7 +181,22 @@ export class StoredFile {
     return hex;
   }
 
-  /** The first bytes, for files small enough to be in memory. */
+  /**
+   * Notes the hash of bytes that are not those that were promised: another promise may be theirs.
+   * @param {string} sha256
+   */
+  note(sha256) {
+    this.state = { ...this.state, sha256 };
+    this.save();
+  }
+
+  /** Forgets which version of the file the server called it. */
+  anyVersion() {
+    this.state = { ...this.state, etag: null };
+    this.save();
+  }
+
+  /** All bytes, of files small enough to be in memory. */
   bytes() {
     const all = new Uint8Array(this.state.total ?? 0);
     this.data.read(all, { at: 0 });

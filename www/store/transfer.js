@@ -1,11 +1,15 @@
 // Downloads one file into a target: several range requests at once, taken up again where they broke
-// off. A server that ignores ranges sends the file in one piece instead.
+// off. A server that does not keep to ranges sends the file in one piece instead.
 
+import { HEAD } from "./content.js";
+import { Connection, contentLength, contentRange, header, isEncoded } from "./connection.js";
 import { StoreError } from "./errors.js";
 import { Parts, covered, missing, withRange } from "./ranges.js";
-import { Passing, TRIES, statusError, waitAfter } from "./retry.js";
+import { Passing, beforeNextTry } from "./retry.js";
+import { shownUrl } from "./shown.js";
 
 /** @import { Range } from "./ranges.js" */
+/** @import { Net } from "./retry.js" */
 
 /**
  * What is on disk of a file. `etag` is the server's name for this version of it.
@@ -26,26 +30,30 @@ import { Passing, TRIES, statusError, waitAfter } from "./retry.js";
  */
 
 /**
- * @typedef {object} Options
- * @property {typeof fetch} fetch
- * @property {AbortSignal} signal
+ * @typedef {object} Particulars
  * @property {number | null} bytes that the file must have, where that is known
- * @property {(milliseconds: number, signal: AbortSignal) => Promise<void>} sleep ends early, with an error, by the signal
- * @property {(url: string) => Promise<StoreError | null>} diagnose why no answer comes, where that will not pass
- * @property {() => number} random from 0 to 1
+ * @property {number} [most] bytes that it may have
+ * @property {(head: Uint8Array) => void} [check] refuses, by an error, a file that begins wrongly
  * @property {() => void} onBytes told of every piece
+ * @property {boolean} [ranges] false to fetch it in one answer
  * @property {number} [connections]
  * @property {number} [part] bytes of one request
  * @property {number} [progress] bytes of progress that begin a new count of failures
- * @property {number} [stall] milliseconds without a byte before a request is given up
  */
+
+/** @typedef {Net & Particulars} Options */
 
 /** Bytes between two notes of what is on disk. */
 const SAVE_BYTES = 8 << 20;
 
-/** The file is another than before. */
-class Changed extends Error {}
-/** The server does not know ranges. */
+/** The server has another file than that of which a part is there. */
+export class Changed extends StoreError {
+  /** @param {string} url */
+  constructor(url) {
+    super("changed", `The file was changed while it was downloaded: ${shownUrl(url)}`);
+  }
+}
+/** The server does not keep to ranges. */
 class NoRanges extends Error {}
 
 /** The download of one file. */
@@ -58,29 +66,27 @@ export class Transfer {
   constructor(url, target, options) {
     this.url = url;
     this.target = target;
-    this.options = { connections: 4, part: 8 << 20, progress: 16 << 10, stall: 30_000, ...options };
+    this.options = { connections: 4, part: 8 << 20, progress: 16 << 10, most: Number.MAX_SAFE_INTEGER, ...options };
     this.unsaved = 0;
     /** Lanes that run. */
     this.active = 0;
     /** Bytes of an answer that holds the whole file, which count only at its end. */
     this.received = 0;
+    /** Where the last such answer ended early. */
+    this.ended = -1;
     this.parts = new Parts([], this.options.part);
+    /** The file's first bytes, as they come; null when they were looked at. @type {number[] | null} */
+    this.head = this.target.progress.done.length ? null : [];
   }
 
-  /** Fetches what is missing. What has come is saved, however it ends. */
+  /**
+   * Fetches what is missing. What has come is saved, however it ends.
+   * @throws {Changed} when the server's file is no longer the one that was begun
+   */
   async run() {
-    let fresh = 0;
     try {
-      for (;;) {
-        try {
-          await this.attempt();
-          return;
-        } catch (error) {
-          if (!(error instanceof Changed)) throw error;
-          if (++fresh > 2) throw new StoreError("changed", `The file keeps changing while it is downloaded: ${this.url}`);
-          this.target.clear();
-        }
-      }
+      await this.attempt();
+      this.look(true);
     } finally {
       if (this.unsaved) this.save();
     }
@@ -89,6 +95,7 @@ export class Transfer {
   async attempt() {
     const { progress } = this.target;
     try {
+      if (this.options.ranges === false) throw new NoRanges();
       const opening = progress.total === null ? await this.retried(() => this.open()) : null;
       if (progress.total === null) return;
       this.parts = new Parts(missing(progress.done, progress.total), this.options.part);
@@ -134,13 +141,19 @@ export class Transfer {
       const end = part[1];
       const start = at;
       try {
-        const connection = opening ?? (await this.ask(at, end, signal));
+        const { connection, last } = opening ? { connection: opening, last: this.target.progress.total } : await this.ask(at, end, signal);
+        const until = Math.min(end, last ?? end);
         opening = null;
-        await connection.read(end - at, (piece) => {
+        const take = (/** @type {Uint8Array} */ piece) => {
           this.put(at, piece);
           at += piece.length;
-        });
-        if (at < end) throw new Passing(this.broken(at));
+        };
+        // Bytes after the last that was promised: what comes is not the file's own bytes, as of an answer
+        // that was compressed on the way.
+        if ((await connection.read(until - at, take, until === last)) && until === last) throw new NoRanges();
+        if (at < until) throw new Passing(this.broken(at));
+        // A server may send less at a time than it is asked for.
+        this.parts.giveBack(at, end);
         failures = 0;
       } catch (error) {
         this.parts.giveBack(at, end);
@@ -149,7 +162,7 @@ export class Transfer {
         failures += 1;
         // The others go on: fewer at once is what the server wants.
         if (error.throttled && this.active > 1) break;
-        await this.pause(error, failures, signal);
+        await beforeNextTry(error, failures, this.options, signal);
       }
     }
     this.active -= 1;
@@ -166,20 +179,9 @@ export class Transfer {
       try {
         return await action();
       } catch (error) {
-        if (!(error instanceof Passing)) throw error;
-        await this.pause(error, failures, this.options.signal);
+        await beforeNextTry(error, failures, this.options);
       }
     }
-  }
-
-  /**
-   * @param {Passing} error
-   * @param {number} failures
-   * @param {AbortSignal} signal
-   */
-  async pause(error, failures, signal) {
-    if (failures >= TRIES) throw error.error;
-    await this.options.sleep(waitAfter(failures, error.wait, this.options.random), signal);
   }
 
   /**
@@ -191,27 +193,26 @@ export class Transfer {
     // length header can be read where Content-Range is hidden.
     const connection = await this.connect("bytes=0-", this.options.signal);
     const { response } = connection;
-    if (response.status === 416 && /\/0$/.test(header(response, "Content-Range") ?? "")) {
+    if (response.status === 416 && /^\s*bytes\s+\*\/0\s*$/i.test(header(response, "Content-Range") ?? "")) {
       connection.close();
       this.learn(0, response);
       return null;
     }
-    if (response.status === 200) {
-      connection.close();
-      throw new NoRanges();
-    }
-    const range = this.checked(connection, 0);
+    const range = this.promised(connection, 0);
     const total = range?.total ?? contentLength(response);
     if (total === null) {
       connection.close();
-      throw new StoreError("bad-answer", `The server does not say how long the file is; let it expose the header Content-Range: ${this.url}`);
+      throw new StoreError("bad-answer", `The server does not say how long the file is; let it expose the header Content-Range: ${shownUrl(this.url)}`);
     }
+    // Less than all of it: the parts are asked for one by one.
+    const partial = range && range.end < total;
+    if (partial) connection.close();
     this.learn(total, response);
-    return connection;
+    return partial ? null : connection;
   }
 
   /**
-   * A connection that brings bytes `at` to `end`.
+   * A connection that brings bytes from `at` on, and the end of what it promises.
    * @param {number} at
    * @param {number} end
    * @param {AbortSignal} signal
@@ -219,36 +220,53 @@ export class Transfer {
   async ask(at, end, signal) {
     const connection = await this.connect(`bytes=${at}-${end - 1}`, signal);
     const { response } = connection;
-    if (response.status === 200) {
-      connection.close();
-      throw new NoRanges();
-    }
     const { progress } = this.target;
-    const range = response.status === 416 ? { start: at, total: -1 } : this.checked(connection, at);
-    const etag = header(response, "ETag");
-    if ((range?.total ?? progress.total) !== progress.total || (etag && progress.etag && etag !== progress.etag)) {
+    const beyond = response.status === 416 ? /^\s*bytes\s+\*\/(\d{1,15})\s*$/i.exec(header(response, "Content-Range") ?? "") : null;
+    if (beyond && Number(beyond[1]) !== progress.total) {
       connection.close();
-      throw new Changed();
+      throw new Changed(this.url);
     }
-    return connection;
+    const etag = header(response, "ETag");
+    if (response.status === 206 && etag && progress.etag && etag !== progress.etag) {
+      connection.close();
+      throw new Changed(this.url);
+    }
+    const range = this.promised(connection, at);
+    if ((range?.total ?? progress.total) !== progress.total) {
+      connection.close();
+      throw new Changed(this.url);
+    }
+    return { connection, last: range?.end ?? end };
   }
 
   /** The whole file in one answer, from its first byte on; nothing counts as there before its end. */
   async whole() {
     const connection = await this.connect(null, this.options.signal);
     const { response } = connection;
-    const { bytes, onBytes } = this.options;
+    if (response.status !== 200) {
+      connection.close();
+      throw new StoreError("bad-answer", `The whole file was asked for, and status ${response.status} came: ${shownUrl(this.url)}`);
+    }
+    const { bytes, most, onBytes } = this.options;
     // Of a compressed answer it is the compressed length, and a foreign server need not say which.
-    const length = header(response, "Content-Encoding") ? null : contentLength(response);
+    const length = isEncoded(response) ? null : contentLength(response);
     this.target.clear();
     this.received = 0;
+    this.head = [];
     try {
-      await connection.read(Infinity, (piece) => {
+      const take = (/** @type {Uint8Array} */ piece) => {
         this.target.write(this.received, piece);
+        this.note(this.received, piece);
         this.received += piece.length;
         onBytes();
-      });
-      if (this.received < (bytes ?? length ?? 0)) throw new Passing(this.broken(this.received));
+      };
+      const more = await connection.read(bytes ?? most, take, true);
+      if (more) throw bytes === null ? this.tooLarge() : this.wrongLength("more");
+      // The second answer that ends there in order was not cut: its length was that of something else.
+      if (this.received < (bytes ?? length ?? 0) && (bytes !== null || this.received !== this.ended)) {
+        this.ended = this.received;
+        throw new Passing(this.broken(this.received));
+      }
       this.learn(this.received, response);
       this.target.progress.done = withRange([], 0, this.received);
       this.save();
@@ -263,30 +281,25 @@ export class Transfer {
    */
   async connect(range, signal) {
     signal.throwIfAborted();
-    const connection = new Connection(this.url, this.options.stall, signal);
-    try {
-      await connection.open(this.options.fetch, range);
-    } catch (error) {
-      const lasting = error instanceof Passing && error.error.code === "network" ? await this.options.diagnose(this.url) : null;
-      throw lasting ?? error;
-    }
+    const connection = new Connection(this.url, this.options, signal);
+    await connection.open({ range });
     return connection;
   }
 
   /**
-   * The range that an answer says it holds, which must begin where it was asked to.
+   * The range that an answer says it holds, null where it says none.
    * @param {Connection} connection
-   * @param {number} at
+   * @param {number} at where it must begin
+   * @throws {NoRanges} where it holds anything else than a range of the file's own bytes
    */
-  checked(connection, at) {
-    const text = header(connection.response, "Content-Range");
-    if (text === null) return null;
-    const range = contentRange(text);
-    if (!range || range.start !== at) {
-      connection.close();
-      throw new StoreError("bad-answer", `Bytes from ${at} were asked for, "${text}" came: ${this.url}`);
-    }
-    return range;
+  promised(connection, at) {
+    const { response } = connection;
+    const text = header(response, "Content-Range");
+    const range = text === null ? null : contentRange(text);
+    const parts = /^\s*multipart\//i.test(header(response, "Content-Type") ?? "");
+    if (response.status === 206 && !isEncoded(response) && !parts && (text === null || range?.start === at)) return range;
+    connection.close();
+    throw new NoRanges();
   }
 
   /**
@@ -294,10 +307,9 @@ export class Transfer {
    * @param {Response} response
    */
   learn(total, response) {
-    const { bytes } = this.options;
-    if (bytes !== null && total !== bytes) {
-      throw new StoreError("wrong-length", `The file should have ${bytes} bytes, and the server has ${total}: ${this.url}`);
-    }
+    const { bytes, most } = this.options;
+    if (bytes !== null && total !== bytes) throw this.wrongLength(String(total));
+    if (total > most) throw this.tooLarge();
     const { progress } = this.target;
     progress.total = total;
     progress.etag = header(response, "ETag");
@@ -315,7 +327,31 @@ export class Transfer {
     target.progress.done = withRange(target.progress.done, at, at + piece.length);
     this.unsaved += piece.length;
     if (this.unsaved >= SAVE_BYTES) this.save();
+    this.note(at, piece);
     this.options.onBytes();
+  }
+
+  /**
+   * Keeps the file's first bytes.
+   * @param {number} at
+   * @param {Uint8Array} piece
+   */
+  note(at, piece) {
+    const { head } = this;
+    if (!head || at > head.length) return;
+    head.push(...piece.subarray(head.length - at, HEAD - at));
+    if (head.length >= HEAD) this.look(false);
+  }
+
+  /**
+   * Looks at the first bytes, once.
+   * @param {boolean} all whether these are all that come
+   */
+  look(all) {
+    const { head } = this;
+    if (!head || (all && head.length < Math.min(HEAD, this.target.progress.total ?? 0))) return;
+    this.head = null;
+    this.options.check?.(Uint8Array.from(head));
   }
 
   save() {
@@ -325,124 +361,15 @@ export class Transfer {
 
   /** @param {number} at */
   broken(at) {
-    return new StoreError("network", `The connection broke off at byte ${at} of ${this.target.progress.total ?? "an unknown number"}: ${this.url}`);
-  }
-}
-
-/** One request and the reading of its answer. */
-class Connection {
-  /**
-   * @param {string} url
-   * @param {number} stall
-   * @param {AbortSignal} signal
-   */
-  constructor(url, stall, signal) {
-    this.url = url;
-    this.stall = stall;
-    this.outer = signal;
-    this.own = new AbortController();
-    /** @type {Response} */
-    this.response = Response.error();
-    this.timer = /** @type {any} */ (0);
+    return new StoreError("network", `The connection broke off at byte ${at} of ${this.target.progress.total ?? "an unknown number"}: ${shownUrl(this.url)}`);
   }
 
-  /** Counts the silence anew. */
-  heard() {
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.own.abort(), this.stall);
+  /** @param {string} found */
+  wrongLength(found) {
+    return new StoreError("wrong-length", `The file should have ${this.options.bytes} bytes, and the server has ${found}: ${shownUrl(this.url)}`);
   }
 
-  /**
-   * @param {typeof globalThis.fetch} fetch
-   * @param {string | null} range
-   */
-  async open(fetch, range) {
-    this.heard();
-    const signal = AbortSignal.any([this.outer, this.own.signal]);
-    try {
-      // The browser's own cache would hold a second copy.
-      this.response = await fetch(this.url, { signal, cache: "no-store", headers: range ? { Range: range } : {} });
-    } catch (error) {
-      throw this.failed(error, 0);
-    }
-    const { status } = this.response;
-    if (![200, 206, 416].includes(status)) {
-      const error = statusError(status, this.url, header(this.response, "Retry-After"), Date.now());
-      this.close();
-      throw error;
-    }
-    if (status !== 416 && /^\s*text\/html/i.test(header(this.response, "Content-Type") ?? "")) {
-      this.close();
-      throw new StoreError("not-found", `A web page is there instead of the file: ${this.url}`);
-    }
+  tooLarge() {
+    return new StoreError("too-large", `The file is larger than any of its kind (${this.options.most} bytes at most): ${shownUrl(this.url)}`);
   }
-
-  /**
-   * Hands on at most `limit` bytes, then closes.
-   * @param {number} limit
-   * @param {(piece: Uint8Array) => void} take
-   */
-  async read(limit, take) {
-    const reader = this.response.body?.getReader();
-    let left = limit;
-    try {
-      while (reader && left > 0) {
-        this.heard();
-        let step;
-        try {
-          step = await reader.read();
-        } catch (error) {
-          throw this.failed(error, limit - left);
-        }
-        if (step.done) break;
-        const piece = step.value.length > left ? step.value.subarray(0, left) : step.value;
-        take(piece);
-        left -= piece.length;
-      }
-    } finally {
-      this.close();
-    }
-  }
-
-  /**
-   * @param {any} error
-   * @param {number} at
-   */
-  failed(error, at) {
-    const stalled = this.own.signal.aborted;
-    this.close();
-    if (this.outer.aborted) return this.outer.reason;
-    const what = stalled ? `no byte came for ${Math.round(this.stall / 1000)} seconds` : (error?.message ?? error);
-    return new Passing(new StoreError("network", `The connection failed after ${at} bytes of an answer (${what}): ${this.url}`));
-  }
-
-  /** Ends the request, read or not. */
-  close() {
-    clearTimeout(this.timer);
-    this.own.abort();
-  }
-}
-
-/**
- * @param {Response} response
- * @param {string} name
- */
-const header = (response, name) => response.headers.get(name);
-
-/** @param {Response} response */
-function contentLength(response) {
-  const text = header(response, "Content-Length")?.trim() ?? "";
-  return /^\d+$/.test(text) ? Number(text) : null;
-}
-
-/**
- * "bytes 0-9/100"; the total is null for "*".
- * @param {string} text
- * @returns {{start: number, total: number | null} | null}
- */
-export function contentRange(text) {
-  const match = /^\s*bytes\s+(\d+)-(\d+)\/(\d+|\*)\s*$/.exec(text);
-  if (!match) return null;
-  const [start, last, total] = [Number(match[1]), Number(match[2]), match[3] === "*" ? null : Number(match[3])];
-  return last < start || (total !== null && last >= total) ? null : { start, total };
 }

@@ -7,17 +7,16 @@
 //   open      [key]                     none              File[]
 //   verify    [key]                     DownloadProgress  Item
 //   remove    [key]                     none              null   ends a download of it first
+// Workers of other tabs are told on the channel CHANNEL when something on the disk begins or ends to change.
 
 import { holdLock } from "../lifeline.js";
 import { diagnose } from "./diagnose.js";
 import { normalise } from "./address.js";
 import { download, verify } from "./download.js";
 import { StoreError } from "./errors.js";
-import { itemFiles, keyOf, listItems, removeItem } from "./store.js";
+import { CHANNEL, itemFiles, keyOf, listItems, removeItem } from "./store.js";
 
 /** @import { WorkerReply, WorkerRequest } from "../types.d.ts" */
-/** @import { Kind } from "./sources.js" */
-
 /**
  * All that is stored, and the room for it.
  * @typedef {object} Listing
@@ -32,6 +31,11 @@ const post = (reply) => self.postMessage(reply);
 
 /** What runs, by key. @type {Map<string, {abort: AbortController, ended: Promise<unknown>}>} */
 const running = new Map();
+
+/** Origins that have answered. @type {Set<string>} */
+const reached = new Set();
+
+const others = new BroadcastChannel(CHANNEL);
 
 /** The page's folder. */
 const page = new URL("../../", import.meta.url).href;
@@ -48,12 +52,14 @@ async function job(key, action) {
   const abort = new AbortController();
   const ended = action(abort.signal);
   running.set(key, { abort, ended: ended.catch(() => {}) });
+  others.postMessage(key);
   try {
     return await ended;
   } catch (error) {
     throw abort.signal.aborted ? new StoreError("stopped", "The download was paused.") : error;
   } finally {
     running.delete(key);
+    others.postMessage(key);
   }
 }
 
@@ -67,7 +73,7 @@ async function stop(key) {
 /** @type {Record<string, (id: number, ...args: any[]) => Promise<unknown>>} */
 const methods = {
   async list() {
-    const items = await listItems();
+    const items = await listItems(new Set(running.keys()));
     const { usage = null, quota = null } = (await navigator.storage.estimate?.().catch(() => null)) ?? {};
     const persisted = (await navigator.storage.persisted?.().catch(() => false)) ?? false;
     return { items, usage, quota, persisted };
@@ -78,7 +84,7 @@ const methods = {
     return job(key, (signal) =>
       download(
         { key, kind, url: href, name },
-        { fetch: (input, init) => fetch(input, init), page, signal, sleep, random: Math.random, diagnose: (at) => diagnose(at, page, navigator.onLine) },
+        { fetch: (input, init) => fetch(input, init), page, signal, sleep, random: Math.random, reached, diagnose: (at) => diagnose(at, page, navigator.onLine) },
         (event) => post({ id, event }),
       ),
     );
@@ -95,6 +101,7 @@ const methods = {
   async remove(_id, key) {
     await stop(key);
     await removeItem(key);
+    others.postMessage(key);
   },
 };
 
@@ -125,7 +132,9 @@ self.onmessage = async (/** @type {MessageEvent<WorkerRequest>} */ message) => {
   } catch (error) {
     const { message: text } = /** @type {any} */ (error);
     const { code, choices } = error instanceof StoreError ? error : { code: "store-failed", choices: undefined };
-    post({ id, error: { code, message: String(text ?? error), choices } });
+    // With the machine off the network it is not the server that does not answer.
+    const offline = code === "unreachable" && !navigator.onLine;
+    post({ id, error: { code: offline ? "offline" : code, message: String(text ?? error), choices } });
   }
 };
 
