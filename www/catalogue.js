@@ -15,6 +15,12 @@ const MOST_OWN = 200;
 const OF_DICTIONARY = /(^|\/)(cfg\.json|hyperparams\.json|(sae|sae_weights|params)\.safetensors|[^/]*\.npz)$/i;
 const OF_MODEL = /(^|\/)(model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|tokenizer\.json|[^/]*\.gguf)$/i;
 
+/**
+ * Whether a dictionary may lie with a model: the public files that the page lists come without.
+ * @param {Entry | undefined} model
+ */
+export const mayBring = (model) => !model || Boolean(model.builtIn || model.own || model.files || model.beside || !model.families);
+
 /** Entries by kind, in the order they are shown. */
 export class Catalogue {
   constructor() {
@@ -64,6 +70,14 @@ export class Catalogue {
     return this.entries
       .filter((entry) => entry.kind === kind && (!families || !entry.families || entry.families.some((family) => families.includes(family))))
       .sort((a, b) => rank(a) - rank(b));
+  }
+
+  /**
+   * Dictionaries that are known to be a model's and can be loaded.
+   * @param {Entry} model
+   */
+  fitting(model) {
+    return this.list("dictionary", model).filter((entry) => !entry.unusable && model.families && entry.families?.some((family) => model.families?.includes(family)));
   }
 
   /**

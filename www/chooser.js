@@ -1,12 +1,15 @@
 // The dialog in which models and dictionaries are chosen, downloaded, kept and deleted.
 
-import { sort } from "./catalogue.js";
+import { mayBring, sort } from "./catalogue.js";
+import { forgetAddress } from "./choice.js";
 import { ChooserRow } from "./chooser-row.js";
+import { SteeringNote } from "./chooser-steering.js";
 import { byId, bytes, h } from "./dom.js";
 
 /** @import { Catalogue } from "./catalogue.js" */
 /** @import { Choice } from "./choice.js" */
 /** @import { Downloads } from "./downloads.js" */
+/** @import { Item } from "./store/store.js" */
 /** @import { Entry } from "./types.d.ts" */
 
 /** Asks for a model and a dictionary. */
@@ -31,6 +34,11 @@ export class Chooser {
     this.rows = new Map();
     /** What is marked: an entry's id; of the dictionary also "auto" and "none". */
     this.marked = { model: "nano", dictionary: "auto" };
+    this.steering = new SteeringNote(catalogue, (id) => {
+      this.marked.dictionary = id;
+      this.draw();
+    });
+    this.message.after(this.steering.node);
     /** Set while the dialog waits for downloads to load them. */
     this.waiting = false;
 
@@ -73,6 +81,12 @@ export class Chooser {
     downloads.addEventListener("change", () => {
       if (this.dialog.open) this.draw();
     });
+    // Here or in another tab: what is deleted is to leave no trace.
+    downloads.addEventListener("removed", (event) => {
+      const { kind, url } = /** @type {CustomEvent<Item>} */ (event).detail;
+      catalogue.drop(kind, url);
+      forgetAddress(kind, url);
+    });
   }
 
   /** @param {Choice} [choice] what to mark */
@@ -82,6 +96,7 @@ export class Chooser {
       this.hook.value = choice.saeHook;
       this.keep.checked = choice.keep;
     }
+    if (this.marked.dictionary === "auto") this.fitDictionary();
     this.message.textContent = "";
     this.draw();
     if (!this.dialog.open) this.dialog.showModal();
@@ -140,12 +155,12 @@ export class Chooser {
     this.row(kind)?.node.scrollIntoView({ block: "nearest" });
   }
 
-  /** A dictionary of another model is no choice. */
+  /** A dictionary of another model is no choice, and neither is one that does not exist. */
   fitDictionary() {
     const { marked, catalogue } = this;
     const model = catalogue.find(marked.model);
     const fits = catalogue.list("dictionary", model).some((entry) => entry.id === marked.dictionary);
-    if (!fits && marked.dictionary !== "none") marked.dictionary = "auto";
+    if (!fits && (marked.dictionary !== "none" || mayBring(model))) marked.dictionary = mayBring(model) ? "auto" : "none";
   }
 
   /** @param {Entry["kind"]} kind */
@@ -214,10 +229,9 @@ export class Chooser {
     const { catalogue, downloads } = this;
     const model = catalogue.find(this.marked.model);
     this.fill("model", [], catalogue.list("model"));
-    const simple = [
-      this.simple("auto", "The model\u2019s own, if it came with one"),
-      this.simple("none", "None: chat without steering"),
-    ];
+    const own = mayBring(model) ? [this.simple("auto", model?.builtIn ? "The model\u2019s own" : "The model\u2019s own, if it came with one")] : [];
+    const simple = [...own, this.simple("none", "None: chat without steering")];
+    this.steering.draw(model, this.marked.dictionary);
     this.fill("dictionary", simple, catalogue.list("dictionary", model));
     for (const row of this.rows.values()) row.radio.checked = row.entry.id === this.marked[row.entry.kind];
 
@@ -285,8 +299,10 @@ export class Chooser {
       remove: (entry) => downloads.remove(entry),
       forget: async (entry) => {
         if (downloads.item(entry)) await downloads.remove(entry);
-        if (this.marked[entry.kind] === entry.id) this.marked[entry.kind] = entry.kind === "model" ? "nano" : "auto";
+        if (this.marked[entry.kind] === entry.id) this.marked[entry.kind] = entry.kind === "model" ? "nano" : "none";
         catalogue.forget(entry);
+        if (entry.url) forgetAddress(entry.kind, entry.url);
+        this.fitDictionary();
         this.draw();
         this.row(entry.kind)?.radio.focus();
       },

@@ -14,8 +14,8 @@ export const MOST_LIST = 16 << 20;
 const LONGEST = 120_000;
 
 /**
- * What a server said while it was asked for what may be missing.
- * @typedef {Net & {refused: string[]}} Asking addresses that it did not hand out
+ * A net that notes the addresses that a server did not hand out while it was asked for what may be missing.
+ * @typedef {Net & {page: string, refused: string[]}} Asking with the page's address
  */
 
 /**
