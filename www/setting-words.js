@@ -30,15 +30,17 @@ export function settingsName(turn) {
 }
 
 /**
- * The setting under which the model read a token of the steered answer, which is the one that its next
- * token was written under; null for the last token, which it did not read.
+ * The setting under which the model read a token of the steered answer: the one that its next token was
+ * written under, or, at the end, its own; null where it did not read it.
  * @param {Turn} turn
  * @param {number} index of the token
  * @returns {Setting | null}
  */
 export function readUnder(turn, index) {
-  const next = turn.answers[1].tokens[index + 1];
-  return next ? (turn.settings[next.setting ?? 0] ?? null) : null;
+  const { tokens } = turn.answers[1];
+  if (tokens[index]?.activation === undefined) return null;
+  const writer = tokens[index + 1] ?? tokens[index];
+  return turn.settings[writer.setting ?? 0] ?? null;
 }
 
 /**

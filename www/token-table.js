@@ -38,7 +38,7 @@ export function openTokens(turn, lane, choose) {
       { className: "muted" },
       feature === undefined
         ? "Without a dictionary there are no features to see. "
-        : `How active feature ${feature} was when the model read each token, before the edit there. The last token was not read any more. `,
+        : `How active feature ${feature} was when the model read each token, before the edit there. `,
       h("button", { type: "button", className: "term", "data-term": "colours" }, "How to read it"),
     ),
     h(

@@ -157,7 +157,9 @@ test("a token's card says what is done after it is read, by the setting in force
   const one = turn([{}, { label: "clamp 4", value: 4 }], [0, 0, 1]);
   assert.equal(readUnder(one, 0).value, 8);
   assert.equal(readUnder(one, 1).value, 4, "the next token was written under the new setting");
-  assert.equal(readUnder(one, 2), null, "the last token is not read");
+  assert.equal(readUnder(one, 2).value, 4, "the end was read before the answer ended");
+  delete one.answers[1].tokens[2].activation;
+  assert.equal(readUnder(one, 2), null, "a stopped answer's last token is not read");
   const { settings: [setting] } = one;
   const words = (change, part = "generated", first = false, activation = 2.6) => editWords({ ...setting, ...change }, part, first, activation, 329);
   assert.equal(words({}), "then held at 8");
