@@ -7,6 +7,7 @@
 //! - [`Checkpoint`]: the tensors of one or several such files under Hugging Face's names, streamed
 //!   as rows of f32 or as the planes that lie in GPU memory.
 //! - [`Npz`]: an archive of NumPy arrays;
+//! - [`json`]: JSON as it is found beside models, read with bounds.
 //!
 //! A tensor is never whole in memory unless asked for: [`Checkpoint::rows`] hands it over in blocks
 //! of whole rows. Everything that comes from outside is checked before it is believed.
@@ -24,6 +25,7 @@ mod folder;
 mod gguf;
 #[cfg(target_arch = "wasm32")]
 mod http;
+pub mod json;
 mod names;
 mod npy;
 mod npz;
