@@ -137,10 +137,7 @@ fn check(model: &Model, request: &TraceRequest<'_>) -> Result<(), GenerateError>
         });
     }
     if let Some(&layer) = request.residual.iter().find(|l| **l >= layers) {
-        return Err(ModelError::Config(format!(
-            "there is no block {layer}: the model has {layers}, counted from 0"
-        ))
-        .into());
+        return Err(ModelError::NoBlock { layer, layers }.into());
     }
     let vocab = model.config().vocab_size;
     for (lane, prompt) in request.prompts.iter().enumerate() {

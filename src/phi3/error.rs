@@ -52,6 +52,14 @@ pub enum ModelError {
     /// The GPU failed.
     #[error(transparent)]
     Gpu(#[from] GpuError),
+    /// A block that the model does not have was asked for.
+    #[error("there is no block {layer}: the model has {layers}, counted from 0")]
+    NoBlock {
+        /// The block asked for.
+        layer: usize,
+        /// The model's blocks.
+        layers: usize,
+    },
     /// A sequence does not fit.
     #[error("{tokens} tokens do not fit the context of {context}: shorten the conversation")]
     ContextFull {

@@ -1,7 +1,7 @@
 //! The files of a model, in whatever form they come.
 
 use super::{Config, ModelError};
-use crate::checkpoint::{Checkpoint, CheckpointError, Folder, Gguf, MAX_JSON};
+use crate::checkpoint::{Checkpoint, CheckpointError, Folder, Gguf, MAX_JSON, json};
 use crate::tokens::{ChatTokenizer, TokenizerFiles};
 
 /// A model's configuration and weights, opened but not read: Hugging Face's `config.json` with
@@ -24,8 +24,9 @@ impl ModelFiles {
                 let config = Config::from_json(&json)?;
                 let checkpoint = Checkpoint::open(folder, "model").await;
                 let checkpoint = checkpoint.map_err(|error| no_weights(folder, error))?;
-                // The parser has read it: it is UTF-8.
-                let json = String::from_utf8_lossy(&json).into_owned();
+                let json = json::strict(&json, json::MAX_VALUES);
+                let json = json.map_err(|e| ModelError::Config(e.to_string()))?;
+                let json = json.into_owned();
                 (config, json, checkpoint)
             }
             None => {
@@ -53,12 +54,13 @@ impl ModelFiles {
         Ok(ChatTokenizer::open(&self.folder).await?)
     }
 
-    /// `config.json`: the file, or what it would be for the GGUF file.
+    /// `config.json`: the file without oddities such as a byte order mark, or what it would be for the
+    /// GGUF file.
     pub fn config_json(&self) -> &str {
         &self.config_json
     }
 
-    /// `tokenizer.json` and `tokenizer_config.json` of the GGUF file; `None` where these are files.
+    /// The tokenizer's files as they would be for the GGUF file; `None` where these are files.
     pub fn tokenizer_files(&self) -> Result<Option<TokenizerFiles>, ModelError> {
         let gguf = self.checkpoint.gguf();
         let files = gguf.map(|gguf| TokenizerFiles::from_gguf(gguf.metadata()));

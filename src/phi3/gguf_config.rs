@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::{Config, ModelError};
-use crate::checkpoint::{ByteSource, Encoding, Gguf, GgufTensor, Metadata};
+use crate::checkpoint::json::shown;
+use crate::checkpoint::{ByteSource, Encoding, Gguf, GgufTensor, Metadata, Value as GgufValue};
 
 /// The name that GGUF files have for this architecture.
 const ARCHITECTURE: &str = "phi3";
@@ -38,8 +39,9 @@ async fn config_json(gguf: &Gguf) -> Result<Value, ModelError> {
         Some(ARCHITECTURE) => {}
         Some(other) => {
             return Err(fail(format!(
-                "it holds a model of the architecture \"{other}\"; this engine runs \
-                 \"{ARCHITECTURE}\": choose a GGUF file of a Phi-3 model"
+                "it holds a model of the architecture \"{}\"; this engine runs \
+                 \"{ARCHITECTURE}\": choose a GGUF file of a Phi-3 model",
+                shown(other)
             )));
         }
         None => return Err(fail("it has no key general.architecture".into())),
@@ -66,6 +68,7 @@ async fn config_json(gguf: &Gguf) -> Result<Value, ModelError> {
         None => hidden.checked_div(heads).unwrap_or(0),
     };
     let rotary_dim = number("rope.dimension_count")?.unwrap_or(head_dim);
+    understood(metadata, head_dim)?;
     let window = match number("attention.sliding_window")? {
         Some(window) => Some(window).filter(|window| *window > 0),
         // Files converted before the key existed, Microsoft's own among them: the window of
@@ -144,23 +147,129 @@ fn rotary_factor(rotary: u64, head: u64) -> f64 {
     }
 }
 
+/// Refuses what would change the numbers and is not understood.
+fn understood(metadata: &Metadata, head_dim: u64) -> Result<(), ModelError> {
+    /// Keys that are read, or say nothing of the numbers.
+    const KNOWN: [&str; 12] = [
+        "rope.freq_base",
+        "rope.dimension_count",
+        "rope.scaling.type",
+        "rope.scaling.factor",
+        "rope.scaling.attn_factor",
+        "rope.scaling.original_context_length",
+        "rope.scaling.finetuned",
+        "attention.head_count",
+        "attention.head_count_kv",
+        "attention.key_length",
+        "attention.sliding_window",
+        "attention.layer_norm_rms_epsilon",
+    ];
+    /// Other keys, with the values that change nothing.
+    const NEUTRAL: [(&str, &[f64]); 15] = [
+        ("rope.scale_linear", &[0.0, 1.0]),
+        ("rope.scaling.yarn_log_multiplier", &[0.0]),
+        ("attention.causal", &[1.0]),
+        ("attention.clamp_kqv", &[0.0]),
+        ("attention.max_alibi_bias", &[0.0]),
+        ("attention.logit_softcapping", &[0.0]),
+        ("attn_logit_softcapping", &[0.0]),
+        ("final_logit_softcapping", &[0.0]),
+        ("logit_scale", &[0.0, 1.0]),
+        ("embedding_scale", &[0.0, 1.0]),
+        ("residual_scale", &[0.0, 1.0]),
+        ("use_parallel_residual", &[0.0]),
+        ("expert_count", &[0.0]),
+        ("expert_used_count", &[0.0]),
+        ("expert_shared_count", &[0.0]),
+    ];
+    let width = head_dim as f64;
+    for key in metadata.keys() {
+        let Some(name) = key.strip_prefix(ARCHITECTURE) else {
+            continue;
+        };
+        let Some(name) = name.strip_prefix('.').filter(|name| !KNOWN.contains(name)) else {
+            continue;
+        };
+        let value = metadata.get(key);
+        let number = match value {
+            Some(GgufValue::Bool(flag)) => Some(f64::from(flag)),
+            Some(GgufValue::Text(_) | GgufValue::Array(_)) | None => None,
+            _ => metadata.number(key)?,
+        };
+        let neutral = NEUTRAL.iter().find(|(known, _)| *known == name);
+        let fine = match (name, neutral) {
+            (_, Some((_, values))) => number.is_some_and(|n| values.contains(&n)),
+            ("attention.value_length", _) => number == Some(width),
+            ("attention.scale", _) => {
+                number.is_some_and(|n| n == 0.0 || (n * width.sqrt() - 1.0).abs() < 1e-5)
+            }
+            // What else there is of these two changes the numbers.
+            _ => !name.starts_with("rope.") && !name.starts_with("attention."),
+        };
+        if !fine {
+            return Err(fail(
+                metadata,
+                format!(
+                    "{} is set to what is not a part of Phi-3 and may change what the model \
+                     computes: choose another file",
+                    shown(key)
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// LongRoPE's factors, which are tensors; null for a model without.
 async fn rope_scaling(gguf: &Gguf) -> Result<Value, ModelError> {
+    let metadata = gguf.metadata();
+    let number = |name: &str| metadata.number(&format!("{ARCHITECTURE}.rope.scaling.{name}"));
+    let kind = metadata.text(&format!("{ARCHITECTURE}.rope.scaling.type"))?;
+    let (factor, attention) = (number("factor")?, number("attn_factor")?);
+    if !matches!(kind, None | Some("none" | "linear" | "longrope")) {
+        return Err(fail(
+            metadata,
+            format!(
+                "rope.scaling.type is \"{}\"; Phi-3 models have \"longrope\" or none",
+                shown(kind.unwrap_or_default())
+            ),
+        ));
+    }
+    // llama.cpp takes 0 for none.
+    if let Some(factor) = factor.filter(|f| *f != 0.0 && *f != 1.0) {
+        return Err(fail(
+            metadata,
+            format!("rope.scaling.factor is {factor}; Phi-3 models have factors of their own or 1"),
+        ));
+    }
+    if gguf.tensor("rope_freqs.weight").is_some() {
+        return Err(fail(
+            metadata,
+            "it has a tensor \"rope_freqs.weight\", which is not a part of Phi-3".into(),
+        ));
+    }
     let long = factors(gguf, "rope_factors_long.weight").await?;
     let short = factors(gguf, "rope_factors_short.weight").await?;
     let (long, short) = match (long, short) {
+        (None, None) if kind == Some("longrope") || attention.is_some_and(|f| f != 1.0) => {
+            return Err(fail(
+                metadata,
+                "its rope.scaling is of a model with rope factors, but it has none: it is \
+                 incomplete"
+                    .into(),
+            ));
+        }
         (None, None) => return Ok(Value::Null),
         (Some(long), Some(short)) => (long, short),
         _ => {
             return Err(fail(
-                gguf.metadata(),
+                metadata,
                 "it has the long or the short rope factors, but not both: it is incomplete".into(),
             ));
         }
     };
     let mut scaling = json!({"type": "longrope", "long_factor": long, "short_factor": short});
-    let key = "phi3.rope.scaling.attn_factor";
-    if let Some(factor) = gguf.metadata().number(key)? {
+    if let Some(factor) = attention {
         scaling["attention_factor"] = factor.into();
     }
     Ok(scaling)

@@ -1,13 +1,16 @@
 //! Phi-3: configuration, weights on the GPU, key-value cache, forward pass.
 
+mod architecture;
 mod cache;
 mod config;
 mod error;
+mod fields;
 mod files;
 mod gguf_config;
 mod layer;
 mod long_rope;
 mod model;
+mod rope;
 mod rows;
 mod weights;
 
@@ -18,3 +21,6 @@ pub use files::ModelFiles;
 pub use long_rope::LongRope;
 pub use model::{BlockHook, Model, ModelOptions, Phase, Tap};
 pub use rows::{MAX_ROWS, ROW_BOS, ROW_DONE, ROW_GENERATED, Row};
+
+#[cfg(test)]
+mod config_tests;

@@ -95,6 +95,7 @@ impl Code for ModelError {
         match self {
             ModelError::Config(_) | ModelError::Metadata { .. } => "bad-config",
             ModelError::NoModel { .. } => "not-found",
+            ModelError::NoBlock { .. } => "bad-steering",
             ModelError::PyTorch { .. } => "bad-checkpoint",
             ModelError::Token(e) => e.code(),
             ModelError::Checkpoint(e) => e.code(),
