@@ -5,7 +5,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use phi3_steer::checkpoint::{Checkpoint, Folder, Gguf, MemorySource, Npz, Value};
+use phi3_steer::checkpoint::{Checkpoint, Folder, Gguf, MemorySource, Npz, Value, json};
 use phi3_steer::phi3::{Config, ModelFiles};
 use phi3_steer::sae::check_config;
 use phi3_steer::tokens::{ChatTokenizer, Message, Role};
@@ -15,12 +15,13 @@ use pollster::block_on;
 pub type Reader = fn(&[u8]);
 
 /// All readers, by the name of their target.
-pub const READERS: [(&str, Reader); 7] = [
+pub const READERS: [(&str, Reader); 8] = [
     ("safetensors", safetensors),
     ("index", index),
     ("gguf", gguf),
     ("config", config),
     ("tokenizer", tokenizer),
+    ("json", json),
     ("npz", npz),
     ("cfg", cfg),
 ];
@@ -31,6 +32,10 @@ const HEADER: usize = 32;
 /// Bytes in memory at most for each byte of a tokenizer: the parsed text, maps of the vocabulary both
 /// ways, merges.
 const TOKENIZER: usize = 256;
+
+/// Bytes in memory at most for each byte of JSON of any kind: a value is 32, a list grows by doubling, and
+/// a key of an object has room for eleven.
+const VALUES: usize = 256;
 
 /// Bytes that deflate packs into one, at most.
 const DEFLATE: usize = 1032;
@@ -193,20 +198,41 @@ fn walk(value: Value<'_>) {
     }
 }
 
+/// JSON of any kind: what is read is what `serde_json` reads, where it reads anything.
+pub fn json(data: &[u8]) {
+    let ours = bounded(data.len(), VALUES, || {
+        json::from_slice::<serde_json::Value>(data)
+    });
+    if let Ok(theirs) = serde_json::from_slice::<serde_json::Value>(data) {
+        match ours {
+            Ok(ours) => assert_eq!(ours, theirs),
+            Err(error) => assert!(data.len() > json::MAX_VALUES, "{error}"),
+        }
+    }
+}
+
 /// `config.json`.
 pub fn config(data: &[u8]) {
-    if let Ok(config) = bounded(data.len(), HEADER, || Config::from_json(data)) {
+    if let Ok(config) = bounded(data.len(), VALUES, || Config::from_json(data)) {
         config.rotary_table(0..3, false);
         config.rotary_table(0..3, true);
         config.parameters();
     }
 }
 
-/// `tokenizer.json` and `tokenizer_config.json`.
+/// `tokenizer.json` and the files beside it.
 pub fn tokenizer(data: &[u8]) {
-    let parts = parts(data);
-    let (json, config) = (parts[0], parts.get(1).copied());
-    let read = || ChatTokenizer::from_json(json, config);
+    let names = [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "special_tokens_map.json",
+        "chat_template.jinja",
+    ];
+    let files = names.iter().zip(parts(data));
+    let files = files.map(|(name, part)| (name.to_string(), part.to_vec()));
+    let folder = Folder::memory("memory", files.collect());
+    let read = || block_on(ChatTokenizer::open(&folder));
     if let Ok(tokenizer) = bounded(data.len() + WORDS, TOKENIZER, read) {
         use_tokenizer(&tokenizer);
     }

@@ -263,10 +263,7 @@ fn whatever_a_folder_holds_is_opened() {
     let tokenizer = block_on(files.tokenizer()).unwrap();
     assert_eq!(tokenizer.vocab_size(), 3072);
     let written = files.tokenizer_files().unwrap().unwrap();
-    let again = phi3_steer::tokens::ChatTokenizer::from_json(
-        written.tokenizer.as_bytes(),
-        Some(written.config.as_bytes()),
-    );
+    let again = phi3_steer::tokens::ChatTokenizer::from_files(&written);
     assert_eq!(
         again.unwrap().encode("Hello").unwrap(),
         tokenizer.encode("Hello").unwrap()

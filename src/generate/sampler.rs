@@ -77,7 +77,7 @@ struct LaneState {
 }
 
 /// Stop tokens at most.
-const STOPS: usize = 16;
+const STOPS: usize = crate::tokens::MAX_STOPS;
 /// Invocations of a lane's workgroup.
 const INVOCATIONS: u32 = 256;
 

@@ -44,6 +44,9 @@ pub struct Prompt {
     pub roles: Vec<TokenRole>,
 }
 
+/// The tokens that the template writes: who says what follows, and the end of it.
+pub(super) const TURNS: [&str; 4] = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"];
+
 /// A special token of the chat format.
 #[derive(Debug, Clone)]
 pub(super) struct Special {

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use serde_json::Value;
 
 use super::TokenError;
+use crate::checkpoint::json::shown;
 
 /// What a token adds to the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +32,8 @@ impl Style {
     /// Recognises the `decoder` of a `tokenizer.json`.
     pub(super) fn of(decoder: &Value) -> Result<Self, TokenError> {
         let parts = match decoder["decoders"].as_array() {
-            Some(parts) => parts.as_slice(),
-            None => std::slice::from_ref(decoder),
+            Some(parts) if decoder["type"] == "Sequence" => parts.as_slice(),
+            _ => std::slice::from_ref(decoder),
         };
         let space = |p: &Value| p["pattern"]["String"] == "\u{2581}" && p["content"] == " ";
         let strip = |p: &Value| p["content"] == " " && p["start"] == 1 && p["stop"] == 0;
@@ -51,8 +52,16 @@ impl Style {
                 Ok(Self::Llama { strip_space: true })
             }
             _ => Err(TokenError::UnknownDecoder {
-                decoder: kinds.join(", "),
+                decoder: shown(&kinds.join(", ")),
             }),
+        }
+    }
+
+    /// What a token adds to the text that is found in text as it is.
+    pub(super) fn added_piece(self, token: &str) -> Piece {
+        match self {
+            Self::Llama { .. } => self.piece(token),
+            Self::ByteLevel => Piece::Bytes(token.as_bytes().into()),
         }
     }
 

@@ -23,9 +23,20 @@ pub enum TokenError {
         /// What is wrong with it.
         reason: String,
     },
-    /// `tokenizer_config.json` cannot be read.
-    #[error("tokenizer_config.json: {reason}")]
-    BadConfig {
+    /// `tokenizer.json` asks for what is not done here.
+    #[error(
+        "tokenizer.json: {reason}: it is not supported; the files of Phi-3, Phi-3.5 and Phi-4-mini \
+         are, as their makers publish them"
+    )]
+    UnsupportedTokenizer {
+        /// What it asks for.
+        reason: String,
+    },
+    /// A file beside `tokenizer.json` cannot be used.
+    #[error("{file}: {reason}")]
+    BadSettings {
+        /// The file's name.
+        file: &'static str,
         /// What is wrong with it.
         reason: String,
     },

@@ -13,47 +13,56 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{ChatTokenizer, TokenError};
+use super::chat::TURNS;
+use super::settings::{CONFIG, GENERATION, TOKENIZER};
+use super::tokenizer::STOPS;
+use super::{ChatTokenizer, TokenError, TokenizerFiles};
+use crate::checkpoint::json::shown;
 use crate::checkpoint::{MAX_TOKENIZER, Metadata};
 
 /// The longest piece that is split into others, in bytes: twice the longest of any known model.
 const MAX_PIECE: usize = 256;
+
+/// The tokens that end an answer: the text's, the turn's, and the message's before a tool answers.
+const ENDS: [&str; 3] = [
+    "tokenizer.ggml.eos_token_id",
+    "tokenizer.ggml.eot_token_id",
+    "tokenizer.ggml.eom_token_id",
+];
 
 /// Tokens of Phi-3's vocabulary that do not swallow the white space after them; all its other
 /// special tokens do.
 const KEEPS_SPACE: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
 
 /// How GPT-4o's vocabulary, which Phi-4-mini uses, cuts text into words.
-const GPT_4O: &str = concat!(
+pub(super) const GPT_4O: &str = concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );
-
-/// A tokenizer in Hugging Face's files.
-pub struct TokenizerFiles {
-    /// `tokenizer.json`.
-    pub tokenizer: String,
-    /// `tokenizer_config.json`, as far as it matters.
-    pub config: String,
-}
 
 impl ChatTokenizer {
     /// The tokenizer of a GGUF file: the same tokens as from the `tokenizer.json` that the file was
     /// made of.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self, TokenError> {
         let files = TokenizerFiles::from_gguf(metadata)?;
-        let read = Self::from_json(files.tokenizer.as_bytes(), Some(files.config.as_bytes()));
-        read.map_err(|error| {
+        let read = Self::from_files(&files).map_err(|error| {
             let reason = match error {
-                TokenError::BadTokenizer { reason } | TokenError::BadConfig { reason } => reason,
+                TokenError::BadTokenizer { reason }
+                | TokenError::UnsupportedTokenizer { reason }
+                | TokenError::BadSettings { reason, .. } => reason,
                 TokenError::MissingToken { token } => {
                     format!("it has no token \"{token}\": it is not that of a Phi-3 chat model")
                 }
                 other => return other,
             };
             vocabulary_error(metadata, reason)
-        })
+        });
+        let mut tokenizer = read?;
+        for (id, text) in repeated(metadata)? {
+            tokenizer.add_piece(id, text);
+        }
+        Ok(tokenizer)
     }
 }
 
@@ -99,8 +108,9 @@ impl TokenizerFiles {
             "gpt2" => (byte_level(metadata, &entries)?, "GPT2Tokenizer"),
             other => {
                 return Err(bad(format!(
-                    "its vocabulary is of the kind \"{other}\"; \"llama\" (SentencePiece) and \
-                     \"gpt2\" (byte-level) are read"
+                    "its vocabulary is of the kind \"{}\"; \"llama\" (SentencePiece) and \
+                     \"gpt2\" (byte-level) are read",
+                    shown(other)
                 )));
             }
         };
@@ -121,24 +131,70 @@ impl TokenizerFiles {
             "clean_up_tokenization_spaces": false,
             "tokenizer_class": class,
         });
-        Ok(Self {
-            tokenizer: body.to_string(),
-            config: config.to_string(),
-        })
+        let mut stops = Vec::new();
+        for key in ENDS {
+            stops.extend(metadata.unsigned(key)?);
+        }
+        Ok(Self::new(vec![
+            (TOKENIZER, body.to_string().into_bytes()),
+            (CONFIG, config.to_string().into_bytes()),
+            (
+                GENERATION,
+                json!({"eos_token_id": stops}).to_string().into_bytes(),
+            ),
+        ]))
     }
 }
 
-/// All tokens but those that are not to be used, which fill up the embedding.
+/// All tokens by their texts, but for those that are not to be used, which fill up the embedding,
+/// those without a text, and all but the last of those with the same.
 fn entries(metadata: &Metadata) -> Result<Vec<Entry<'_>>, TokenError> {
+    let mut entries = all_entries(metadata)?;
+    let mut last: HashMap<&str, usize> = HashMap::new();
+    for entry in &entries {
+        // A token that is a mark, not text, stays one.
+        let other = last.get(entry.text).map(|at| kind_of(&entries, *at));
+        if other != Some(Kind::Control) || entry.kind == Kind::Control {
+            last.insert(entry.text, entry.id);
+        }
+    }
+    entries.retain(|entry| last.get(entry.text) == Some(&entry.id));
+    Ok(entries)
+}
+
+/// The kind of the token `id`.
+fn kind_of(entries: &[Entry<'_>], id: usize) -> Kind {
+    let at = entries.binary_search_by_key(&id, |entry| entry.id);
+    at.map_or(Kind::Unused, |at| entries[at].kind)
+}
+
+/// Tokens whose text another has too: a model may say them, but no text is encoded to them.
+fn repeated(metadata: &Metadata) -> Result<Vec<(u32, &str)>, TokenError> {
+    let used = entries(metadata)?;
+    let text = |entry: &Entry<'_>| matches!(entry.kind, Kind::Normal | Kind::UserDefined);
+    let mut all = all_entries(metadata)?;
+    all.retain(|entry| text(entry) && used.binary_search_by_key(&entry.id, |e| e.id).is_err());
+    let pairs = all.into_iter().filter_map(|entry| {
+        let id = u32::try_from(entry.id).ok()?;
+        Some((id, entry.text))
+    });
+    Ok(pairs.collect())
+}
+
+/// All tokens that have a text and are to be used, by number.
+fn all_entries(metadata: &Metadata) -> Result<Vec<Entry<'_>>, TokenError> {
     let bad = |reason: String| vocabulary_error(metadata, reason);
     let tokens = metadata
         .texts("tokenizer.ggml.tokens")?
         .ok_or_else(|| bad("it has no tokens (no key tokenizer.ggml.tokens)".into()))?;
     let unknown = metadata.unsigned("tokenizer.ggml.unknown_token_id")?;
+    let mut ends = Vec::new();
+    for key in ENDS.into_iter().chain(["tokenizer.ggml.bos_token_id"]) {
+        ends.extend(metadata.unsigned(key)?);
+    }
     let count = tokens.len();
     let mut kinds = metadata.integers("tokenizer.ggml.token_type")?;
     let mut entries = Vec::new();
-    let mut seen = HashMap::new();
     for (id, text) in tokens.enumerate() {
         let kind = match kinds.as_mut().map(|kinds| kinds.next()) {
             // Without the list, all are ordinary.
@@ -158,16 +214,17 @@ fn entries(metadata: &Metadata) -> Result<Vec<Entry<'_>>, TokenError> {
                 )));
             }
         };
-        if kind == Kind::Unused {
-            continue;
+        // The marks of the format are no text, whatever the file calls them.
+        let mark = TURNS.contains(&text)
+            || STOPS.contains(&text)
+            || (ends.contains(&(id as u64)) && text.starts_with('<') && text.ends_with('>'));
+        let kind = match kind {
+            Kind::Normal | Kind::UserDefined if mark => Kind::Control,
+            kind => kind,
+        };
+        if kind != Kind::Unused && !text.is_empty() {
+            entries.push(Entry { id, text, kind });
         }
-        if text.is_empty() {
-            return Err(bad(format!("token {id} is empty")));
-        }
-        if let Some(other) = seen.insert(text, id) {
-            return Err(bad(format!("tokens {other} and {id} are both \"{text}\"")));
-        }
-        entries.push(Entry { id, text, kind });
     }
     Ok(entries)
 }
@@ -181,8 +238,8 @@ fn body(entries: &[Entry<'_>]) -> Map<String, Value> {
         .map(|entry| {
             json!({
                 "id": entry.id, "content": entry.text, "single_word": false, "lstrip": false,
-                "rstrip": !KEEPS_SPACE.contains(&entry.text), "normalized": false,
-                "special": entry.kind == Kind::Control,
+                "rstrip": entry.kind == Kind::Control && !KEEPS_SPACE.contains(&entry.text),
+                "normalized": false, "special": entry.kind == Kind::Control,
             })
         })
         .collect();
@@ -323,7 +380,8 @@ fn byte_level(metadata: &Metadata, entries: &[Entry<'_>]) -> Result<Value, Token
         .map(|merge| {
             merge.split_once(' ').ok_or_else(|| {
                 bad(format!(
-                    "the merge \"{merge}\" has no space between its parts"
+                    "the merge \"{}\" has no space between its parts",
+                    shown(merge)
                 ))
             })
         })
@@ -340,7 +398,8 @@ fn byte_level(metadata: &Metadata, entries: &[Entry<'_>]) -> Result<Value, Token
         None | Some("default" | "gpt-2") => level(true),
         Some(other) => {
             return Err(bad(format!(
-                "it cuts text into words as \"{other}\" does; \"gpt-4o\" and \"gpt-2\" are known"
+                "it cuts text into words as \"{}\" does; \"gpt-4o\" and \"gpt-2\" are known",
+                shown(other)
             )));
         }
     };

@@ -4,17 +4,25 @@
 //! - [`Prompt`] is a conversation in tokens, with the part that each plays;
 //! - [`Detokenizer`] turns tokens that arrive one by one into text.
 
+mod added;
 mod chat;
 mod decode;
 mod error;
 mod gguf;
+mod rules;
+mod settings;
+mod spec;
 mod tokenizer;
 
 pub use chat::{Message, Prompt, Role, TokenRole};
 pub use decode::Detokenizer;
 pub use error::TokenError;
-pub use gguf::TokenizerFiles;
-pub use tokenizer::ChatTokenizer;
+pub use settings::TokenizerFiles;
+pub use tokenizer::{ChatTokenizer, MAX_STOPS};
 
 #[cfg(test)]
+mod settings_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod text_tests;

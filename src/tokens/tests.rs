@@ -7,28 +7,28 @@ use tokenizers::Tokenizer;
 
 use super::*;
 
-fn seeded(test: &str) -> StdRng {
+pub(super) fn seeded(test: &str) -> StdRng {
     let seed = rand::rng().random();
     println!("{test}: seed {seed}");
     StdRng::seed_from_u64(seed)
 }
 
-const NANO: &[u8] = include_bytes!("../../models/nano/tokenizer.json");
-const NANO_CONFIG: &[u8] = include_bytes!("../../models/nano/tokenizer_config.json");
+pub(super) const NANO: &[u8] = include_bytes!("../../models/nano/tokenizer.json");
+pub(super) const NANO_CONFIG: &[u8] = include_bytes!("../../models/nano/tokenizer_config.json");
 
 fn nano() -> ChatTokenizer {
     ChatTokenizer::from_json(NANO, Some(NANO_CONFIG)).expect("the shipped tokenizer is read")
 }
 
 /// The shipped tokenizer with changes.
-fn changed(change: impl FnOnce(&mut Value)) -> Vec<u8> {
+pub(super) fn changed(change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let mut json = serde_json::from_slice(NANO).expect("the shipped tokenizer is JSON");
     change(&mut json);
     json.to_string().into_bytes()
 }
 
 /// A byte-level vocabulary: 256 bytes and the chat tokens, which do not swallow white space.
-fn byte_level() -> Vec<u8> {
+pub(super) fn byte_level() -> Vec<u8> {
     let mut vocab = serde_json::Map::new();
     let itself = |b: u32| matches!(b, 0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF);
     let mut shifted = 0x100;
@@ -63,7 +63,7 @@ fn byte_level() -> Vec<u8> {
 }
 
 /// Text of every kind but special tokens.
-fn random_text(rng: &mut StdRng) -> String {
+pub(super) fn random_text(rng: &mut StdRng) -> String {
     const PARTS: [&str; 24] = [
         "how",
         " do",
@@ -257,7 +257,11 @@ fn a_system_prompt_in_the_nano_vocabulary() {
     let tokenizer = nano();
     assert_eq!(tokenizer.vocab_size(), 3072);
     assert_eq!((tokenizer.bos(), tokenizer.end()), (Some(1), 3071));
-    assert_eq!(tokenizer.stop_tokens(), [2, 3067, 3071]);
+    assert_eq!(
+        tokenizer.stop_tokens(),
+        [2, 3067, 3068, 3069, 3070, 3071],
+        "a turn that the model begins ends its answer"
+    );
     let user = Message {
         role: Role::User,
         content: " \n".into(),
@@ -470,10 +474,7 @@ fn malformed_files_are_refused_with_a_reason() {
         assert!(error.contains(says), "{error}");
     }
     let error = refused(&changed(|j| j["decoder"]["type"] = "WordPiece".into()));
-    assert!(
-        error.contains("Replace") || error.contains("cannot be read"),
-        "{error}"
-    );
+    assert!(error.contains("WordPiece"), "{error}");
     let error = refused(&changed(|j| {
         j["decoder"] = json!({"type": "WordPiece", "prefix": "##", "cleanup": true})
     }));
@@ -485,7 +486,7 @@ fn malformed_files_are_refused_with_a_reason() {
     }));
     assert!(error.contains("no token \"<|end|>\""), "{error}");
     let error = refused(&changed(|j| j["added_tokens"][7]["content"] = "".into()));
-    assert!(error.contains("empty"), "{error}");
+    assert!(error.contains("no token \"<|end|>\""), "{error}");
     let error = refused(&changed(|j| {
         j["model"]["vocab"]["!"] = 4_000_000_000u32.into()
     }));
@@ -493,7 +494,7 @@ fn malformed_files_are_refused_with_a_reason() {
     let error = refused(&changed(|j| {
         j["model"]["merges"][0] = json!(["no", "such"])
     }));
-    assert!(error.contains("cannot be read"), "{error}");
+    assert!(error.contains("which is no token"), "{error}");
     let error = ChatTokenizer::from_json(NANO, Some(b"{"))
         .err()
         .expect("was accepted");

@@ -1,89 +1,53 @@
-//! `tokenizer.json`, through the `tokenizers` crate.
+//! Text to tokens and back, with the `tokenizers` crate.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
-use serde::Deserialize;
 use serde_json::Value;
+use tokenizers::models::bpe::BPE;
 use tokenizers::normalizer::Range;
 use tokenizers::{
-    Model, NormalizedString, Normalizer, OffsetType, PostProcessorWrapper, PreTokenizedString,
-    PreTokenizer, Token, Tokenizer,
+    Encoding, Model, NormalizedString, NormalizerWrapper, OffsetType, PreTokenizedString,
+    PreTokenizer, PreTokenizerWrapper, Token,
 };
 
-use super::TokenError;
-use super::chat::{ChatTokens, Layout, Message, Prompt, Special, TokenRole};
-use super::decode::{Detokenizer, Piece, Pieces, Style};
-use crate::checkpoint::{Folder, Gguf, MAX_JSON, MAX_TOKENIZER};
-
-/// The largest token number that is taken seriously.
-const MAX_ID: u32 = 1 << 20;
+use super::added::AddedTokens;
+use super::chat::{ChatTokens, Layout, Message, Prompt, Special, TURNS, TokenRole};
+use super::decode::{Detokenizer, Piece, Pieces};
+use super::settings::{CONFIG, Settings, TOKENIZER};
+use super::spec::{Added, Spec};
+use super::{TokenError, TokenizerFiles};
+use crate::checkpoint::json::shown;
+use crate::checkpoint::{Folder, Gguf};
 
 /// Tokens after which an answer is complete, where the vocabulary has them.
-const STOPS: [&str; 3] = ["<|end|>", "<|endoftext|>", "</s>"];
+pub(super) const STOPS: [&str; 2] = ["<|endoftext|>", "</s>"];
+
+/// The most tokens that end an answer.
+pub const MAX_STOPS: usize = 16;
 
 /// A model's tokenizer, with Phi-3's chat format.
 pub struct ChatTokenizer {
-    tokenizer: Tokenizer,
+    normalizer: Option<NormalizerWrapper>,
+    pre_tokenizer: Option<PreTokenizerWrapper>,
+    model: BPE,
+    /// Added tokens that are found in what a visitor types: all that are text.
+    typed: AddedTokens,
+    /// All added tokens.
+    marks: AddedTokens,
+    /// The names of special tokens, by number.
+    names: Vec<(u32, String)>,
     vocabulary: Rc<Pieces>,
     chat: ChatTokens,
     stops: Vec<u32>,
 }
 
-/// What is needed of `tokenizer.json` beside the tokenizer itself.
-#[derive(Deserialize)]
-struct File {
-    #[serde(default)]
-    added_tokens: Vec<Added>,
-    #[serde(default)]
-    decoder: Value,
-    #[serde(default)]
-    post_processor: Value,
-}
-
-#[derive(Deserialize, Clone)]
-struct Added {
-    id: u32,
-    content: String,
-    #[serde(default)]
-    lstrip: bool,
-    #[serde(default)]
-    rstrip: bool,
-    #[serde(default)]
-    special: bool,
-}
-
-/// What is needed of `tokenizer_config.json`.
-#[derive(Deserialize, Default)]
-struct Config {
-    add_bos_token: Option<bool>,
-    bos_token: Option<Name>,
-    eos_token: Option<Name>,
-    chat_template: Option<Value>,
-}
-
-/// A token's text, plain or with its properties.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Name {
-    Plain(String),
-    Full { content: String },
-}
-
-impl Name {
-    fn text(&self) -> &str {
-        match self {
-            Self::Plain(text) | Self::Full { content: text } => text,
-        }
-    }
-}
-
 impl ChatTokenizer {
-    /// Reads the tokenizer of a model's folder: `tokenizer.json` with `tokenizer_config.json`, or
-    /// the vocabulary of its `.gguf` file, which may hold nothing else.
+    /// Reads the tokenizer of a model's folder: `tokenizer.json` with the files beside it, or the
+    /// vocabulary of its `.gguf` file, which may hold nothing else.
     pub async fn open(folder: &Folder) -> Result<Self, TokenError> {
-        if let Some(json) = folder.bytes("tokenizer.json", MAX_TOKENIZER).await? {
-            let config = folder.bytes("tokenizer_config.json", MAX_JSON).await?;
-            return Self::from_json(&json, config.as_deref());
+        if let Some(files) = TokenizerFiles::open(folder).await? {
+            return Self::from_files(&files);
         }
         match Gguf::find(folder).await? {
             Some(gguf) => Self::from_gguf(gguf.metadata()),
@@ -94,85 +58,140 @@ impl ChatTokenizer {
     }
 
     /// Reads a `tokenizer.json`, and the `tokenizer_config.json` beside it if there is one.
-    ///
-    /// A conversation begins with the model's `<s>` if the configuration's `add_bos_token` says so
-    /// (without that entry: if the tokenizer's post-processor does), or if its chat template
-    /// writes it.
     pub fn from_json(tokenizer_json: &[u8], config: Option<&[u8]>) -> Result<Self, TokenError> {
-        let bad = |reason: String| TokenError::BadTokenizer { reason };
-        let file: File = serde_json::from_slice(tokenizer_json)
-            .map_err(|e| bad(format!("cannot be read: {e}")))?;
-        let config: Config = match config {
-            None => Config::default(),
-            Some(json) => serde_json::from_slice(json).map_err(|e| TokenError::BadConfig {
-                reason: format!("cannot be read: {e}"),
-            })?,
-        };
-        let style = Style::of(&file.decoder)?;
-        if file.added_tokens.iter().any(|t| t.content.is_empty()) {
-            return Err(bad("an added token is empty".into()));
-        }
-        let mut tokenizer = Tokenizer::from_bytes(tokenizer_json)
-            .map_err(|e| bad(format!("cannot be read: {e}")))?;
-        for token in &file.added_tokens {
-            if tokenizer.token_to_id(&token.content) != Some(token.id) {
-                let Added { id, content, .. } = token;
-                return Err(bad(format!(
-                    "the added token \"{content}\" cannot have number {id}"
-                )));
-            }
-        }
-        // Lengths, and what is put around a text, are the caller's concern.
-        tokenizer.with_padding(None);
-        tokenizer.with_post_processor(None::<PostProcessorWrapper>);
-        tokenizer
-            .with_truncation(None)
-            .map_err(|e| bad(e.to_string()))?;
+        let mut files = vec![(TOKENIZER, tokenizer_json.to_vec())];
+        files.extend(config.map(|config| (CONFIG, config.to_vec())));
+        Self::from_files(&TokenizerFiles::new(files))
+    }
 
-        let added = |name: &str| file.added_tokens.iter().find(|t| t.content == name);
+    /// Reads the files of a tokenizer.
+    ///
+    /// A conversation begins with the model's `<s>` if `add_bos_token` says so (without that entry:
+    /// if the tokenizer's post-processor does), or if the chat template writes it.
+    pub fn from_files(files: &TokenizerFiles) -> Result<Self, TokenError> {
+        let bad = |reason: String| TokenError::BadTokenizer { reason };
+        let spec = Spec::read(files.get(TOKENIZER).unwrap_or_default())?;
+        let settings = Settings::read(files)?;
         let special = |name: &str| -> Result<Special, TokenError> {
-            let id = tokenizer.token_to_id(name);
-            let id = id.ok_or_else(|| TokenError::MissingToken { token: name.into() })?;
+            let id = spec.id(name);
+            let id = id.ok_or_else(|| TokenError::MissingToken { token: shown(name) })?;
+            let added = spec.added.iter().find(|token| token.id == id);
             Ok(Special {
                 id,
                 text: name.into(),
-                lstrip: added(name).is_some_and(|t| t.lstrip),
-                rstrip: added(name).is_some_and(|t| t.rstrip),
+                lstrip: added.is_some_and(|token| token.lstrip),
+                rstrip: added.is_some_and(|token| token.rstrip),
             })
         };
-        // A list of named templates is searched as a whole.
-        let template = config.chat_template.as_ref().map(Value::to_string);
-        let template_has = |word: &str| template.as_ref().is_some_and(|t| t.contains(word));
-        let bos_name = config.bos_token.as_ref().map_or("<s>", Name::text);
-        let adds_bos = template_has("bos_token")
-            || match config.add_bos_token {
+        let bos = settings.bos.as_deref().unwrap_or("<s>");
+        let adds_bos = writes_bos(&settings.template, bos)
+            || match settings.add_bos {
                 Some(adds) => adds,
-                None => puts_in_front(&file.post_processor, bos_name),
+                None => puts_in_front(&spec.post_processor, bos),
             };
-        let eos = config.eos_token.as_ref().map(Name::text);
+        let eos = settings.eos.as_deref();
+        let ends_with_eos = settings.template.contains("eos_token");
         let chat = ChatTokens {
-            bos: adds_bos.then(|| special(bos_name)).transpose()?,
+            bos: adds_bos.then(|| special(bos)).transpose()?,
             system: special("<|system|>")?,
             user: special("<|user|>")?,
             assistant: special("<|assistant|>")?,
             end: special("<|end|>")?,
-            eos: eos
-                .filter(|_| template_has("eos_token"))
-                .map(special)
-                .transpose()?,
+            eos: eos.filter(|_| ends_with_eos).map(special).transpose()?,
         };
-        let names = STOPS.into_iter().chain(eos);
-        let mut stops: Vec<u32> = names.filter_map(|n| tokenizer.token_to_id(n)).collect();
+        // A turn that the model begins is not its own.
+        let names = TURNS.into_iter().chain(STOPS);
+        let names = names.chain(settings.ends.iter().map(String::as_str));
+        let named: Vec<u32> = names.filter_map(|name| spec.id(name)).collect();
+        let last = spec.added.last().map_or(0, |token| token.id as usize + 1);
+        let count = last.max(spec.words.len());
+        let mut stops = named.clone();
+        stops.extend(settings.stops.iter().filter(|id| (**id as usize) < count));
         stops.sort_unstable();
         stops.dedup();
-        let hidden = file.added_tokens.iter().filter(|t| t.special).map(|t| t.id);
-        let hidden = hidden.chain(stops.iter().copied()).collect();
-        Ok(Self {
-            vocabulary: Rc::new(pieces(&tokenizer, style, hidden)?),
-            tokenizer,
+        if stops.len() > MAX_STOPS {
+            return Err(bad(format!(
+                "answers end at {} tokens (eos_token, and eos_token_id of config.json and \
+                 generation_config.json); up to {MAX_STOPS} are supported",
+                stops.len()
+            )));
+        }
+        // Marks of the format, which no message can write and no answer shows.
+        let special = spec.added.iter().filter(|t| t.special).map(|t| t.id);
+        let ends = spec.added.iter().map(|t| t.id);
+        let ends = ends.filter(|id| stops.binary_search(id).is_ok());
+        let hidden: HashSet<u32> = special.chain(ends).chain(named.iter().copied()).collect();
+        let Spec {
+            mut added,
+            normalizer,
+            pre_tokenizer,
+            model,
+            words,
+            style,
+            ..
+        } = spec;
+        let mut pieces: Vec<Piece> = words
+            .into_iter()
+            .map(|word| word.map_or(Piece::Nothing, |word| style.piece(&word)))
+            .collect();
+        pieces.resize(count, Piece::Nothing);
+        for token in &added {
+            pieces[token.id as usize] = style.added_piece(&token.content);
+        }
+        let mut names = Vec::new();
+        for &id in &hidden {
+            pieces[id as usize] = Piece::Nothing;
+            if let Some(token) = added.iter().find(|token| token.id == id) {
+                names.push((id, token.content.clone()));
+            } else if let Some(name) = model.id_to_token(id) {
+                // A mark that the file has as a word.
+                added.push(Added::mark(id, &name));
+                names.push((id, name));
+            }
+        }
+        let typed = added.iter().filter(|token| !hidden.contains(&token.id));
+        let tokenizer = Self {
+            typed: AddedTokens::new(typed.cloned(), normalizer.as_ref())?,
+            marks: AddedTokens::new(added.into_iter(), normalizer.as_ref())?,
+            names,
+            vocabulary: Rc::new(Pieces { style, pieces }),
+            normalizer,
+            pre_tokenizer,
+            model,
             chat,
             stops,
-        })
+        };
+        tokenizer.check_marks(&named)?;
+        Ok(tokenizer)
+    }
+
+    /// Refuses a vocabulary in which text that is typed becomes one of `marks`.
+    fn check_marks(&self, marks: &[u32]) -> Result<(), TokenError> {
+        for (id, name) in self.names.iter().filter(|(id, _)| marks.contains(id)) {
+            // What cannot be encoded at all is not encoded to a mark.
+            if self.encode(name).is_ok_and(|ids| ids.contains(id)) {
+                let name = shown(name);
+                return Err(TokenError::BadTokenizer {
+                    reason: format!(
+                        "the text \"{name}\" in a message would be the token of that name, so that a \
+                         message could end its turn and begin another"
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a number that has no token a text of its own.
+    pub(super) fn add_piece(&mut self, id: u32, text: &str) {
+        let style = self.vocabulary.style;
+        if let Some(vocabulary) = Rc::get_mut(&mut self.vocabulary) {
+            let at = id as usize;
+            if at >= vocabulary.pieces.len() {
+                vocabulary.pieces.resize(at + 1, Piece::Nothing);
+            }
+            vocabulary.pieces[at] = style.piece(text);
+        }
     }
 
     /// The tokens of ordinary text, without any in front. Text that looks like a special token is
@@ -185,8 +204,9 @@ impl ChatTokenizer {
     /// The tokens of text in which special tokens are written out, such as a conversation that is
     /// already in the chat format. Not for what a visitor types.
     pub fn encode_markup(&self, text: &str) -> Result<Vec<u32>, TokenError> {
-        let encoding = self.tokenizer.encode(text, false).map_err(encode_error)?;
-        Ok(encoding.get_ids().to_vec())
+        let mut text = PreTokenizedString::from(text);
+        self.marks.split(&mut text, self.normalizer.as_ref())?;
+        Ok(self.words(text)?.get_ids().to_vec())
     }
 
     /// The tokens of a conversation in Phi-3's chat format, ready for an answer with
@@ -222,7 +242,12 @@ impl ChatTokenizer {
             Some(Piece::Bytes(bytes)) => std::str::from_utf8(bytes).ok().map(String::from),
             Some(Piece::Nothing) => None,
         };
-        text.or_else(|| self.tokenizer.id_to_token(token))
+        let name = || {
+            let name = self.names.iter().find(|(id, _)| *id == token);
+            name.map(|(_, name)| name.clone())
+        };
+        text.or_else(name)
+            .or_else(|| self.model.id_to_token(token))
             .unwrap_or_default()
     }
 
@@ -241,8 +266,9 @@ impl ChatTokenizer {
         self.chat.end.id
     }
 
-    /// The tokens that end an answer, sorted: `<|end|>`, `<|endoftext|>`, `</s>` and the
-    /// configuration's `eos_token`, as far as the vocabulary has them.
+    /// The tokens that end an answer, sorted, [`MAX_STOPS`] at most: those that begin and end a turn,
+    /// `<|endoftext|>`, `</s>`, the `eos_token` of the tokenizer's files, and `eos_token_id` of
+    /// `config.json` and `generation_config.json`, as far as the vocabulary has them.
     pub fn stop_tokens(&self) -> Vec<u32> {
         self.stops.clone()
     }
@@ -265,26 +291,26 @@ impl ChatTokenizer {
             parts.collect::<tokenizers::Result<Vec<_>>>()
         })
         .map_err(encode_error)?;
-        if let Some(normalizer) = self.tokenizer.get_normalizer() {
-            text.normalize(|part| normalizer.normalize(part))
-                .map_err(encode_error)?;
-        }
-        if let Some(pre_tokenizer) = self.tokenizer.get_pre_tokenizer() {
-            pre_tokenizer
-                .pre_tokenize(&mut text)
-                .map_err(encode_error)?;
-        }
-        let model = self.tokenizer.get_model();
-        text.tokenize(|part| model.tokenize(part.get()))
-            .map_err(encode_error)?;
-        let encoding = text
-            .into_encoding(None, 0, OffsetType::Byte)
-            .map_err(encode_error)?;
+        self.typed.split(&mut text, self.normalizer.as_ref())?;
+        let encoding = self.words(text)?;
         let roles = encoding.get_offsets().iter();
         Ok(Prompt {
             roles: roles.map(|&(start, end)| layout.role(start, end)).collect(),
             ids: encoding.get_ids().to_vec(),
         })
+    }
+
+    /// The tokens of text that is normalized and in which tokens were found.
+    fn words(&self, mut text: PreTokenizedString) -> Result<Encoding, TokenError> {
+        if let Some(pre_tokenizer) = &self.pre_tokenizer {
+            pre_tokenizer
+                .pre_tokenize(&mut text)
+                .map_err(encode_error)?;
+        }
+        text.tokenize(|part| self.model.tokenize(part.get()))
+            .map_err(encode_error)?;
+        text.into_encoding(None, 0, OffsetType::Byte)
+            .map_err(encode_error)
     }
 }
 
@@ -319,31 +345,14 @@ fn puts_in_front(processor: &Value, bos: &str) -> bool {
     }
 }
 
-/// The vocabulary as text.
-fn pieces(tokenizer: &Tokenizer, style: Style, hidden: Vec<u32>) -> Result<Pieces, TokenError> {
-    let mut pieces = Vec::new();
-    for (token, id) in tokenizer.get_vocab(true) {
-        if id > MAX_ID {
-            return Err(TokenError::BadTokenizer {
-                reason: format!("the token \"{token}\" has number {id}, more than any vocabulary"),
-            });
-        }
-        let at = id as usize;
-        if at >= pieces.len() {
-            pieces.resize(at + 1, Piece::Nothing);
-        }
-        pieces[at] = style.piece(&token);
-    }
-    for id in hidden {
-        if let Some(piece) = pieces.get_mut(id as usize) {
-            *piece = Piece::Nothing;
-        }
-    }
-    Ok(Pieces { style, pieces })
+/// Whether a chat template puts `bos` in front of the first message, by its variable or its text.
+fn writes_bos(template: &str, bos: &str) -> bool {
+    let loop_at = template.find("for message").unwrap_or(template.len());
+    template.contains("bos_token") || template[..loop_at].contains(bos)
 }
 
-fn encode_error(error: tokenizers::Error) -> TokenError {
+pub(super) fn encode_error(error: tokenizers::Error) -> TokenError {
     TokenError::Encode {
-        reason: error.to_string(),
+        reason: shown(&error.to_string()),
     }
 }

@@ -26,7 +26,8 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
-    fn push(&mut self, token: &str, score: f32, kind: i32) {
+    /// Adds a token.
+    pub fn push(&mut self, token: &str, score: f32, kind: i32) {
         self.tokens.push(token.into());
         self.scores.push(score);
         self.kinds.push(kind);
@@ -108,6 +109,11 @@ impl Vocabulary {
             new.push(token, score, kind);
         }
         new
+    }
+
+    /// The number of a token.
+    pub fn id(&self, token: &str) -> usize {
+        self.tokens.iter().position(|t| t == token).unwrap()
     }
 
     /// Gives a token another type.

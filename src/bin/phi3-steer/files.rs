@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
+use phi3_steer::tokens::TokenizerFiles;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -119,10 +120,10 @@ fn is_of_model(path: &Path) -> bool {
             "config.json",
             "model.safetensors",
             "model.safetensors.index.json",
-            "tokenizer.json",
-            "tokenizer_config.json",
         ];
-        other.contains(&name) || (name.starts_with("model-") && name.ends_with(".safetensors"))
+        other.contains(&name)
+            || TokenizerFiles::NAMES.contains(&name)
+            || (name.starts_with("model-") && name.ends_with(".safetensors"))
     })
 }
 

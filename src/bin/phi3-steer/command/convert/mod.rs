@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::ValueEnum;
-use phi3_steer::checkpoint::{Folder, MAX_JSON, MAX_TOKENIZER};
+use phi3_steer::checkpoint::Folder;
 use phi3_steer::phi3::ModelFiles;
 use phi3_steer::quant::Format;
+use phi3_steer::tokens::{TokenError, TokenizerFiles};
 use serde_json::{Map, Value, json};
 
 use super::Failure;
@@ -134,18 +135,13 @@ pub async fn tokenizer(
     folder: &Folder,
     source: &ModelFiles,
 ) -> Result<Vec<(&'static str, Vec<u8>)>, Failure> {
-    if let Some(files) = source.tokenizer_files()? {
-        return Ok(vec![
-            ("tokenizer.json", files.tokenizer.into_bytes()),
-            ("tokenizer_config.json", files.config.into_bytes()),
-        ]);
-    }
-    let json = folder
-        .require_bytes("tokenizer.json", MAX_TOKENIZER)
-        .await?;
-    let mut files = vec![("tokenizer.json", json)];
-    if let Some(config) = folder.bytes("tokenizer_config.json", MAX_JSON).await? {
-        files.push(("tokenizer_config.json", config));
-    }
-    Ok(files)
+    let files = match source.tokenizer_files()? {
+        Some(files) => files,
+        None => TokenizerFiles::open(folder)
+            .await?
+            .ok_or_else(|| TokenError::NoTokenizer {
+                folder: folder.label().into(),
+            })?,
+    };
+    Ok(files.into_files())
 }

@@ -111,10 +111,7 @@ async fn random(like: Like, rng: &mut StdRng) -> Result<Made, Failure> {
         config,
         tensors: layout::tensors(&parsed),
         vocabulary,
-        tokenizer: vec![
-            ("tokenizer.json", files.tokenizer.into_bytes()),
-            ("tokenizer_config.json", files.config.into_bytes()),
-        ],
+        tokenizer: files.into_files(),
     })
 }
 
