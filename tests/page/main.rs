@@ -4,6 +4,7 @@
 
 mod browser;
 mod chat;
+mod conversations;
 mod downloads;
 mod failures;
 mod full_size;
@@ -13,3 +14,4 @@ mod native;
 mod offline;
 mod server;
 mod truth;
+mod way_out;
