@@ -1,6 +1,8 @@
 // What numbers and texts from links, storage, reports and fields may be: the engine's own ranges,
 // and bounds for what it does not bound. One rule for all of them.
 
+import { shown } from "./store/shown.js";
+
 /** The largest number of the engine's unsigned integers. */
 export const U32 = 2 ** 32 - 1;
 
@@ -21,6 +23,9 @@ export const MAX_REPORT = 4e6;
 
 /** Characters of a name or a sentence from outside. */
 export const MAX_TEXT = 300;
+
+/** Characters of a value that a sentence quotes. */
+const LONGEST_QUOTE = 40;
 
 /**
  * What the loaded model and dictionary allow, as far as they are known.
@@ -62,20 +67,17 @@ export const ranges = ({ features, context, strength }) => ({
 export function wrong(value, { least, most, whole }) {
   const must = `must be ${whole ? "a whole number" : "a number"} from ${least} to ${most}`;
   const good = typeof value === "number" && value >= least && value <= most && (!whole || Number.isInteger(value));
-  return good ? null : `${must}, and not ${shown(value)}`;
+  return good ? null : `${must}, and not ${quoted(value)}`;
 }
 
 /**
- * A value from outside as it may stand in a sentence: short, in one line, without characters that
- * change how the rest is read.
+ * A value from outside as it may stand in a sentence.
  * @param {unknown} value
- * @param {number} [most] characters
  * @returns {string}
  */
-export function shown(value, most = 40) {
-  const text = typeof value === "string" ? `\u201c${value.slice(0, most + 1)}\u201d` : typeof value === "object" && value !== null ? "a list of things" : String(value);
-  const plain = text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "\ufffd");
-  return typeof value === "string" && value.length > most ? `${plain.slice(0, most)}\u2026\u201d` : plain;
+export function quoted(value) {
+  if (typeof value === "object" && value !== null) return "a list of things";
+  return typeof value === "string" ? `\u201c${shown(value, LONGEST_QUOTE)}\u201d` : String(value);
 }
 
 /**

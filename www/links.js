@@ -1,9 +1,10 @@
 // Share links: the model, the dictionary, the setting and a prompt, in the address's fragment, which no
 // server sees. What a link says is from outside: it is bounded, checked, and asked about where it costs.
 
-import { MAX_LINK, MAX_PROMPT, shown } from "./limits.js";
+import { MAX_LINK, MAX_PROMPT, quoted } from "./limits.js";
 import { EngineError } from "./line.js";
 import { normalise, refused } from "./store/address.js";
+import { shownUrl } from "./store/shown.js";
 
 /** @import { Catalogue } from "./catalogue.js" */
 /** @import { Choice } from "./choice.js" */
@@ -53,7 +54,7 @@ export function linkedChoice({ places }, catalogue) {
   const own = places.dictionary ?? "auto";
   const sae = own === "auto" || own === "none" ? own : entry(catalogue, "dictionary", own);
   const saeHook = places.hookPoint ?? "";
-  if (saeHook && !/^layers\.\d{1,4}$/.test(saeHook)) throw new EngineError("bad-url", `The link names the hook point ${shown(saeHook)}, which is none.`);
+  if (saeHook && !/^layers\.\d{1,4}$/.test(saeHook)) throw new EngineError("bad-url", `The link names the hook point ${quoted(saeHook)}, which is none.`);
   return { model, sae, saeHook, keep: true };
 }
 
@@ -69,13 +70,7 @@ function entry(catalogue, kind, text) {
   const href = normalise(text, document.baseURI);
   const no = refused(href, document.baseURI);
   if (no) throw no;
-  return catalogue.at(kind, href) ?? { id: href, kind, name: shownName(href), url: href };
-}
-
-/** @param {string} href */
-function shownName(href) {
-  const url = new URL(href);
-  return shown(`${url.host}${url.pathname}`.replace(/\/$/, ""), 80).slice(1, -1);
+  return catalogue.at(kind, href) ?? { id: href, kind, name: shownUrl(href), url: href };
 }
 
 /**

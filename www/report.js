@@ -1,6 +1,7 @@
 // Reads report.json, the measured table beside a model. Without one the page still chats.
 
 import { isPercent, MAX_REPORT, MAX_ROWS, MAX_STRENGTH, MAX_TEXT, readText, U32, wrong } from "./limits.js";
+import { looseJson } from "./store/json.js";
 
 /** @import { Rates, Report, SelfTest, Source } from "./types.d.ts" */
 
@@ -24,7 +25,7 @@ export async function readReport(model, signal) {
   if (text === null || (typeof text === "string" && /^\s*</.test(text))) return { report: null, note: null };
   try {
     if (text instanceof RangeError) throw text;
-    return { report: parseReport(JSON.parse(text)), note: null };
+    return { report: parseReport(looseJson(text)), note: null };
   } catch (error) {
     const why = error instanceof RangeError ? error.message : "it is not JSON";
     return { report: null, note: `The report.json beside the model is not used: ${why}.` };

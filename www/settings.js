@@ -1,6 +1,7 @@
 // What the visitor chose: kept in local storage where the browser allows it, and in share links.
 
-import { NOTHING_KNOWN, ranges, shown, wrong } from "./limits.js";
+import { NOTHING_KNOWN, quoted, ranges, wrong } from "./limits.js";
+import { shown } from "./store/shown.js";
 
 /** @import { Intervention, Op, Positions, Report, Setting } from "./types.d.ts" */
 
@@ -73,7 +74,7 @@ export class Settings extends EventTarget {
       const valid = this.validated(saved, source);
       // Another dictionary's feature means nothing here. Which one it is is not known before the dictionary is.
       if (valid.hook !== undefined && this.choices.hook && valid.hook !== this.choices.hook) {
-        if (source === "The link") this.note(`The link is about another dictionary, at ${shown(valid.hook)}: its feature and strength are not taken.`);
+        if (source === "The link") this.note(`The link is about another dictionary, at ${quoted(valid.hook)}: its feature and strength are not taken.`);
         for (const name of /** @type {const} */ (["feature", "strength", "negative"])) delete valid[name];
       }
       delete valid.hook;
@@ -194,7 +195,7 @@ export class Settings extends EventTarget {
     for (const [name, given] of Object.entries(saved).slice(0, 100)) {
       const value = source === "The link" ? parsed(name, given) : given;
       const problem = !Object.hasOwn(DEFAULTS, name) ? "is not known here" : limits[name] ? wrong(value, limits[name]) : unfit(name, value);
-      if (problem) this.note(`${source} is not followed in one thing: ${shown(name).slice(1, -1)} ${problem}.`);
+      if (problem) this.note(`${source} is not followed in one thing: ${shown(name, 40)} ${problem}.`);
       else out[name] = value;
     }
     return /** @type {Partial<Choices>} */ (out);
@@ -244,8 +245,8 @@ function parsed(name, text) {
  * @returns {string | null}
  */
 function unfit(name, value) {
-  if (typeof value !== typeof DEFAULTS[/** @type {keyof Choices} */ (name)]) return `cannot be ${shown(value)}`;
+  if (typeof value !== typeof DEFAULTS[/** @type {keyof Choices} */ (name)]) return `cannot be ${quoted(value)}`;
   const words = name === "op" ? OPS : name === "positions" ? POSITIONS : null;
-  if (words && !words.includes(String(value))) return `must be one of ${words.join(", ")}, and not ${shown(value)}`;
-  return name === "hook" && !/^[\w.]{0,64}$/.test(String(value)) ? `cannot be ${shown(value)}` : null;
+  if (words && !words.includes(String(value))) return `must be one of ${words.join(", ")}, and not ${quoted(value)}`;
+  return name === "hook" && !/^[\w.]{0,64}$/.test(String(value)) ? `cannot be ${quoted(value)}` : null;
 }
