@@ -107,7 +107,7 @@ export class StatusView {
   ready(info, name) {
     this.info = info;
     this.name = name;
-    this.fit = info.sae?.test ?? null;
+    this.fit = info.sae?.test ?? this.settings.report?.fit ?? null;
     this.stage.replaceChildren();
     this.describe();
   }

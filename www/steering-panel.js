@@ -3,6 +3,7 @@
 import { byId, h, number } from "./dom.js";
 import { isMeasured, rangeName, zone } from "./dose.js";
 import { drawDose } from "./dose-chart.js";
+import { ranges, wrong } from "./limits.js";
 
 /** @import { Settings } from "./settings.js" */
 /** @import { Op, Positions, Report } from "./types.d.ts" */
@@ -53,10 +54,10 @@ export class SteeringPanel {
       const strength = scales(next) === scales(settings.choices.op) ? settings.choices.strength : scales(next) ? 2 : settings.defaults().strength;
       settings.set({ op: next, strength });
     });
-    this.number(this.feature, (feature) => settings.set({ feature }));
-    this.number(this.seed, (seed) => settings.set({ seed }));
-    this.number(this.length, (maxTokens) => settings.set({ maxTokens }));
-    this.number(this.temperature, (temperature) => settings.set({ temperature }));
+    this.number(this.feature, "feature");
+    this.number(this.seed, "seed");
+    this.number(this.length, "maxTokens");
+    this.number(this.temperature, "temperature");
     byId("reset", HTMLButtonElement).addEventListener("click", () => settings.reset());
     this.more.addEventListener("click", () => {
       const open = this.panel.classList.toggle("open");
@@ -70,16 +71,17 @@ export class SteeringPanel {
   /**
    * A number field: what it cannot be is said under it, and the number that holds comes back.
    * @param {HTMLInputElement} field
-   * @param {(value: number) => void} take
+   * @param {"feature" | "seed" | "maxTokens" | "temperature"} name
    */
-  number(field, take) {
+  number(field, name) {
     const note = h("p", { className: "field-note", id: `${field.id}-note`, role: "status" });
     field.closest(".field")?.after(note);
     field.addEventListener("change", () => {
-      const refused = refusal(field);
+      const refused = wrong(field.valueAsNumber, ranges(this.settings.known)[name]);
       if (refused) this.update();
-      else take(field.valueAsNumber);
-      note.textContent = refused ? `${refused} It stays at ${field.value}.` : "";
+      else this.settings.set({ [name]: field.valueAsNumber });
+      // What no number can be made of, the browser does not tell.
+      note.textContent = refused ? `It ${refused.replace(/, and not NaN$/, "")}. It stays at ${field.value}.` : "";
       if (refused) field.setAttribute("aria-describedby", note.id);
       else field.removeAttribute("aria-describedby");
     });
@@ -151,19 +153,4 @@ export class SteeringPanel {
     if (!report) return "Nobody has measured what this feature does: try it.";
     return choices.feature === report.feature ? "Not measured for this operator and these positions." : "Not measured for this feature: try it.";
   }
-}
-
-/**
- * Why a number field's value is none, in a sentence.
- * @param {HTMLInputElement} field
- * @returns {string} empty if it is one
- */
-function refusal(field) {
-  const { validity, min, max, step } = field;
-  if (validity.valid && field.value !== "") return "";
-  const whole = step === "1" ? "a whole number" : "a number";
-  if (validity.rangeOverflow || validity.rangeUnderflow) {
-    return max ? `It must be ${whole} from ${number(Number(min))} to ${number(Number(max))}.` : `It must be ${whole} of at least ${number(Number(min))}.`;
-  }
-  return validity.stepMismatch && step !== "1" ? `It must be a multiple of ${step}.` : `It must be ${whole}.`;
 }
