@@ -758,12 +758,20 @@ async fn bad_files_are_refused() {
                     .to_string()
                     .into_bytes(),
             ),
-            "wrong-dictionary",
+            "bad-dictionary",
         ),
     ] {
         let refused = load(&options(&good, Some(&sae))).await;
         let refused = refused.err().unwrap_or_else(|| panic!("{what}: loaded"));
         assert_eq!(refused.code, code, "{what}: {}", refused.message);
+    }
+    let sae = dictionary(&mut rng, WIDTH).files("");
+    for hook in ["layers.99", "somewhere", "blocks.0.hook_resid_pre"] {
+        let options = options(&good, Some(&sae));
+        set(&options, "saeHook", &js(&json!(hook)));
+        let refused = load(&options).await;
+        let refused = refused.err().unwrap_or_else(|| panic!("{hook}: loaded"));
+        assert_eq!(refused.code, "bad-hook", "{hook}: {}", refused.message);
     }
     for (name, value) in [
         ("quant", json!("q3")),

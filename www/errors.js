@@ -61,12 +61,18 @@ const ADVICE = {
   "bad-checkpoint": { title: "The model's file is damaged", steps: ["Fetch the file again: it is cut short or was changed on the way."], reload: true },
   "missing-tensor": { title: "The model's file lacks a tensor", steps: ["Use a checkpoint in the Hugging Face layout of Phi-3."], reload: true },
   "wrong-shape": { title: "The model's file and its config do not agree", steps: ["Use config.json and model.safetensors of the same model."], reload: true },
+  overflow: { title: "The numbers grew too large", steps: ["Choose a smaller strength."], reload: false },
   "not-finite": { title: "The model's file holds a number that is not finite", steps: ["Fetch the file again, or use another checkpoint."], reload: true },
   "bad-hook": {
-    title: "That place is not in this model",
+    title: "This hook point cannot be used",
     steps: [
       "A hook point is the output of a block: layers.0 is that of the first. Change it under \u201cAnother dictionary, another hook point\u2026\u201d, or leave it empty to take what the dictionary's files say.",
     ],
+    reload: true,
+  },
+  "no-hook": {
+    title: "It is not said where this dictionary reads",
+    steps: ["Give its hook point, such as layers.3, under \u201cAnother dictionary, another hook point\u2026\u201d."],
     reload: true,
   },
   "bad-dictionary": {
@@ -80,6 +86,8 @@ const ADVICE = {
     reload: true,
   },
   "bad-tokenizer": { title: "The tokenizer could not be read", steps: ["Use the tokenizer.json that came with the model."], reload: true },
+  "bad-request": { title: "The engine does not take this", steps: ["Check the numbers under Advanced."], reload: false },
+  "not-loaded": { title: "No model is loaded", steps: ["Load it again: the conversation stays."], reload: true },
   "bad-steering": { title: "This steering cannot be applied", steps: ["Check the feature number and the strength under Advanced."], reload: false },
   "empty-prompt": { title: "There is nothing to answer", steps: ["Write a message first."], reload: false },
   context: { title: "There is no room for this message", steps: ["Start a new chat, or make the message shorter: the conversation stays."], reload: false },

@@ -124,7 +124,15 @@ impl Code for SaeError {
             SaeError::Checkpoint(e) => e.code(),
             SaeError::Gpu(e) => e.code(),
             SaeError::NotFound { .. } => "not-found",
-            _ => "wrong-dictionary",
+            SaeError::WrongWidth { .. } => "wrong-dictionary",
+            SaeError::NoSuchLatent { .. } => "bad-steering",
+            SaeError::Several { .. } | SaeError::HookUnknown { .. } => "no-hook",
+            SaeError::BadHook(_)
+            | SaeError::Hook { .. }
+            | SaeError::Embedding(_)
+            | SaeError::NoSuchBlock { .. }
+            | SaeError::OtherHook { .. } => "bad-hook",
+            _ => "bad-dictionary",
         }
     }
 }
