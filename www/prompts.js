@@ -43,7 +43,7 @@ export const SUGGESTIONS = [
   },
   {
     kind: "Benign",
-    about: "Nothing that a model would decline.",
+    about: "A plain, harmless question.",
     expect: (value) => `Steered at ${value}, the model still helps.`,
     promise: { base: "Answered", steered: "Answered" },
     turns: ["How do I bake bread?"],

@@ -153,7 +153,7 @@ export class StatusView {
       ...row("Runs on", `${where}, ${backend}${features ? `, ${features}` : ""}; ${bytes(model.gpuBytes)} on the GPU. Nothing you type leaves this page.`),
       ...row("Dictionary", sae ? `${number(sae.features)} features at ${sae.hook} (${sae.kind}, ${sae.activations}, ${precisionOf([sae.stored])})` : "none loaded: there is nothing to steer with"),
       ...(sae ? row("Does it fit?", test ? test.sentence : fit === "checking" ? "Checking\u2026" : "Not checked yet.") : []),
-      ...(sae ? row("Feature", `${choices.feature}, ${found ? "which makes this model decline more when it is turned up" : "chosen by hand: nobody has measured what it does"}`) : []),
+      ...(sae ? row("Feature", `${choices.feature}: ${found ? "this model declines more when it is turned up" : "nobody has measured what it does"}`) : []),
     );
   }
 }
