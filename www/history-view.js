@@ -2,6 +2,7 @@
 
 import { byId, h, icon } from "./dom.js";
 import { MAX_KEPT } from "./history.js";
+import { shown } from "./store/shown.js";
 import { toJson, toMarkdown } from "./transcript.js";
 
 /** @import { Head, History } from "./history.js" */
@@ -86,11 +87,11 @@ export class HistoryView {
       await draw();
     };
     const press = (/** @type {string} */ label, /** @type {() => void} */ onclick) =>
-      h("button", { type: "button", className: "quiet", "aria-label": `${label}: ${head.title}`, onclick }, label);
+      h("button", { type: "button", className: "quiet", "aria-label": `${label}: ${shown(head.title)}`, onclick }, label);
     return h(
       "li",
       { className: "entry" },
-      h("div", {}, h("b", {}, head.title), h("p", { className: "muted" }, `${when.format(head.at)}, ${head.turns} turn${head.turns === 1 ? "" : "s"}, ${head.model}${here ? ", on the page now" : ""}`)),
+      h("div", {}, h("b", {}, shown(head.title)), h("p", { className: "muted" }, `${when.format(head.at)}, ${head.turns} turn${head.turns === 1 ? "" : "s"}, ${shown(head.model)}${here ? ", on the page now" : ""}`)),
       h(
         "div",
         { className: "actions" },

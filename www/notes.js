@@ -10,8 +10,8 @@ const MOST = 4;
 export class Notes {
   /** @param {HTMLElement} before the element above which it is shown */
   constructor(before) {
-    this.list = h("ul", { className: "notes", role: "status", hidden: true });
-    before.before(this.list);
+    this.list = h("ul", { className: "notes", hidden: true });
+    before.before(h("div", { role: "status" }, this.list));
   }
 
   /**
@@ -31,10 +31,5 @@ export class Notes {
     const item = h("li", {}, h("span", {}, sentence), ...buttons, iconButton("close", "Close this note", close));
     this.list.append(item);
     this.list.hidden = false;
-  }
-
-  clear() {
-    this.list.replaceChildren();
-    this.list.hidden = true;
   }
 }

@@ -10,6 +10,7 @@ mod failures;
 mod full_size;
 mod interruptions;
 mod models;
+mod monkey;
 mod native;
 mod offline;
 mod server;

@@ -11,7 +11,7 @@ use crate::chat::{dist, ended, ready};
 use crate::server::{Fault, Server};
 
 /// What the page promises, in milliseconds: any way out works within this time.
-const PROMISE: f64 = 5000.0;
+pub const PROMISE: f64 = 5000.0;
 
 /// In front of the engine's worker, so that a test can make it hang, close itself, or wait for ever.
 const SABOTAGE: &str = r#"
@@ -26,7 +26,7 @@ new BroadcastChannel("sabotage").onmessage = ({ data }) => {
 "#;
 
 /// The built page with a worker that can be sabotaged.
-fn sabotaged(folder: &Path) -> Result {
+pub fn sabotaged(folder: &Path) -> Result {
     let worker = std::fs::read_to_string(dist()?.join("www/worker.js"))?;
     std::fs::create_dir_all(folder.join("www"))?;
     // After its imports, which must come first.
@@ -41,7 +41,7 @@ fn sabotaged(folder: &Path) -> Result {
 }
 
 /// Does to the worker what its sabotage knows.
-async fn sabotage(browser: &Browser, what: &str) -> Result {
+pub async fn sabotage(browser: &Browser, what: &str) -> Result {
     browser
         .eval(&format!(
             "new BroadcastChannel('sabotage').postMessage('{what}')"
@@ -79,7 +79,7 @@ async fn begun(browser: &Browser) -> Result {
 }
 
 /// What the page does, and how many milliseconds later an expression is true.
-async fn takes(browser: &Browser, action: &str, until: &str) -> Result<f64> {
+pub async fn takes(browser: &Browser, action: &str, until: &str) -> Result<f64> {
     let took = browser
         .run(
             &format!(
@@ -98,9 +98,11 @@ async fn takes(browser: &Browser, action: &str, until: &str) -> Result<f64> {
         .ok_or_else(|| format!("never happened: {until}").into())
 }
 
-const ESCAPE: &str =
+/// The key that stops an answer.
+pub const ESCAPE: &str =
     "document.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true }))";
-const STOPPED: &str = "document.querySelector('.answer.running') === null";
+/// Nothing is being answered.
+pub const STOPPED: &str = "document.querySelector('.answer.running') === null";
 
 /// Stop, New chat and another model, with a worker that hangs, one that waits for a GPU that does not
 /// answer, and one that is gone.
