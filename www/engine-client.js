@@ -15,7 +15,14 @@
 
 import { asEngineError, EngineError, Line } from "./line.js";
 
-/** @import { ChatEvent, ChatOptions, Info, Intervention, LoadOptions, TokenFeatures } from "./types.d.ts" */
+/** @import { ChatEvent, ChatOptions, Info, Intervention, LoadOptions, Source, TokenFeatures } from "./types.d.ts" */
+
+/**
+ * An address as the page means it: the worker, which is elsewhere, would read it as its own.
+ * @param {Source} source
+ * @returns {Source}
+ */
+const absolute = (source) => (typeof source === "string" && URL.canParse(source, document.baseURI) ? new URL(source, document.baseURI).href : source);
 
 /** The engine in its worker. */
 export class Engine {
@@ -58,7 +65,8 @@ export class Engine {
     if (signal?.aborted) abort();
     signal?.addEventListener("abort", abort);
     try {
-      const info = await line.call("load", [plain], onProgress);
+      const places = { model: absolute(plain.model), ...(plain.sae === undefined ? {} : { sae: absolute(plain.sae) }) };
+      const info = await line.call("load", [{ ...plain, ...places }], onProgress);
       return new Engine(line, info);
     } catch (error) {
       line.close(asEngineError(error));

@@ -4,6 +4,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Engine } from "../../www/engine-client.js";
 
+globalThis.document = { baseURI: "https://a.example/page/" };
+
 /** What the last made worker was sent, and how it answers. */
 let worker;
 globalThis.Worker = class {
@@ -48,6 +50,27 @@ const code = (wanted) => (error) => error.code === wanted && error.message.lengt
 
 test("load passes progress on and gives the info", async () => {
   assert.deepEqual((await loaded()).info, INFO);
+});
+
+test("addresses are the page's and not the worker's", async () => {
+  for (const [given, sent] of [
+    ["models/nano/", "https://a.example/page/models/nano/"],
+    ["/m.gguf", "https://a.example/m.gguf"],
+    ["https://b.example/m/", "https://b.example/m/"],
+    ["https://", "https://"],
+  ]) {
+    const loading = Engine.load({ model: given, sae: given });
+    worker.answer = ({ id }) => worker.says({ id, ok: INFO });
+    worker.says({ ready: true });
+    await loading;
+    assert.deepEqual(worker.sent[0].args, [{ model: sent, sae: sent }]);
+  }
+  const files = [new File(["x"], "x.gguf")];
+  const loading = Engine.load({ model: files });
+  worker.answer = ({ id }) => worker.says({ id, ok: INFO });
+  worker.says({ ready: true });
+  await loading;
+  assert.ok(!("sae" in worker.sent[0].args[0]));
 });
 
 test("chat streams its events in order and ends", async () => {

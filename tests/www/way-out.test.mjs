@@ -29,6 +29,7 @@ class Locks {
 const locks = new Locks();
 Object.defineProperty(globalThis, "navigator", { value: { locks }, configurable: true });
 
+globalThis.document = { baseURI: "https://a.example/page/" };
 let worker;
 globalThis.Worker = class {
   constructor(_url, { name }) {
