@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::own::{self, PlanePiece};
-use super::{ByteSource, CheckpointError, Encoding, Gguf, Safetensors, Source, TensorType, names};
+use super::{CheckpointError, Encoding, Gguf, Safetensors, Source, TensorType, names};
 use crate::quant::Format;
 
 /// A file of tensors.
 pub(super) enum File {
     Safetensors(Safetensors),
     Gguf(Gguf),
+    /// A further file of a GGUF model.
+    Part(Source),
 }
 
 impl File {
@@ -18,6 +20,7 @@ impl File {
         match self {
             Self::Safetensors(file) => file.source(),
             Self::Gguf(file) => file.source(),
+            Self::Part(source) => source,
         }
     }
 }
@@ -28,6 +31,17 @@ pub(super) struct Piece {
     /// The file's place in the checkpoint.
     pub file: usize,
     pub range: Range<u64>,
+}
+
+/// Rows of a tensor that lie in one place of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The file's place in the checkpoint.
+    pub file: usize,
+    /// The first byte in the file.
+    pub start: u64,
+    /// The rows.
+    pub rows: Range<usize>,
 }
 
 /// One tensor of a checkpoint.
@@ -104,6 +118,7 @@ struct Part<'a> {
     name: &'a str,
     encoding: Encoding,
     shape: &'a [usize],
+    file: usize,
     range: &'a Range<u64>,
 }
 
@@ -120,6 +135,7 @@ pub(super) fn of_gguf(gguf: &Gguf) -> Result<BTreeMap<String, TensorEntry>, Chec
             name,
             encoding: tensor.encoding,
             shape: &tensor.shape,
+            file: tensor.file,
             range: &tensor.range,
         });
     }
@@ -138,7 +154,7 @@ fn fused(gguf: &Gguf, parts: &[Part<'_>]) -> Result<TensorEntry, CheckpointError
     let mut shape = first.shape.to_vec();
     for (before, part) in parts.iter().zip(&parts[1..]) {
         let fail = |reason: String| CheckpointError::Tensor {
-            file: gguf.source().name().into(),
+            file: gguf.name_of(part.file).into(),
             tensor: part.name.into(),
             reason,
         };
@@ -168,7 +184,7 @@ fn fused(gguf: &Gguf, parts: &[Part<'_>]) -> Result<TensorEntry, CheckpointError
         *rows += more;
     }
     let pieces = parts.iter().map(|part| Piece {
-        file: 0,
+        file: part.file,
         range: part.range.clone(),
     });
     Ok(TensorEntry {

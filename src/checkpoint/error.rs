@@ -3,12 +3,17 @@
 use std::ops::Range;
 
 use super::TensorType;
+use super::shown::{shown, shown_list, shown_place, shown_sentence};
 
 /// A file's bytes could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The file is not there.
-    #[error("no file \"{file}\" in {folder}: check the address, or that all files were chosen")]
+    #[error(
+        "no file \"{}\" in {}: check the address, or that all files were chosen",
+        shown_place(file),
+        shown_sentence(folder)
+    )]
     NotFound {
         /// The file's name in its folder.
         file: String,
@@ -16,13 +21,13 @@ pub enum SourceError {
         folder: String,
     },
     /// The folder is not there, or is not a folder.
-    #[error("there is no folder \"{folder}\": check the path")]
+    #[error("there is no folder \"{}\": check the path", shown_place(folder))]
     NoFolder {
         /// The path as given.
         folder: String,
     },
     /// The server answered with an error.
-    #[error("{url}: the server answered {status}{}", status_hint(*.status))]
+    #[error("{}: the server answered {status}{}", shown_place(url), status_hint(*.status))]
     Status {
         /// The address asked.
         url: String,
@@ -31,8 +36,13 @@ pub enum SourceError {
     },
     /// The request failed before an answer, or the connection broke and stayed broken.
     #[error(
-        "{url}: the network failed at byte {at} ({reason}): check the connection, and that the \
-         server allows pages of other origins (CORS) to read it"
+        "{}: the network failed at byte {at} ({}): check the connection{}",
+        shown_place(url),
+        shown_sentence(reason),
+        match reached {
+            true => "",
+            false => ", and that the server allows pages of other origins (CORS) to read it",
+        }
     )]
     Network {
         /// The address asked.
@@ -41,9 +51,15 @@ pub enum SourceError {
         at: u64,
         /// What the browser said.
         reason: String,
+        /// Whether the page may read this server's answers: it has read one, or they are of one origin.
+        reached: bool,
     },
     /// The server's answer contradicts the request or an earlier answer.
-    #[error("{url}: the server's answer makes no sense: {reason}")]
+    #[error(
+        "{}: the server's answer makes no sense: {}",
+        shown_place(url),
+        shown_sentence(reason)
+    )]
     BadAnswer {
         /// The address asked.
         url: String,
@@ -51,7 +67,10 @@ pub enum SourceError {
         reason: String,
     },
     /// The bytes ended before the file did.
-    #[error("{file}: ended at byte {at} of {expected}: the file is cut short, get it again")]
+    #[error(
+        "{}: ended at byte {at} of {expected}: the file is cut short, get it again",
+        shown_place(file)
+    )]
     Short {
         /// The file's name or address.
         file: String,
@@ -61,7 +80,7 @@ pub enum SourceError {
         expected: u64,
     },
     /// A range beyond the end of the file was asked for.
-    #[error("{file}: bytes {}..{} were asked of a file of {len}", range.start, range.end)]
+    #[error("{}: bytes {}..{} were asked of a file of {len}", shown_place(file), range.start, range.end)]
     OutOfRange {
         /// The file's name or address.
         file: String,
@@ -71,7 +90,10 @@ pub enum SourceError {
         len: u64,
     },
     /// A file that is read whole is larger than anything sensible.
-    #[error("{file}: {len} bytes, more than the {cap} that such a file may have")]
+    #[error(
+        "{}: {len} bytes, more than the {cap} that such a file may have",
+        shown_place(file)
+    )]
     TooLarge {
         /// The file's name or address.
         file: String,
@@ -81,7 +103,7 @@ pub enum SourceError {
         cap: u64,
     },
     /// The operating system or the browser could not read the file.
-    #[error("{file}: cannot be read: {reason}")]
+    #[error("{}: cannot be read: {}", shown_place(file), shown_sentence(reason))]
     Unreadable {
         /// The file's name.
         file: String,
@@ -89,7 +111,7 @@ pub enum SourceError {
         reason: String,
     },
     /// Reading was cancelled.
-    #[error("{file}: loading was cancelled")]
+    #[error("{}: loading was cancelled", shown_place(file))]
     Cancelled {
         /// The file's name or address.
         file: String,
@@ -113,7 +135,11 @@ pub enum CheckpointError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// None of the files that could hold the tensors is there.
-    #[error("no weights in {folder}: looked for {}", looked.join(" and "))]
+    #[error(
+        "no weights in {}: looked for {}",
+        shown_sentence(folder),
+        shown_list(looked, " and ")
+    )]
     NoWeights {
         /// The folder.
         folder: String,
@@ -121,15 +147,36 @@ pub enum CheckpointError {
         looked: Vec<String>,
     },
     /// A folder holds several GGUF files.
-    #[error("{folder} holds several GGUF files ({}): choose one of them", files.join(", "))]
+    #[error(
+        "{} holds several GGUF files ({}): choose one of them",
+        shown_place(folder),
+        shown_list(files, ", ")
+    )]
     SeveralModels {
         /// The folder.
         folder: String,
         /// The names of the files.
         files: Vec<String>,
     },
+    /// One of the files of a model that is split is not there.
+    #[error(
+        "no file \"{}\" in {}: the model is split into several files, and all of them are needed in one \
+         place",
+        shown_place(file),
+        shown_sentence(folder)
+    )]
+    MissingPart {
+        /// The folder.
+        folder: String,
+        /// The file's name.
+        file: String,
+    },
     /// The file is not a valid safetensors file.
-    #[error("{file}: not a valid safetensors file: {reason}")]
+    #[error(
+        "{}: not a valid safetensors file: {}",
+        shown_place(file),
+        shown_sentence(reason)
+    )]
     Header {
         /// The file's name.
         file: String,
@@ -137,7 +184,11 @@ pub enum CheckpointError {
         reason: String,
     },
     /// The file is not a valid GGUF file.
-    #[error("{file}: not a valid GGUF file: {reason}")]
+    #[error(
+        "{}: not a valid GGUF file: {}",
+        shown_place(file),
+        shown_sentence(reason)
+    )]
     Gguf {
         /// The file's name.
         file: String,
@@ -145,7 +196,12 @@ pub enum CheckpointError {
         reason: String,
     },
     /// A key of a GGUF file's metadata is missing or wrong.
-    #[error("{file}: the key \"{key}\" {reason}")]
+    #[error(
+        "{}: the key \"{}\" {}",
+        shown_place(file),
+        shown(key),
+        shown_sentence(reason)
+    )]
     Key {
         /// The file's name.
         file: String,
@@ -155,7 +211,12 @@ pub enum CheckpointError {
         reason: String,
     },
     /// A tensor of a GGUF file cannot be used.
-    #[error("{file}: tensor \"{tensor}\": {reason}")]
+    #[error(
+        "{}: tensor \"{}\": {}",
+        shown_place(file),
+        shown(tensor),
+        shown_sentence(reason)
+    )]
     Tensor {
         /// The file's name.
         file: String,
@@ -165,7 +226,12 @@ pub enum CheckpointError {
         reason: String,
     },
     /// The header's entry of one tensor is wrong.
-    #[error("{file}: tensor \"{tensor}\": {reason}; the file is corrupt, get it again")]
+    #[error(
+        "{}: tensor \"{}\": {}; the file is corrupt, get it again",
+        shown_place(file),
+        shown(tensor),
+        shown_sentence(reason)
+    )]
     Entry {
         /// The file's name.
         file: String,
@@ -175,7 +241,11 @@ pub enum CheckpointError {
         reason: String,
     },
     /// The index of a sharded checkpoint is malformed.
-    #[error("{file}: not a valid index of a sharded checkpoint: {reason}")]
+    #[error(
+        "{}: not a valid index of a sharded checkpoint: {}",
+        shown_place(file),
+        shown_sentence(reason)
+    )]
     Index {
         /// The index file's name.
         file: String,
@@ -183,7 +253,11 @@ pub enum CheckpointError {
         reason: String,
     },
     /// The file is not a valid archive of NumPy arrays.
-    #[error("{file}: not a usable .npz archive: {reason}")]
+    #[error(
+        "{}: not a usable .npz archive: {}",
+        shown_place(file),
+        shown_sentence(reason)
+    )]
     Npz {
         /// The file's name.
         file: String,
@@ -192,9 +266,10 @@ pub enum CheckpointError {
     },
     /// A tensor that is needed is in none of the files.
     #[error(
-        "tensor \"{tensor}\" is missing (looked in {}): this is not the expected kind of checkpoint, \
-         or it is incomplete",
-        files.join(", ")
+        "tensor \"{}\" is missing (looked in {}): this is not the expected kind of checkpoint, or it is \
+         incomplete",
+        shown(tensor),
+        shown_list(files, ", ")
     )]
     MissingTensor {
         /// The tensor's name.
@@ -204,8 +279,9 @@ pub enum CheckpointError {
     },
     /// A tensor has another shape than the configuration asks for.
     #[error(
-        "{file}: tensor \"{tensor}\" has shape {found:?}, but {expected:?} is needed: the \
-         configuration and the weights do not belong together"
+        "{}: tensor \"{}\" has shape {}, but {expected:?} is needed: the configuration and the weights do \
+         not belong together",
+        shown_place(file), shown(tensor), shown(&format!("{found:?}"))
     )]
     WrongShape {
         /// The file's name.
@@ -219,8 +295,10 @@ pub enum CheckpointError {
     },
     /// A tensor's numbers are of a type that is not read.
     #[error(
-        "{file}: tensor \"{tensor}\" has type {dtype}; F32, F16, BF16 and GGUF's Q4_0, Q4_1, \
-         Q5_0, Q5_1, Q8_0, Q4_K, Q5_K and Q6_K are read: convert the checkpoint to one of these"
+        "{}: tensor \"{}\" has type {dtype}; F32, F16, BF16 and GGUF's Q4_0, Q4_1, \
+         Q5_0, Q5_1, Q8_0, Q4_K, Q5_K and Q6_K are read: convert the checkpoint to one of these",
+        shown_place(file),
+        shown(tensor)
     )]
     WrongType {
         /// The file's name.
@@ -232,8 +310,10 @@ pub enum CheckpointError {
     },
     /// A weight is NaN or infinite.
     #[error(
-        "{file}: tensor \"{tensor}\" holds {value} at row {row}, column {column}: the file is \
-         corrupt, or its training diverged"
+        "{}: tensor \"{}\" holds {value} at row {row}, column {column}: the file is corrupt, or its \
+         training diverged",
+        shown_place(file),
+        shown(tensor)
     )]
     NotFinite {
         /// The file's name.

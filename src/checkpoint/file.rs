@@ -42,18 +42,25 @@ impl FileSource {
             file: path.display().to_string(),
             reason: e.to_string(),
         };
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        // Looked at before it is opened: opening a pipe waits for its writer.
+        let metadata = match std::fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
             Err(e) => return Err(unreadable(e)),
         };
-        let metadata = file.metadata().map_err(unreadable)?;
-        if metadata.is_dir() {
+        if !metadata.is_file() {
+            let what = match metadata.is_dir() {
+                true => "it is a folder",
+                false => "it is no plain file, but a pipe, a socket or a device",
+            };
             return Err(SourceError::Unreadable {
                 file: name,
-                reason: "it is a folder".into(),
+                reason: what.into(),
             });
         }
+        let file = File::open(path).map_err(unreadable)?;
         Ok(Some(Self {
             name,
             file,

@@ -1,9 +1,18 @@
 //! The files of one model or dictionary, found by name.
 
+#[cfg(target_arch = "wasm32")]
+use std::cell::{Cell, RefCell};
+#[cfg(target_arch = "wasm32")]
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+#[cfg(target_arch = "wasm32")]
+use super::address;
+#[cfg(target_arch = "wasm32")]
+use super::http::{HttpSource, Opened, Watch};
 use super::progress::{Listener, Meter};
+use super::split::Split;
 use super::{Cancel, MemorySource, Progress, Source, SourceError};
 
 /// The largest configuration or index file that is read, in bytes.
@@ -11,6 +20,21 @@ pub const MAX_JSON: u64 = 16 << 20;
 
 /// The largest `tokenizer.json` that is read, in bytes.
 pub const MAX_TOKENIZER: u64 = 64 << 20;
+
+/// The longest file that is read, in bytes: more than any model's.
+pub(super) const MAX_FILE: u64 = 1 << 38;
+
+/// Why a file at an address is not there.
+#[cfg(target_arch = "wasm32")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Absence {
+    /// The server says so.
+    NotThere,
+    /// The server does not hand it out, with this status; many say so of what is not there.
+    Refused(u16),
+    /// A web page is there instead.
+    Page,
+}
 
 /// Where the files of one model or dictionary are: `config.json`, `model.safetensors` or
 /// `model.safetensors.index.json` with its shards, `tokenizer.json`, `cfg.json`,
@@ -21,7 +45,25 @@ pub struct Folder {
     label: String,
     listener: Option<Listener>,
     cancel: Cancel,
+    #[cfg(target_arch = "wasm32")]
+    server: Rc<Server>,
 }
+
+/// What is known of the server of a folder at an address.
+#[cfg(target_arch = "wasm32")]
+#[derive(Default)]
+struct Server {
+    /// Whether it has answered.
+    reached: Rc<Cell<bool>>,
+    /// The first file that it did not hand out, though it did not say that it is not there.
+    refused: RefCell<Option<(String, Absence)>>,
+    /// Small files that were read whole, and files that are not there, so that none is asked for twice.
+    known: RefCell<BTreeMap<String, Option<Rc<[u8]>>>>,
+}
+
+/// The longest file that is kept, in bytes.
+#[cfg(target_arch = "wasm32")]
+const MAX_KEPT: usize = 64 << 10;
 
 #[derive(Clone)]
 enum Place {
@@ -66,15 +108,17 @@ impl Folder {
     }
 
     /// The address under which the files are, with or without a slash at its end; or that of one
-    /// `.gguf` file, which is then the only one. A relative one is resolved as `fetch` does:
-    /// against the page, or the worker's script.
+    /// `.gguf` file, which is then the only one, with the other parts of a model that is split. A relative
+    /// one is resolved as `fetch` does: against the page, or the worker's script.
     #[cfg(target_arch = "wasm32")]
     pub fn url(base: &str) -> Self {
-        if let Some(name) = gguf_name(base) {
-            return Self::new(Place::FileUrl(name.into(), base.into()), base.into());
-        }
-        let base = format!("{}/", base.trim_end_matches('/'));
-        Self::new(Place::Url(base.clone()), base)
+        let base = address::resolved(base);
+        let folder = match address::gguf_name(&base) {
+            Some(name) => Self::new(Place::FileUrl(name.into(), base.clone()), base.clone()),
+            None => Self::new(Place::Url(base.clone()), address::folder(&base)),
+        };
+        folder.server.reached.set(address::is_own(&base));
+        folder
     }
 
     /// Files that the visitor chose or dropped. A folder chosen as a whole counts from inside: the
@@ -118,6 +162,8 @@ impl Folder {
             label,
             listener: None,
             cancel: Cancel::new(),
+            #[cfg(target_arch = "wasm32")]
+            server: Rc::default(),
         }
     }
 
@@ -138,6 +184,20 @@ impl Folder {
         &self.label
     }
 
+    /// The folder as a message about what is missing names it: with what its server did not hand out.
+    pub fn described(&self) -> String {
+        #[cfg(target_arch = "wasm32")]
+        if let Some((file, absence)) = &*self.server.refused.borrow() {
+            let what = match absence {
+                Absence::NotThere => "says that it is not there".into(),
+                Absence::Refused(status) => format!("refused it with status {status}"),
+                Absence::Page => "sent a web page in its place".into(),
+            };
+            return format!("{} (asked for {file}, its server {what})", self.label);
+        }
+        self.label.clone()
+    }
+
     /// The names of the files in the folder, those in its sub-folders not counted, sorted; `None`
     /// where they cannot be listed: under an address.
     pub fn names(&self) -> Result<Option<Vec<String>>, SourceError> {
@@ -146,11 +206,11 @@ impl Folder {
             #[cfg(not(target_arch = "wasm32"))]
             Place::Directory(path) => list(path, &self.label)?,
             #[cfg(not(target_arch = "wasm32"))]
-            Place::File(name, _) => vec![name.clone()],
+            Place::File(name, _) => Split::names_with(name),
             #[cfg(target_arch = "wasm32")]
             Place::Url(_) => return Ok(None),
             #[cfg(target_arch = "wasm32")]
-            Place::FileUrl(name, _) => vec![name.clone()],
+            Place::FileUrl(name, _) => Split::names_with(name),
             #[cfg(target_arch = "wasm32")]
             Place::Blobs(files) => files.iter().map(|(name, _)| name.clone()).collect(),
         };
@@ -162,6 +222,13 @@ impl Folder {
     /// The file called `name`, or `None` if there is none. `name` may lead into sub-folders with
     /// `/`.
     pub async fn open(&self, name: &str) -> Result<Option<Source>, SourceError> {
+        self.open_within(name, MAX_FILE).await
+    }
+
+    /// As [`Folder::open`]; of a server that does not say how long the file is no more than `most` bytes are
+    /// taken.
+    #[cfg_attr(not(target_arch = "wasm32"), allow(unused_variables))]
+    async fn open_within(&self, name: &str, most: u64) -> Result<Option<Source>, SourceError> {
         self.cancel.check(name)?;
         let (meter, cancel) = (Meter::new(name, self.listener.clone()), self.cancel.clone());
         match &self.place {
@@ -179,25 +246,25 @@ impl Folder {
             }
             #[cfg(not(target_arch = "wasm32"))]
             Place::File(only, path) => {
-                if name != only {
+                if !Split::names_with(only).iter().any(|part| part == name) {
                     return Ok(None);
                 }
-                let file = super::FileSource::watched(path, meter, cancel)?;
+                let path = path.with_file_name(name);
+                let file = super::FileSource::watched(&path, meter, cancel)?;
                 Ok(file.map(Source::File))
             }
             #[cfg(target_arch = "wasm32")]
             Place::Url(base) => {
-                let url = format!("{base}{name}");
-                let file = super::HttpSource::watched(url, meter, cancel).await?;
-                Ok(file.map(Source::Http))
+                self.fetch(name, address::under(base, name), meter, most)
+                    .await
             }
             #[cfg(target_arch = "wasm32")]
             Place::FileUrl(only, url) => {
-                if name != only {
+                if !Split::names_with(only).iter().any(|part| part == name) {
                     return Ok(None);
                 }
-                let file = super::HttpSource::watched(url.clone(), meter, cancel).await?;
-                Ok(file.map(Source::Http))
+                self.fetch(name, address::beside(url, name), meter, most)
+                    .await
             }
             #[cfg(target_arch = "wasm32")]
             Place::Blobs(files) => Ok(files.iter().find(|(n, _)| n == name).map(|(n, blob)| {
@@ -211,26 +278,73 @@ impl Folder {
         }
     }
 
+    /// Opens the file called `name` at the address `url`.
+    #[cfg(target_arch = "wasm32")]
+    async fn fetch(
+        &self,
+        name: &str,
+        url: String,
+        meter: Meter,
+        most: u64,
+    ) -> Result<Option<Source>, SourceError> {
+        if let Some(None) = self.server.known.borrow().get(name) {
+            return Ok(None);
+        }
+        let watch = Watch {
+            meter,
+            cancel: self.cancel.clone(),
+            most,
+            reached: self.server.reached.clone(),
+        };
+        let absence = match HttpSource::watched(url, watch).await? {
+            Opened::Found(source) => return Ok(Some(Source::Http(source))),
+            Opened::Missing(absence) => absence,
+        };
+        self.server.known.borrow_mut().insert(name.into(), None);
+        if absence != Absence::NotThere {
+            let mut refused = self.server.refused.borrow_mut();
+            refused.get_or_insert_with(|| (name.into(), absence));
+        }
+        Ok(None)
+    }
+
     /// The file called `name`, which must be there.
     pub async fn require(&self, name: &str) -> Result<Source, SourceError> {
         let file = self.open(name).await?;
-        file.ok_or_else(|| SourceError::NotFound {
+        file.ok_or_else(|| self.lacks(name))
+    }
+
+    fn lacks(&self, name: &str) -> SourceError {
+        SourceError::NotFound {
             file: name.into(),
-            folder: self.label.clone(),
-        })
+            folder: self.described(),
+        }
     }
 
     /// The whole of the file called `name`, or `None` if there is none; refused beyond `cap` bytes.
     pub async fn bytes(&self, name: &str, cap: u64) -> Result<Option<Vec<u8>>, SourceError> {
-        match self.open(name).await? {
-            Some(source) => Ok(Some(source.read_all(cap).await?)),
-            None => Ok(None),
+        #[cfg(target_arch = "wasm32")]
+        if let Some(Some(bytes)) = self.server.known.borrow().get(name)
+            && bytes.len() as u64 <= cap
+        {
+            return Ok(Some(bytes.to_vec()));
         }
+        let Some(source) = self.open_within(name, cap).await? else {
+            return Ok(None);
+        };
+        let bytes = source.read_all(cap).await?;
+        #[cfg(target_arch = "wasm32")]
+        if matches!(source, Source::Http(_)) && bytes.len() <= MAX_KEPT {
+            let kept = Some(bytes.as_slice().into());
+            self.server.known.borrow_mut().insert(name.into(), kept);
+        }
+        Ok(Some(bytes))
     }
 
     /// The whole of the file called `name`, which must be there; refused beyond `cap` bytes.
     pub async fn require_bytes(&self, name: &str, cap: u64) -> Result<Vec<u8>, SourceError> {
-        self.require(name).await?.read_all(cap).await
+        let bytes = self.bytes(name, cap).await?;
+        bytes.ok_or_else(|| self.lacks(name))
     }
 
     /// The paths of the files in the folder and in its sub-folders down to the fourth, sorted; none where
@@ -245,11 +359,11 @@ impl Folder {
                 paths
             }
             #[cfg(not(target_arch = "wasm32"))]
-            Place::File(name, _) => vec![name.clone()],
+            Place::File(name, _) => Split::names_with(name),
             #[cfg(target_arch = "wasm32")]
             Place::Url(_) => return None,
             #[cfg(target_arch = "wasm32")]
-            Place::FileUrl(name, _) => vec![name.clone()],
+            Place::FileUrl(name, _) => Split::names_with(name),
             #[cfg(target_arch = "wasm32")]
             Place::Blobs(files) => files.iter().map(|(name, _)| name.clone()).collect(),
         };
@@ -303,14 +417,6 @@ fn list(path: &std::path::Path, label: &str) -> Result<Vec<String>, SourceError>
     Ok(files.collect())
 }
 
-/// The name of the GGUF file at an address, if it is the address of one.
-#[cfg(any(target_arch = "wasm32", test))]
-fn gguf_name(url: &str) -> Option<&str> {
-    let path = url.split(['?', '#']).next()?;
-    let name = path.rsplit('/').next()?;
-    name.to_ascii_lowercase().ends_with(".gguf").then_some(name)
-}
-
 /// The length of the first path component, slash included, if all names share it.
 #[cfg(any(target_arch = "wasm32", test))]
 fn common_root<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<usize> {
@@ -324,22 +430,6 @@ fn common_root<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_address_of_a_gguf_file_is_one() {
-        for (url, name) in [
-            ("models/phi3.gguf", Some("phi3.gguf")),
-            (
-                "https://a.b/c/Phi-3-Q4.GGUF?download=true#x",
-                Some("Phi-3-Q4.GGUF"),
-            ),
-            ("https://a.b/x.gguf/", None),
-            ("models/gguf", None),
-            ("models/x?file=y.gguf", None),
-        ] {
-            assert_eq!(gguf_name(url), name, "{url}");
-        }
-    }
 
     #[test]
     fn the_common_folder_is_found() {

@@ -12,6 +12,8 @@
 //! A tensor is never whole in memory unless asked for: [`Checkpoint::rows`] hands it over in blocks
 //! of whole rows. Everything that comes from outside is checked before it is believed.
 
+#[cfg(any(target_arch = "wasm32", test))]
+mod address;
 #[cfg(target_arch = "wasm32")]
 mod blob;
 mod blocks;
@@ -23,26 +25,30 @@ mod error;
 mod file;
 mod folder;
 mod gguf;
-#[cfg(target_arch = "wasm32")]
+#[cfg(any(target_arch = "wasm32", test))]
 mod http;
 pub mod json;
 mod names;
 mod npy;
 mod npz;
+mod other_form;
 mod own;
 mod planes;
 mod progress;
 mod repack;
 mod rows;
 mod safetensors;
+mod shards;
+mod shown;
 mod source;
+mod split;
 mod store;
 mod unzip;
 
 #[cfg(target_arch = "wasm32")]
 pub use blob::BlobSource;
 pub use encoding::{Encoding, TensorType};
-pub use entry::TensorEntry;
+pub use entry::{Run, TensorEntry};
 pub use error::{CheckpointError, SourceError};
 #[cfg(not(target_arch = "wasm32"))]
 pub use file::FileSource;
@@ -51,9 +57,11 @@ pub use gguf::{Array, Gguf, GgufTensor, Metadata, Value};
 #[cfg(target_arch = "wasm32")]
 pub use http::HttpSource;
 pub use npz::{ArrayReader, NpyArray, Npz};
+pub use other_form::{OtherForm, other_form};
 pub use planes::PlaneReader;
 pub use progress::{Cancel, Progress};
 pub use rows::RowReader;
 pub use safetensors::{Dtype, MAX_HEADER, Safetensors, TensorInfo};
+pub use shown::{shown, shown_list, shown_place, shown_sentence};
 pub use source::{ByteSource, MemorySource, Source};
 pub use store::{BLOCK_BYTES, Checkpoint};

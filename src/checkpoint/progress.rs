@@ -95,6 +95,12 @@ impl Meter {
         self.reach(self.loaded.get().saturating_add(bytes), total);
     }
 
+    /// `bytes` that have come will come again.
+    #[cfg(target_arch = "wasm32")]
+    pub(super) fn take_back(&self, bytes: u64) {
+        self.loaded.set(self.loaded.get().saturating_sub(bytes));
+    }
+
     /// `loaded` bytes of a file of `total` have come, or more before.
     pub(super) fn reach(&self, loaded: u64, total: u64) {
         let loaded = self.loaded.get().max(loaded).min(total);

@@ -99,6 +99,16 @@ impl Source {
             source.release();
         }
     }
+
+    /// Takes back the bytes from `at` on that were read last and are not needed yet, where reading them
+    /// again would take a request.
+    #[cfg_attr(not(target_arch = "wasm32"), allow(unused_variables))]
+    pub(super) fn put_back(&self, at: u64, bytes: &[u8]) {
+        #[cfg(target_arch = "wasm32")]
+        if let Self::Http(source) = self {
+            source.put_back(at, bytes);
+        }
+    }
 }
 
 impl From<MemorySource> for Source {

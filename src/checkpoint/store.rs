@@ -3,15 +3,15 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-
 use super::convert::{append_f32, first_not_finite};
-use super::entry::{self, Content, File, TensorEntry};
+use super::entry::{self, Content, File, Piece, Run, TensorEntry};
 use super::planes::{PlaneReader, PlaneRows};
 use super::repack;
 use super::rows::{RawRows, RowReader};
+use super::shards::{self, Shards};
 use super::{
-    ByteSource, CheckpointError, Dtype, Folder, Gguf, MAX_JSON, Safetensors, Source, TensorType,
+    ByteSource, CheckpointError, Dtype, Folder, Gguf, MAX_JSON, Safetensors, Source, SourceError,
+    TensorType,
 };
 use crate::quant::{Format, GROUP};
 
@@ -24,30 +24,37 @@ pub const BLOCK_BYTES: usize = 4 << 20;
 pub struct Checkpoint {
     files: Vec<File>,
     tensors: BTreeMap<String, TensorEntry>,
+    /// Tensors of files that are not there, each with the file that the index names.
+    absent: BTreeMap<String, String>,
+    /// The folder of those files, for messages.
+    folder: String,
     /// The file read last: only one holds a connection open.
     reading: Cell<usize>,
 }
 
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
 impl Checkpoint {
     /// Opens `{base}.safetensors`, or the files that `{base}.safetensors.index.json` lists; `base`
-    /// is `model` for a model, `sae` for a dictionary. Reads headers only.
+    /// is `model` for a model, `sae` for a dictionary. Where neither is there and files can be listed, the
+    /// only `.safetensors` file beside them, or all files of one that is split without an index. Reads
+    /// headers only.
     pub async fn open(folder: &Folder, base: &str) -> Result<Self, CheckpointError> {
         let single = format!("{base}.safetensors");
         if let Some(source) = folder.open(&single).await? {
             return Self::from_source(source).await;
         }
         let index = format!("{base}.safetensors.index.json");
-        match folder.bytes(&index, MAX_JSON).await? {
-            Some(json) => Self::sharded(folder, index, &json).await,
-            None => Err(CheckpointError::NoWeights {
-                folder: folder.label().into(),
+        if let Some(json) = folder.bytes(&index, MAX_JSON).await? {
+            let shards = Shards::of_index(folder, &index, &json).await?;
+            return Self::of_shards(shards, folder);
+        }
+        let files = shards::only(folder, base);
+        match &files[..] {
+            [] => Err(CheckpointError::NoWeights {
+                folder: folder.described(),
                 looked: vec![single, index],
             }),
+            [file] => Self::from_source(folder.require(file).await?).await,
+            files => Self::of_shards(Shards::all(folder, files).await?, folder),
         }
     }
 
@@ -57,70 +64,45 @@ impl Checkpoint {
         let names: Vec<String> = file.names().map(Into::into).collect();
         let files = vec![File::Safetensors(file)];
         let tensors = entry::of_safetensors(&files, names.iter().map(|name| (&name[..], 0)))?;
-        Ok(Self {
-            files,
-            tensors,
-            reading: Cell::new(0),
-        })
+        Ok(Self::new(files, tensors))
     }
 
-    /// The tensors of a GGUF file.
+    /// The tensors of a GGUF model.
     ///
     /// Fails if it has the parts of a fused matrix that cannot be put together: of different
     /// encodings, widths, or twice the same.
-    pub fn from_gguf(gguf: Gguf) -> Result<Self, CheckpointError> {
+    pub fn from_gguf(mut gguf: Gguf) -> Result<Self, CheckpointError> {
         let tensors = entry::of_gguf(&gguf)?;
-        Ok(Self {
-            files: vec![File::Gguf(gguf)],
+        let more = gguf.take_more();
+        let mut files = vec![File::Gguf(gguf)];
+        files.extend(more.into_iter().map(File::Part));
+        Ok(Self::new(files, tensors))
+    }
+
+    /// The tensors of several safetensors files.
+    fn of_shards(shards: Shards, folder: &Folder) -> Result<Self, CheckpointError> {
+        let Shards {
+            files,
             tensors,
-            reading: Cell::new(0),
+            absent,
+        } = shards;
+        let files: Vec<File> = files.into_iter().map(File::Safetensors).collect();
+        let tensors = entry::of_safetensors(&files, tensors.iter().map(|(t, at)| (&t[..], *at)))?;
+        Ok(Self {
+            absent,
+            folder: folder.described(),
+            ..Self::new(files, tensors)
         })
     }
 
-    async fn sharded(folder: &Folder, index: String, json: &[u8]) -> Result<Self, CheckpointError> {
-        let fail = |reason: String| CheckpointError::Index {
-            file: index.clone(),
-            reason,
-        };
-        let Index { weight_map } =
-            serde_json::from_slice(json).map_err(|e| fail(format!("it cannot be read: {e}")))?;
-        let mut names: Vec<&String> = weight_map.values().collect();
-        names.sort_unstable();
-        names.dedup();
-        let mut files = Vec::with_capacity(names.len());
-        for &name in &names {
-            // A file of this folder, whatever the index says.
-            let plain =
-                name.ends_with(".safetensors") && !name.contains(['/', '\\', ':', '?', '#', '%']);
-            if !plain {
-                return Err(fail(format!(
-                    "\"{name}\" is not the name of a safetensors file beside it"
-                )));
-            }
-            let file = Safetensors::open(folder.require(name).await?).await?;
-            file.source().release();
-            files.push(file);
-        }
-        let mut wanted = Vec::with_capacity(weight_map.len());
-        for (tensor, name) in &weight_map {
-            // `names` holds every value of the map.
-            let Ok(at) = names.binary_search(&name) else {
-                continue;
-            };
-            if files[at].tensor(tensor).is_none() {
-                return Err(fail(format!(
-                    "it says that \"{name}\" holds \"{tensor}\", which it does not"
-                )));
-            }
-            wanted.push((&tensor[..], at));
-        }
-        let files: Vec<File> = files.into_iter().map(File::Safetensors).collect();
-        let tensors = entry::of_safetensors(&files, wanted.into_iter())?;
-        Ok(Self {
+    fn new(files: Vec<File>, tensors: BTreeMap<String, TensorEntry>) -> Self {
+        Self {
             files,
             tensors,
+            absent: BTreeMap::new(),
+            folder: String::new(),
             reading: Cell::new(0),
-        })
+        }
     }
 
     /// The names of all tensors, sorted.
@@ -133,11 +115,58 @@ impl Checkpoint {
         self.tensors.get(name)
     }
 
-    /// The GGUF file, if the tensors are in one.
+    /// The GGUF model, if the tensors are one's.
     pub fn gguf(&self) -> Option<&Gguf> {
         match &self.files[..] {
-            [File::Gguf(gguf)] => Some(gguf),
+            [File::Gguf(gguf), ..] => Some(gguf),
             _ => None,
+        }
+    }
+
+    /// Says that a tensor cannot be used.
+    pub fn refuse(&self, name: &str, reason: &str) -> CheckpointError {
+        let file = self.tensors.get(name).map_or(0, TensorEntry::file);
+        let file = self.files.get(file).map(|file| file.source().name());
+        CheckpointError::Tensor {
+            file: file.unwrap_or_default().into(),
+            tensor: name.into(),
+            reason: reason.into(),
+        }
+    }
+
+    /// The places of a tensor's rows, in no order; a vector is one row. None of a tensor that is not there.
+    pub fn runs(&self, name: &str) -> Vec<Run> {
+        let Some(entry) = self.tensors.get(name) else {
+            return Vec::new();
+        };
+        let mut first = 0;
+        let mut run = |rows: usize, file: usize, start: u64| {
+            let rows = first..first + rows;
+            first = rows.end;
+            Run { file, start, rows }
+        };
+        match &entry.content {
+            Content::Planes { pieces, .. } => {
+                let runs = pieces.iter().map(|piece| {
+                    let start = piece.words.range.start.min(piece.side.range.start);
+                    run(piece.rows, piece.words.file, start)
+                });
+                runs.collect()
+            }
+            Content::Numbers { pieces, .. } => {
+                let all: usize = match entry.shape.split_last() {
+                    Some((_, outer)) => outer.iter().product(),
+                    None => 1,
+                };
+                let bytes = |piece: &Piece| piece.range.end - piece.range.start;
+                let total: u64 = pieces.iter().map(bytes).sum();
+                let row_bytes = (total / all.max(1) as u64).max(1);
+                let runs = pieces.iter().map(|piece| {
+                    let rows = (bytes(piece) / row_bytes) as usize;
+                    run(rows, piece.file, piece.range.start)
+                });
+                runs.collect()
+            }
         }
     }
 
@@ -217,6 +246,17 @@ impl Checkpoint {
     /// The tensor `name`, which must have shape `expected`.
     fn entry(&self, name: &str, expected: &[usize]) -> Result<&TensorEntry, CheckpointError> {
         let Some(entry) = self.tensors.get(name) else {
+            // A matrix may be there as planes.
+            let planes = format!("{name}.");
+            let is_its = |tensor: &&String| *tensor == name || tensor.starts_with(&planes);
+            let mut later = self.absent.range(name.to_string()..);
+            if let Some((_, file)) = later.find(|(tensor, _)| is_its(tensor)) {
+                return Err(SourceError::NotFound {
+                    file: file.clone(),
+                    folder: self.folder.clone(),
+                }
+                .into());
+            }
             return Err(CheckpointError::MissingTensor {
                 tensor: name.into(),
                 files: self

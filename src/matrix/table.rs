@@ -15,6 +15,7 @@ pub fn rows_that_fit(format: Format, cols: usize, most: u64) -> usize {
 /// WebGPU's default limits a vocabulary of 200,000 does not fit one.
 pub struct Table {
     rows: usize,
+    cols: usize,
     format: Format,
     per_part: usize,
     parts: Vec<Matrix>,
@@ -37,6 +38,7 @@ impl Table {
         }
         Ok(Self {
             rows,
+            cols,
             format,
             per_part,
             parts,
@@ -72,6 +74,11 @@ impl Table {
     /// Rows in all.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Columns.
+    pub fn cols(&self) -> usize {
+        self.cols
     }
 
     /// How the weights are stored.

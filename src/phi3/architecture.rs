@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::ModelError;
 use super::fields::Fields;
-use crate::checkpoint::json::shown;
+use crate::checkpoint::shown;
 
 /// The class of the models that run here.
 const CLASS: &str = "Phi3ForCausalLM";

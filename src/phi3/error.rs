@@ -1,6 +1,6 @@
 //! What can go wrong with a model.
 
-use crate::checkpoint::{CheckpointError, SourceError};
+use crate::checkpoint::{CheckpointError, SourceError, shown_place, shown_sentence};
 use crate::gpu::GpuError;
 use crate::tokens::TokenError;
 
@@ -8,10 +8,10 @@ use crate::tokens::TokenError;
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// `config.json` cannot be used.
-    #[error("config.json: {0}")]
+    #[error("config.json: {}", shown_sentence(.0))]
     Config(String),
     /// The configuration in a GGUF file cannot be used.
-    #[error("{file}: {reason}")]
+    #[error("{}: {}", shown_place(file), shown_sentence(reason))]
     Metadata {
         /// The file's name.
         file: String,
@@ -20,25 +20,24 @@ pub enum ModelError {
     },
     /// A folder holds no model.
     #[error(
-        "no model in {folder}: looked for config.json (with model.safetensors or \
+        "no model in {}: looked for config.json (with model.safetensors or \
          model.safetensors.index.json) and for a .gguf file: check the address, or that all files \
-         were chosen"
+         were chosen",
+        shown_sentence(folder)
     )]
     NoModel {
         /// The folder.
         folder: String,
     },
-    /// A model's weights are PyTorch's.
-    #[error(
-        "{folder}: \"{file}\" is a PyTorch file, which is a program as much as it is data, and is \
-         not read: get the model as .safetensors or .gguf, or convert it (in Python: load it with \
-         transformers, then save_pretrained(..., safe_serialization=True))"
-    )]
-    PyTorch {
+    /// A model is in a form that is not read.
+    #[error("{}: \"{}\" is {what}", shown_sentence(folder), shown_place(file))]
+    OtherForm {
         /// The folder.
         folder: String,
-        /// The file's name.
+        /// The file that shows it.
         file: String,
+        /// What it is, and what to do.
+        what: &'static str,
     },
     /// The tokenizer cannot be used.
     #[error(transparent)]

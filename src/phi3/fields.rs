@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::ModelError;
-use crate::checkpoint::json::shown;
+use crate::checkpoint::shown;
 
 /// A JSON object of `config.json`. An entry that is null is as good as none.
 #[derive(Clone, Copy)]

@@ -1,7 +1,9 @@
 //! The files of a model, in whatever form they come.
 
 use super::{Config, ModelError};
-use crate::checkpoint::{Checkpoint, CheckpointError, Folder, Gguf, MAX_JSON, json};
+use crate::checkpoint::{
+    Checkpoint, CheckpointError, Folder, Gguf, MAX_JSON, OtherForm, json, other_form,
+};
 use crate::tokens::{ChatTokenizer, TokenizerFiles};
 
 /// A model's configuration and weights, opened but not read: Hugging Face's `config.json` with
@@ -16,24 +18,28 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Opens the model of a folder: that of `config.json`; without one, that of its only `.gguf`
-    /// file.
+    /// Opens the model of a folder: that of its only `.gguf` file, with what that file says of itself, or that
+    /// of `config.json` and its `.safetensors`.
     pub async fn open(folder: &Folder) -> Result<Self, ModelError> {
-        let (config, config_json, checkpoint) = match folder.bytes("config.json", MAX_JSON).await? {
-            Some(json) => {
+        let (config, config_json, checkpoint) = match Gguf::find(folder).await? {
+            Some(gguf) => {
+                let (config, json) = Config::from_gguf(&gguf).await?;
+                (config, json, Checkpoint::from_gguf(gguf)?)
+            }
+            None => {
+                let json = folder.bytes("config.json", MAX_JSON).await?;
+                let Some(json) = json else {
+                    return Err(no_model(folder).await?);
+                };
                 let config = Config::from_json(&json)?;
-                let checkpoint = Checkpoint::open(folder, "model").await;
-                let checkpoint = checkpoint.map_err(|error| no_weights(folder, error))?;
+                let checkpoint = match Checkpoint::open(folder, "model").await {
+                    Ok(checkpoint) => checkpoint,
+                    Err(error) => return Err(no_weights(folder, error).await?),
+                };
                 let json = json::strict(&json, json::MAX_VALUES);
                 let json = json.map_err(|e| ModelError::Config(e.to_string()))?;
                 let json = json.into_owned();
                 (config, json, checkpoint)
-            }
-            None => {
-                let gguf = Gguf::find(folder).await?;
-                let gguf = gguf.ok_or_else(|| no_model(folder))?;
-                let (config, json) = Config::from_gguf(&gguf).await?;
-                (config, json, Checkpoint::from_gguf(gguf)?)
             }
         };
         Ok(Self {
@@ -44,14 +50,12 @@ impl ModelFiles {
         })
     }
 
-    /// The tokenizer: `tokenizer.json`; without one, the vocabulary of the GGUF file.
+    /// The tokenizer: the vocabulary of the GGUF file, or `tokenizer.json` where the weights have none.
     pub async fn tokenizer(&self) -> Result<ChatTokenizer, ModelError> {
-        if let Some(gguf) = self.checkpoint.gguf()
-            && self.folder.open("tokenizer.json").await?.is_none()
-        {
-            return Ok(ChatTokenizer::from_gguf(gguf.metadata())?);
+        match self.checkpoint.gguf().filter(|gguf| gguf.has_vocabulary()) {
+            Some(gguf) => Ok(ChatTokenizer::from_gguf(gguf.metadata())?),
+            None => Ok(ChatTokenizer::open(&self.folder).await?),
         }
-        Ok(ChatTokenizer::open(&self.folder).await?)
     }
 
     /// `config.json`: the file without oddities such as a byte order mark, or what it would be for the
@@ -69,31 +73,28 @@ impl ModelFiles {
 }
 
 /// Why there is no model in a folder.
-fn no_model(folder: &Folder) -> ModelError {
-    pytorch(folder).unwrap_or_else(|| ModelError::NoModel {
-        folder: folder.label().into(),
-    })
+async fn no_model(folder: &Folder) -> Result<ModelError, ModelError> {
+    let other = unread(folder).await?;
+    Ok(other.unwrap_or_else(|| ModelError::NoModel {
+        folder: folder.described(),
+    }))
 }
 
 /// Why there are no weights in a folder with a configuration.
-fn no_weights(folder: &Folder, error: CheckpointError) -> ModelError {
-    match error {
-        CheckpointError::NoWeights { .. } => pytorch(folder).unwrap_or_else(|| error.into()),
-        other => other.into(),
-    }
+async fn no_weights(folder: &Folder, error: CheckpointError) -> Result<ModelError, ModelError> {
+    let other = match error {
+        CheckpointError::NoWeights { .. } => unread(folder).await?,
+        _ => None,
+    };
+    Ok(other.unwrap_or_else(|| error.into()))
 }
 
-/// The error for a PyTorch file in a folder, if there is one.
-fn pytorch(folder: &Folder) -> Option<ModelError> {
-    let names = folder.names().ok().flatten()?;
-    let file = names.into_iter().find(|name| {
-        let name = name.to_ascii_lowercase();
-        [".bin", ".pt", ".pth", ".ckpt"]
-            .iter()
-            .any(|end| name.ends_with(end))
-    })?;
-    Some(ModelError::PyTorch {
+/// The error for a model in a form that is not read, if one is in the folder.
+async fn unread(folder: &Folder) -> Result<Option<ModelError>, ModelError> {
+    let form = other_form(folder).await?;
+    Ok(form.map(|OtherForm { file, what }| ModelError::OtherForm {
         folder: folder.label().into(),
         file,
-    })
+        what,
+    }))
 }

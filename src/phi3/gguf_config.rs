@@ -3,8 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Config, ModelError};
-use crate::checkpoint::json::shown;
-use crate::checkpoint::{ByteSource, Encoding, Gguf, GgufTensor, Metadata, Value as GgufValue};
+use crate::checkpoint::{Encoding, Gguf, GgufTensor, Metadata, Value as GgufValue, shown};
 
 /// The name that GGUF files have for this architecture.
 const ARCHITECTURE: &str = "phi3";
@@ -47,9 +46,10 @@ async fn config_json(gguf: &Gguf) -> Result<Value, ModelError> {
         None => return Err(fail("it has no key general.architecture".into())),
     }
     let parts = metadata.unsigned("split.count")?.unwrap_or(1);
-    if parts > 1 {
+    if parts > gguf.parts() as u64 {
         return Err(fail(format!(
-            "it is one of {parts} parts of a model: join them first, with llama-gguf-split --merge"
+            "it is one of the {parts} files of a model: keep them together, under the names that they came \
+             with"
         )));
     }
     let key = |name: &str| format!("{ARCHITECTURE}.{name}");
@@ -281,9 +281,7 @@ async fn factors(gguf: &Gguf, name: &str) -> Result<Option<Vec<f64>>, ModelError
         return Ok(None);
     };
     let GgufTensor {
-        encoding,
-        shape,
-        range,
+        encoding, shape, ..
     } = tensor;
     let len: usize = shape.iter().product();
     if *encoding != Encoding::F32 || shape.len() != 1 || len > MAX_FACTORS {
@@ -295,7 +293,7 @@ async fn factors(gguf: &Gguf, name: &str) -> Result<Option<Vec<f64>>, ModelError
             ),
         ));
     }
-    let bytes = gguf.source().read(range.clone()).await?;
+    let bytes = gguf.read(tensor).await?;
     let fours = bytes.chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]);
     // The decimals of `config.json`, of which these are the nearest f32.
     let factors = fours.map(|b| f32::from_le_bytes(b).to_string().parse());

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::architecture::same;
 use super::fields::Fields;
 use super::{LongRope, ModelError};
-use crate::checkpoint::json::shown;
+use crate::checkpoint::shown;
 
 /// The entries of a block that are understood.
 const KNOWN: [&str; 9] = [

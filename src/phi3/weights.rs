@@ -1,5 +1,7 @@
 //! A model's weights on the GPU, streamed from a checkpoint.
 
+use std::collections::BTreeSet;
+
 use super::{Config, ModelError};
 use crate::checkpoint::Checkpoint;
 use crate::gpu::{Gpu, Pace};
@@ -32,53 +34,64 @@ pub(super) struct Weights {
     pub head: Option<Table>,
 }
 
-/// Uploads tensors, letting the GPU keep up.
-struct Uploader<'a> {
+/// A tensor of the model on the GPU.
+enum Target<'a> {
+    /// `[len]`
+    Vector(&'a wgpu::Buffer),
+    /// `[rows, cols]`
+    Matrix(&'a Matrix),
+    /// `[rows, cols]`
+    Table(&'a Table),
+}
+
+/// Makes the GPU's side of tensors that a checkpoint holds.
+struct Maker<'a> {
     gpu: &'a Gpu,
     checkpoint: &'a Checkpoint,
-    pace: Pace<'a>,
     /// What tensors are quantised to that the file has in plain numbers.
     format: Format,
     /// Bytes of a buffer at most.
     most: u64,
 }
 
-impl Uploader<'_> {
-    /// The matrix `name` of shape `[rows, cols]`.
-    async fn matrix(&mut self, name: &str, [rows, cols]: [usize; 2]) -> Result<Matrix, ModelError> {
-        let mut reader = self.checkpoint.planes(name, [rows, cols], self.format)?;
-        let matrix = Matrix::zeros(self.gpu, name, [rows, cols], reader.format()).await?;
-        while let Some((first, planes)) = reader.next().await? {
-            matrix.write_planes(self.gpu, first, planes);
-            self.pace.wrote(planes.bytes()).await?;
-        }
-        Ok(matrix)
+impl Maker<'_> {
+    /// How the matrix `name` of shape `[rows, cols]`, which is in the checkpoint, is stored.
+    fn format(&self, name: &str, shape: [usize; 2]) -> Result<Format, ModelError> {
+        Ok(self.checkpoint.planes(name, shape, self.format)?.format())
     }
 
-    /// The matrix `name` of shape `[rows, cols]`, in as many parts as it takes.
-    async fn table(&mut self, name: &str, [rows, cols]: [usize; 2]) -> Result<Table, ModelError> {
-        let mut reader = self.checkpoint.planes(name, [rows, cols], self.format)?;
-        let format = reader.format();
-        let table = Table::zeros(self.gpu, name, [rows, cols], format, self.most).await?;
-        while let Some((first, planes)) = reader.next().await? {
-            table.write_planes(self.gpu, first, planes);
-            self.pace.wrote(planes.bytes()).await?;
-        }
-        Ok(table)
+    async fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Matrix, ModelError> {
+        let format = self.format(name, shape)?;
+        Ok(Matrix::zeros(self.gpu, name, shape, format).await?)
     }
 
-    /// The vector `name` of `len` elements.
-    async fn vector(&mut self, name: &str, len: usize) -> Result<wgpu::Buffer, ModelError> {
-        let values = self.checkpoint.vector(name, len).await?;
-        let buffer = self.gpu.storage(name, len as u64 * 4).await?;
-        self.gpu.write(&buffer, 0, &values);
-        Ok(buffer)
+    /// A matrix in as many parts as it takes.
+    async fn table(&self, name: &str, shape: [usize; 2]) -> Result<Table, ModelError> {
+        let format = self.format(name, shape)?;
+        Ok(Table::zeros(self.gpu, name, shape, format, self.most).await?)
     }
+
+    async fn vector(&self, name: &str, len: usize) -> Result<wgpu::Buffer, ModelError> {
+        self.checkpoint.reader(name, &[len], 0)?;
+        Ok(self.gpu.storage(name, len as u64 * 4).await?)
+    }
+}
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const NORM: &str = "model.norm.weight";
+const HEAD: &str = "lm_head.weight";
+
+/// The name of one of a block's tensors.
+fn in_block(block: usize, name: &str) -> String {
+    format!("model.layers.{block}.{name}.weight")
 }
 
 impl Weights {
     /// Streams all weights to the GPU, in buffers of at most `most` bytes. What the file has in plain
     /// numbers is quantised to `format`; what it has quantised is kept as it is.
+    ///
+    /// All tensors are found and all buffers made before the first weight is read; then each file is read
+    /// from front to back.
     pub async fn load(
         gpu: &Gpu,
         config: &Config,
@@ -86,46 +99,136 @@ impl Weights {
         format: Format,
         most: u64,
     ) -> Result<Self, ModelError> {
-        let c = config;
-        let (d, inner) = (c.hidden_size, c.intermediate_size);
-        let mut up = Uploader {
+        let maker = Maker {
             gpu,
             checkpoint,
-            pace: Pace::new(gpu),
             format,
             most,
         };
-        let embed = up
-            .table("model.embed_tokens.weight", [c.vocab_size, d])
-            .await?;
+        let weights = Self::zeros(&maker, config).await?;
+        weights.refuse_others(checkpoint)?;
+        weights.fill(&maker).await?;
+        Ok(weights)
+    }
+
+    /// Refuses tensors that would change what the model computes, were they read.
+    fn refuse_others(&self, checkpoint: &Checkpoint) -> Result<(), ModelError> {
+        let own: BTreeSet<String> = self.targets().into_iter().map(|(name, _)| name).collect();
+        let blocks = self.layers.len();
+        let other = checkpoint.names().find(|name| {
+            let block = name.strip_prefix("model.layers.");
+            let block = block.and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+            let inside = block.is_some_and(|block| block < blocks);
+            // What the rotary embedding computes for itself, which old files hold.
+            let known = own.contains(*name) || name.ends_with("rotary_emb.inv_freq");
+            !known && (inside || name.ends_with(".bias") || name.contains("lora_"))
+        });
+        match other {
+            None => Ok(()),
+            Some(name) => Err(checkpoint.refuse(
+                name,
+                "a model of this configuration has no such tensor, and without it would compute \
+                 something else: choose a file of Phi-3's own architecture, with nothing added",
+            ))?,
+        }
+    }
+
+    /// The buffers of all weights.
+    async fn zeros(maker: &Maker<'_>, c: &Config) -> Result<Self, ModelError> {
+        let (d, inner) = (c.hidden_size, c.intermediate_size);
+        let ends = [c.vocab_size, d];
+        let embed = maker.table(EMBEDDING, ends).await?;
         let mut layers = Vec::with_capacity(c.num_hidden_layers);
         for i in 0..c.num_hidden_layers {
-            let name = |n: &str| format!("model.layers.{i}.{n}.weight");
+            let name = |n: &str| in_block(i, n);
+            let (qkv, o) = ([c.qkv_rows(), d], [d, c.attention_width()]);
             layers.push(LayerWeights {
-                input_norm: up.vector(&name("input_layernorm"), d).await?,
-                qkv: up
-                    .matrix(&name("self_attn.qkv_proj"), [c.qkv_rows(), d])
+                input_norm: maker.vector(&name("input_layernorm"), d).await?,
+                qkv: maker.matrix(&name("self_attn.qkv_proj"), qkv).await?,
+                o: maker.matrix(&name("self_attn.o_proj"), o).await?,
+                post_norm: maker.vector(&name("post_attention_layernorm"), d).await?,
+                gate_up: maker
+                    .matrix(&name("mlp.gate_up_proj"), [2 * inner, d])
                     .await?,
-                o: up
-                    .matrix(&name("self_attn.o_proj"), [d, c.attention_width()])
-                    .await?,
-                post_norm: up.vector(&name("post_attention_layernorm"), d).await?,
-                gate_up: up.matrix(&name("mlp.gate_up_proj"), [2 * inner, d]).await?,
-                down: up.matrix(&name("mlp.down_proj"), [d, inner]).await?,
+                down: maker.matrix(&name("mlp.down_proj"), [d, inner]).await?,
             });
         }
-        let norm = up.vector("model.norm.weight", d).await?;
+        let norm = maker.vector(NORM, d).await?;
         let head = match c.tie_word_embeddings {
             true => None,
-            false => Some(up.table("lm_head.weight", [c.vocab_size, d]).await?),
+            false => Some(maker.table(HEAD, ends).await?),
         };
-        up.pace.finish().await?;
         Ok(Self {
             embed,
             layers,
             norm,
             head,
         })
+    }
+
+    /// The tensors by their names.
+    fn targets(&self) -> Vec<(String, Target<'_>)> {
+        let mut all = vec![
+            (EMBEDDING.to_string(), Target::Table(&self.embed)),
+            (NORM.into(), Target::Vector(&self.norm)),
+        ];
+        all.extend(self.head.iter().map(|h| (HEAD.into(), Target::Table(h))));
+        for (i, l) in self.layers.iter().enumerate() {
+            let own = [
+                ("input_layernorm", Target::Vector(&l.input_norm)),
+                ("self_attn.qkv_proj", Target::Matrix(&l.qkv)),
+                ("self_attn.o_proj", Target::Matrix(&l.o)),
+                ("post_attention_layernorm", Target::Vector(&l.post_norm)),
+                ("mlp.gate_up_proj", Target::Matrix(&l.gate_up)),
+                ("mlp.down_proj", Target::Matrix(&l.down)),
+            ];
+            all.extend(own.map(|(name, target)| (in_block(i, name), target)));
+        }
+        all
+    }
+
+    /// Reads all weights in the order of the files.
+    async fn fill(&self, maker: &Maker<'_>) -> Result<(), ModelError> {
+        let Maker {
+            gpu,
+            checkpoint,
+            format,
+            ..
+        } = *maker;
+        let targets = self.targets();
+        let mut runs: Vec<_> = targets
+            .iter()
+            .flat_map(|(name, target)| {
+                let runs = checkpoint.runs(name).into_iter();
+                runs.map(move |run| (run, name, target))
+            })
+            .collect();
+        runs.sort_by_key(|(run, ..)| (run.file, run.start));
+        let mut pace = Pace::new(gpu);
+        for (run, name, target) in runs {
+            let (rows, cols) = match target {
+                Target::Vector(buffer) => {
+                    let values = checkpoint
+                        .vector(name, (buffer.size() / 4) as usize)
+                        .await?;
+                    gpu.write(buffer, 0, &values);
+                    continue;
+                }
+                Target::Matrix(matrix) => (matrix.rows(), matrix.cols()),
+                Target::Table(table) => (table.rows(), table.cols()),
+            };
+            let reader = checkpoint.planes(name, [rows, cols], format)?;
+            let mut reader = reader.only(run.rows);
+            while let Some((first, planes)) = reader.next().await? {
+                match target {
+                    Target::Matrix(matrix) => matrix.write_planes(gpu, first, planes),
+                    Target::Table(table) => table.write_planes(gpu, first, planes),
+                    Target::Vector(_) => {}
+                }
+                pace.wrote(planes.bytes()).await?;
+            }
+        }
+        Ok(pace.finish().await?)
     }
 
     /// The head's matrix.

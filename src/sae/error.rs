@@ -1,7 +1,7 @@
 //! What can go wrong with a dictionary.
 
 use super::HookPoint;
-use crate::checkpoint::{CheckpointError, SourceError};
+use crate::checkpoint::{CheckpointError, SourceError, shown, shown_place, shown_sentence};
 use crate::gpu::GpuError;
 use crate::matrix::Format;
 
@@ -18,7 +18,7 @@ pub enum SaeError {
     #[error(transparent)]
     Gpu(#[from] GpuError),
     /// `cfg.json` makes no sense.
-    #[error("{file}: {reason}")]
+    #[error("{}: {}", shown_place(file), shown_sentence(reason))]
     Config {
         /// The file.
         file: String,
@@ -27,7 +27,9 @@ pub enum SaeError {
     },
     /// The dictionary is of a kind that is not computed here.
     #[error(
-        "{file}: {what}: autoencoders of the residual stream with ReLU, JumpReLU, gated or TopK latents are supported, choose or train one of those"
+        "{}: {}: autoencoders of the residual stream with ReLU, JumpReLU, gated or TopK latents are supported, choose or train one of those",
+        shown_place(file),
+        shown_sentence(what)
     )]
     Unsupported {
         /// The file.
@@ -37,7 +39,8 @@ pub enum SaeError {
     },
     /// The dictionary is a pickle of PyTorch's.
     #[error(
-        "{file}: .pt files hold Python code, which is never run here: convert it once with Python, loading the state_dict with torch.load(..., weights_only=True) and writing it with safetensors.torch.save_file as sae_weights.safetensors beside a SAELens cfg.json (SAELens's SAE.save_model does both)"
+        "{}: .pt files hold Python code, which is never run here: convert it once with Python, loading the state_dict with torch.load(..., weights_only=True) and writing it with safetensors.torch.save_file as sae_weights.safetensors beside a SAELens cfg.json (SAELens's SAE.save_model does both)",
+        shown_place(file)
     )]
     Pickle {
         /// The file.
@@ -45,7 +48,9 @@ pub enum SaeError {
     },
     /// A matrix is square, so that its shape does not say which dimension is the latents.
     #[error(
-        "{file}: tensor \"{tensor}\" is {width} by {width}: with as many latents as elements its shape does not say which is which, and it is not read"
+        "{}: tensor \"{}\" is {width} by {width}: with as many latents as elements its shape does not say which is which, and it is not read",
+        shown_place(file),
+        shown(tensor)
     )]
     Ambiguous {
         /// The file.
@@ -73,7 +78,9 @@ pub enum SaeError {
     NoLatents,
     /// A latent's row lies in pieces all over a file that is not at hand.
     #[error(
-        "{folder}: tensor \"{tensor}\" has each latent's numbers all over the file: load the whole dictionary, or a local copy"
+        "{}: tensor \"{}\" has each latent's numbers all over the file: load the whole dictionary, or a local copy",
+        shown_place(folder),
+        shown(tensor)
     )]
     Scattered {
         /// The folder.
@@ -83,7 +90,8 @@ pub enum SaeError {
     },
     /// Only some latents are loaded where all are needed.
     #[error(
-        "only some latents of the dictionary in {folder} are loaded, for steering: load all of it to encode and rebuild"
+        "only some latents of the dictionary in {} are loaded, for steering: load all of it to encode and rebuild",
+        shown_place(folder)
     )]
     NotWhole {
         /// The folder.
@@ -94,7 +102,8 @@ pub enum SaeError {
     Storage(Format),
     /// The dictionary belongs to a model of another width.
     #[error(
-        "{file}: the dictionary reads vectors of {dictionary} elements, but the model's residual stream has {model}: it was trained on another model"
+        "{}: the dictionary reads vectors of {dictionary} elements, but the model's residual stream has {model}: it was trained on another model",
+        shown_place(file)
     )]
     WrongWidth {
         /// The file.
@@ -106,12 +115,15 @@ pub enum SaeError {
     },
     /// The name of a hook point is not understood.
     #[error(
-        "\"{0}\" names no place in the residual stream: use \"layers.N\" for the output of block N, counted from 0"
+        "\"{}\" names no place in the residual stream: use \"layers.N\" for the output of block N, counted from 0",
+        shown(.0)
     )]
     BadHook(String),
     /// The files name a hook point that cannot be used.
     #[error(
-        "{folder}: its files give the hook point {reason}; give the hook point to use it elsewhere"
+        "{}: its files, or its folder's name, give the hook point {}; give the hook point to use it elsewhere",
+        shown_place(folder),
+        shown_sentence(reason)
     )]
     Hook {
         /// The folder.
@@ -121,7 +133,8 @@ pub enum SaeError {
     },
     /// The hook point is the input of the first block.
     #[error(
-        "\"{0}\" is the embedding, before the first block, where nothing is hooked: outputs of blocks are, layers.0 is the first"
+        "\"{}\" is the embedding, before the first block, where nothing is hooked: outputs of blocks are, layers.0 is the first",
+        shown(.0)
     )]
     Embedding(String),
     /// The hook point is past the model's last block.
@@ -134,7 +147,9 @@ pub enum SaeError {
     },
     /// There is no dictionary where it was looked for.
     #[error(
-        "no dictionary in {folder}: it should hold cfg.json with sae.safetensors or sae_weights.safetensors, params.npz, params.safetensors, or hyperparams.json with checkpoints/final.safetensors, or a folder {wanted} that does"
+        "no dictionary in {}: it should hold cfg.json with sae.safetensors or sae_weights.safetensors, params.npz, params.safetensors, or hyperparams.json with checkpoints/final.safetensors, or a folder {} that does",
+        shown_sentence(folder),
+        shown(wanted)
     )]
     NotFound {
         /// The folder.
@@ -143,7 +158,11 @@ pub enum SaeError {
         wanted: String,
     },
     /// Several dictionaries are there and none was named.
-    #[error("{folder} holds several dictionaries ({found}): say which one is meant")]
+    #[error(
+        "{} holds several dictionaries ({}): say which one is meant",
+        shown_place(folder),
+        shown_sentence(found)
+    )]
     Several {
         /// The folder.
         folder: String,
@@ -151,7 +170,10 @@ pub enum SaeError {
         found: String,
     },
     /// The dictionary is of another hook point than the one asked for.
-    #[error("{folder} is the dictionary of {found}, but {asked} was asked for")]
+    #[error(
+        "{} is the dictionary of {found}, but {asked} was asked for",
+        shown_place(folder)
+    )]
     OtherHook {
         /// The folder.
         folder: String,
@@ -162,7 +184,8 @@ pub enum SaeError {
     },
     /// A dictionary is to be used in a model without saying where.
     #[error(
-        "nothing says which block's output the dictionary in {folder} belongs to: name its folder \"layers.N\" or give the hook point"
+        "nothing says which block's output the dictionary in {} belongs to: name its folder \"layers.N\" or give the hook point",
+        shown_place(folder)
     )]
     HookUnknown {
         /// The folder.

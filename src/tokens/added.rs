@@ -12,7 +12,7 @@ use tokenizers::{NormalizedString, Normalizer, NormalizerWrapper, PreTokenizedSt
 use super::TokenError;
 use super::spec::Added;
 use super::tokenizer::encode_error;
-use crate::checkpoint::json::shown;
+use crate::checkpoint::shown;
 
 /// The most bytes of the tokens to look for, normalized.
 const MAX_BYTES: usize = 1 << 20;

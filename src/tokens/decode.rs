@@ -5,7 +5,7 @@ use std::rc::Rc;
 use serde_json::Value;
 
 use super::TokenError;
-use crate::checkpoint::json::shown;
+use crate::checkpoint::shown;
 
 /// What a token adds to the text.
 #[derive(Clone, Debug, PartialEq, Eq)]

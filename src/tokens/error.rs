@@ -1,14 +1,15 @@
 //! What can go wrong with a tokenizer.
 
-use crate::checkpoint::{CheckpointError, SourceError};
+use crate::checkpoint::{CheckpointError, SourceError, shown, shown_place, shown_sentence};
 
 /// A tokenizer could not be read or used.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// A folder holds no tokenizer.
     #[error(
-        "no tokenizer in {folder}: looked for tokenizer.json and for a .gguf file: check the \
-         address, or that all files were chosen"
+        "no tokenizer in {}: looked for tokenizer.json and for a .gguf file: check the address, or that \
+         all files were chosen",
+        shown_sentence(folder)
     )]
     NoTokenizer {
         /// The folder.
@@ -18,22 +19,26 @@ pub enum TokenError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// `tokenizer.json` cannot be read.
-    #[error("tokenizer.json: {reason}: get the file that belongs to the model again")]
+    #[error(
+        "tokenizer.json: {}: get the file that belongs to the model again",
+        shown_sentence(reason)
+    )]
     BadTokenizer {
         /// What is wrong with it.
         reason: String,
     },
     /// `tokenizer.json` asks for what is not done here.
     #[error(
-        "tokenizer.json: {reason}: it is not supported; the files of Phi-3, Phi-3.5 and Phi-4-mini \
-         are, as their makers publish them"
+        "tokenizer.json: {}: it is not supported; the files of Phi-3, Phi-3.5 and Phi-4-mini are, as \
+         their makers publish them",
+        shown_sentence(reason)
     )]
     UnsupportedTokenizer {
         /// What it asks for.
         reason: String,
     },
     /// A file beside `tokenizer.json` cannot be used.
-    #[error("{file}: {reason}")]
+    #[error("{file}: {}", shown_sentence(reason))]
     BadSettings {
         /// The file's name.
         file: &'static str,
@@ -42,21 +47,25 @@ pub enum TokenError {
     },
     /// The tokenizer turns tokens into text in a way that is not known here.
     #[error(
-        "tokenizer.json: its decoder ({decoder}) is not supported; that of Phi-3 (Llama style) and \
-         the byte-level one are"
+        "tokenizer.json: its decoder ({}) is not supported; that of Phi-3 (Llama style) and the \
+         byte-level one are",
+        shown_sentence(decoder)
     )]
     UnknownDecoder {
         /// The decoder's parts.
         decoder: String,
     },
     /// A token of Phi-3's chat format is missing.
-    #[error("tokenizer.json: it has no token \"{token}\": it is not that of a Phi-3 chat model")]
+    #[error(
+        "tokenizer.json: it has no token \"{}\": it is not that of a Phi-3 chat model",
+        shown(token)
+    )]
     MissingToken {
         /// The token's text.
         token: String,
     },
     /// A GGUF file's vocabulary cannot be used.
-    #[error("{file}: {reason}")]
+    #[error("{}: {}", shown_place(file), shown_sentence(reason))]
     Vocabulary {
         /// The file's name.
         file: String,
@@ -67,7 +76,7 @@ pub enum TokenError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The text could not be encoded.
-    #[error("the text could not be encoded: {reason}")]
+    #[error("the text could not be encoded: {}", shown_sentence(reason))]
     Encode {
         /// What the tokenizer said.
         reason: String,

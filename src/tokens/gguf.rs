@@ -17,7 +17,7 @@ use super::chat::TURNS;
 use super::settings::{CONFIG, GENERATION, TOKENIZER};
 use super::tokenizer::STOPS;
 use super::{ChatTokenizer, TokenError, TokenizerFiles};
-use crate::checkpoint::json::shown;
+use crate::checkpoint::shown;
 use crate::checkpoint::{MAX_TOKENIZER, Metadata};
 
 /// The longest piece that is split into others, in bytes: twice the longest of any known model.

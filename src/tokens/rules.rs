@@ -16,7 +16,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::pre_tokenizers::whitespace::{Whitespace, WhitespaceSplit};
 use tokenizers::{PreTokenizerWrapper, SplitDelimiterBehavior};
 
-use crate::checkpoint::json::shown;
+use crate::checkpoint::shown;
 
 /// The most rules in a row.
 const MAX_RULES: usize = 8;

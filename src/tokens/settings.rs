@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::TokenError;
 use crate::checkpoint::json::{self, JsonError};
-use crate::checkpoint::{Folder, MAX_JSON, MAX_TOKENIZER};
+use crate::checkpoint::{Folder, MAX_JSON, MAX_TOKENIZER, shown};
 
 /// The longest chat template that is read, in bytes.
 const MAX_TEMPLATE: usize = 1 << 20;
@@ -181,7 +181,7 @@ impl Settings {
                             reason: format!(
                                 "eos_token_id is {}; the number of a token, or a list of them, is \
                                  needed",
-                                json::shown(&other.to_string())
+                                shown(&other.to_string())
                             ),
                         });
                     }

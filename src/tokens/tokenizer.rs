@@ -17,7 +17,7 @@ use super::decode::{Detokenizer, Piece, Pieces};
 use super::settings::{CONFIG, Settings, TOKENIZER};
 use super::spec::{Added, Spec};
 use super::{TokenError, TokenizerFiles};
-use crate::checkpoint::json::shown;
+use crate::checkpoint::shown;
 use crate::checkpoint::{Folder, Gguf};
 
 /// Tokens after which an answer is complete, where the vocabulary has them.
@@ -43,16 +43,18 @@ pub struct ChatTokenizer {
 }
 
 impl ChatTokenizer {
-    /// Reads the tokenizer of a model's folder: `tokenizer.json` with the files beside it, or the
-    /// vocabulary of its `.gguf` file, which may hold nothing else.
+    /// Reads the tokenizer of a model's folder: the vocabulary of its `.gguf` file, which may hold nothing
+    /// else, or `tokenizer.json` with the files beside it.
     pub async fn open(folder: &Folder) -> Result<Self, TokenError> {
-        if let Some(files) = TokenizerFiles::open(folder).await? {
-            return Self::from_files(&files);
+        if let Some(gguf) = Gguf::find(folder).await?
+            && gguf.has_vocabulary()
+        {
+            return Self::from_gguf(gguf.metadata());
         }
-        match Gguf::find(folder).await? {
-            Some(gguf) => Self::from_gguf(gguf.metadata()),
+        match TokenizerFiles::open(folder).await? {
+            Some(files) => Self::from_files(&files),
             None => Err(TokenError::NoTokenizer {
-                folder: folder.label().into(),
+                folder: folder.described(),
             }),
         }
     }

@@ -59,7 +59,7 @@ impl Code for CheckpointError {
     fn code(&self) -> &'static str {
         match self {
             CheckpointError::Source(e) => e.code(),
-            CheckpointError::NoWeights { .. } => "not-found",
+            CheckpointError::NoWeights { .. } | CheckpointError::MissingPart { .. } => "not-found",
             CheckpointError::MissingTensor { .. } => "missing-tensor",
             CheckpointError::WrongShape { .. } => "wrong-shape",
             CheckpointError::NotFinite { .. } => "not-finite",
@@ -96,7 +96,7 @@ impl Code for ModelError {
             ModelError::Config(_) | ModelError::Metadata { .. } => "bad-config",
             ModelError::NoModel { .. } => "not-found",
             ModelError::NoBlock { .. } => "bad-steering",
-            ModelError::PyTorch { .. } => "bad-checkpoint",
+            ModelError::OtherForm { .. } => "bad-checkpoint",
             ModelError::Token(e) => e.code(),
             ModelError::Checkpoint(e) => e.code(),
             ModelError::Source(e) => e.code(),

@@ -7,12 +7,17 @@ mod chat;
 mod conversations;
 mod downloads;
 mod failures;
+#[path = "../support/gguf.rs"]
+mod file;
 mod full_size;
 mod interruptions;
 mod models;
 mod monkey;
 mod native;
 mod offline;
+mod requests;
 mod server;
 mod truth;
+#[path = "../support/vocabulary.rs"]
+mod vocabulary;
 mod way_out;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::safetensors::other_format;
+use super::split::Split;
 use super::{ByteSource, CheckpointError, Encoding, Folder, MAX_HEADER, Source};
 use header::{Entry, Part, Stop};
 pub use metadata::{Array, Metadata, Value};
@@ -26,13 +27,17 @@ pub struct GgufTensor {
     pub encoding: Encoding,
     /// Its shape, the last dimension contiguous (the file has it the other way round).
     pub shape: Vec<usize>,
+    /// Which of the model's files holds it, from 0.
+    pub file: usize,
     /// Where its bytes are, counted from the start of the file.
     pub range: Range<u64>,
 }
 
-/// One GGUF file: its metadata, its directory, and the source of its data.
+/// One GGUF model, in a file or in several: its metadata, its directory, and the sources of its data.
 pub struct Gguf {
     source: Source,
+    /// The further files of a model that is split.
+    more: Vec<Source>,
     metadata: Metadata,
     tensors: BTreeMap<String, GgufTensor>,
 }
@@ -90,6 +95,7 @@ impl Gguf {
                 Err(Stop::More(to)) => end = to.max(2 * end).min(MAX_HEADER).min(len),
             }
         };
+        source.put_back(header.len, &bytes[header.len as usize..]);
         bytes.truncate(header.len as usize);
         bytes.shrink_to_fit();
         let metadata = Metadata::new(file.clone(), bytes, header.metadata);
@@ -105,24 +111,98 @@ impl Gguf {
             .map_err(|(tensor, reason)| bad(Part::Tensor(tensor), reason))?;
         Ok(Self {
             source,
+            more: Vec::new(),
             metadata,
             tensors,
         })
     }
 
-    /// Opens the one `.gguf` file of a folder, if there is one; several are refused. Under an
-    /// address, where files cannot be listed, there is none.
+    /// Opens the one model in `.gguf` files of a folder, if there is one; several are refused. There is
+    /// none beside a model of `config.json` and `.safetensors`, nor under an address, where files cannot
+    /// be listed.
     pub async fn find(folder: &Folder) -> Result<Option<Self>, CheckpointError> {
         let mut files = folder.names()?.unwrap_or_default();
-        files.retain(|name| name.to_ascii_lowercase().ends_with(".gguf"));
-        match &files[..] {
-            [] => Ok(None),
-            [name] => Ok(Some(Self::open(folder.require(name).await?).await?)),
-            _ => Err(CheckpointError::SeveralModels {
+        let has = |is: &dyn Fn(&str) -> bool| files.iter().any(|name| is(name));
+        if has(&|name| name == "config.json") && has(&|name| name.ends_with(".safetensors")) {
+            return Ok(None);
+        }
+        files.retain(|name| is_model(name));
+        let Some(first) = files.first() else {
+            return Ok(None);
+        };
+        let parts = Split::names_with(first);
+        if !files.iter().all(|name| parts.contains(name)) {
+            return Err(CheckpointError::SeveralModels {
                 folder: folder.label().into(),
                 files,
-            }),
+            });
         }
+        let mut opened = Vec::with_capacity(parts.len());
+        for name in parts {
+            let Some(source) = folder.open(&name).await? else {
+                return Err(CheckpointError::MissingPart {
+                    folder: folder.described(),
+                    file: name,
+                });
+            };
+            let part = Self::open(source).await?;
+            if !opened.is_empty() {
+                // Only the first is read next.
+                part.source.release();
+            }
+            opened.push(part);
+        }
+        Self::join(opened)
+    }
+
+    /// Makes one model of its files, of which the first has the metadata.
+    ///
+    /// Refused: files that say that they are other parts, or of more, and a tensor that is in two.
+    fn join(parts: Vec<Self>) -> Result<Option<Self>, CheckpointError> {
+        let count = parts.len();
+        let mut whole: Option<Self> = None;
+        for (at, part) in parts.into_iter().enumerate() {
+            if count > 1 {
+                part.check_part("split.no", at)?;
+                part.check_part("split.count", count)?;
+            }
+            match &mut whole {
+                None => whole = Some(part),
+                Some(whole) => whole.add(part)?,
+            }
+        }
+        if let Some(whole) = whole.as_ref().filter(|_| count > 1) {
+            whole.check_part("split.tensors.count", whole.tensors.len())?;
+        }
+        Ok(whole)
+    }
+
+    /// Refuses a file whose key says another number, if it says one.
+    fn check_part(&self, key: &str, number: usize) -> Result<(), CheckpointError> {
+        match self.metadata.unsigned(key)? {
+            Some(says) if says != number as u64 => Err(self.metadata.bad(
+                key,
+                format!("is {says}, and {number} is needed: the files are not of one model"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds the next file of the model.
+    fn add(&mut self, part: Self) -> Result<(), CheckpointError> {
+        self.more.push(part.source);
+        for (name, mut tensor) in part.tensors {
+            tensor.file = self.more.len();
+            if self.tensors.contains_key(&name) {
+                return Err(CheckpointError::Tensor {
+                    file: self.name_of(tensor.file).into(),
+                    tensor: name,
+                    reason: "another of the model's files has it too: get them again".into(),
+                });
+            }
+            self.tensors.insert(name, tensor);
+        }
+        Ok(())
     }
 
     /// The key-value pairs.
@@ -140,10 +220,45 @@ impl Gguf {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Where the file's bytes come from.
+    /// Where the bytes of the first file come from.
     pub fn source(&self) -> &Source {
         &self.source
     }
+
+    /// Whether it has a vocabulary.
+    pub fn has_vocabulary(&self) -> bool {
+        self.metadata.get("tokenizer.ggml.tokens").is_some()
+    }
+
+    /// The model's files.
+    pub fn parts(&self) -> usize {
+        1 + self.more.len()
+    }
+
+    /// The name of one of the model's files.
+    pub(super) fn name_of(&self, file: usize) -> &str {
+        let more = file.checked_sub(1).and_then(|at| self.more.get(at));
+        more.unwrap_or(&self.source).name()
+    }
+
+    /// All bytes of a tensor.
+    pub async fn read(&self, tensor: &GgufTensor) -> Result<Vec<u8>, CheckpointError> {
+        let more = tensor.file.checked_sub(1).and_then(|at| self.more.get(at));
+        let source = more.unwrap_or(&self.source);
+        Ok(source.read(tensor.range.clone()).await?)
+    }
+
+    /// Takes the sources of the further files.
+    pub(super) fn take_more(&mut self) -> Vec<Source> {
+        std::mem::take(&mut self.more)
+    }
+}
+
+/// Whether a file may be a model's: not a vocabulary, nor what lets a model see images.
+fn is_model(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let other = ["mmproj", "ggml-vocab"];
+    name.ends_with(".gguf") && !other.iter().any(|start| name.starts_with(start))
 }
 
 /// Checks the entries against each other and against the file: data from `start` to `end`. A
@@ -244,6 +359,7 @@ fn place(
     let tensor = GgufTensor {
         encoding,
         shape,
+        file: 0,
         range,
     };
     Ok((tensor, to))
