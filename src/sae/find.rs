@@ -1,6 +1,6 @@
 //! Looking for a dictionary in a folder.
 
-use super::formats::{Described, Found, look_for_config, look_for_other};
+use super::formats::{Described, Found, look_for_config, look_for_other, names_a_layer};
 use super::{HookPoint, SaeError};
 use crate::checkpoint::Folder;
 use crate::matrix::Format;
@@ -57,15 +57,18 @@ fn hook_of(
     if wanted.place.is_some() {
         return Ok(wanted.place);
     }
+    let other = |error: &SaeError| SaeError::Hook {
+        folder: folder.label().into(),
+        reason: error.to_string(),
+    };
     let named = match &described.hook {
         Some(Ok(hook)) => Some(*hook),
-        Some(Err(error)) => {
-            return Err(SaeError::Hook {
-                folder: folder.label().into(),
-                reason: error.to_string(),
-            });
-        }
-        None => found.hint(folder),
+        Some(Err(error)) => return Err(other(error)),
+        None => match found.hint(folder) {
+            Some(Err(error)) => return Err(other(&error)),
+            Some(Ok(hook)) => Some(hook),
+            None => None,
+        },
     };
     match (named, wanted.hook) {
         (Some(found), Some(asked)) if found != asked => Err(SaeError::OtherHook {
@@ -91,7 +94,7 @@ async fn candidate(folder: &Folder, wanted: &Wanted) -> Result<Found, SaeError> 
     };
     match found.len() {
         0 => Err(SaeError::NotFound {
-            folder: folder.label().into(),
+            folder: folder.described(),
             wanted: wanted
                 .hook
                 .map_or("layers.N".into(), |hook| hook.to_string()),
@@ -148,6 +151,8 @@ async fn listed(
             continue;
         };
         let hint = one.hint(folder);
+        let elsewhere = matches!(hint, Some(Err(_)));
+        let hint = hint.and_then(Result::ok);
         let beyond = |hook: HookPoint| wanted.layers.is_some_and(|layers| hook.layer >= layers);
         if several && wanted.hook.is_some() && hint != wanted.hook {
             continue;
@@ -155,36 +160,48 @@ async fn listed(
         if !path.is_empty() && hint.is_some_and(beyond) {
             continue;
         }
-        found.push((hint, one));
+        found.push((hint, elsewhere, one));
+    }
+    // Dictionaries of other places than the residual stream are none of those looked for.
+    if found.iter().any(|(_, elsewhere, _)| !elsewhere) {
+        found.retain(|(_, elsewhere, _)| !elsewhere);
     }
     // A sub-folder of another hook point than the one wanted is none of those looked for.
     if let Some(asked) = wanted.hook {
-        found.retain(|(hint, one)| one.path.is_empty() || hint.is_none_or(|hook| hook == asked));
+        found.retain(|(hint, _, one)| one.path.is_empty() || hint.is_none_or(|hook| hook == asked));
     }
-    found.sort_by_key(|(hint, _)| hint.map(|hook| hook.layer));
-    Ok(found.into_iter().map(|(_, one)| one).collect())
+    found.sort_by_key(|(hint, ..)| hint.map(|hook| hook.layer));
+    Ok(found.into_iter().map(|(.., one)| one).collect())
 }
 
 /// The dictionaries that may be meant, of a folder that cannot be listed. Each place costs a request, so
 /// that the likely ones come first.
 async fn asked_for(folder: &Folder, wanted: &Wanted) -> Result<Vec<Found>, SaeError> {
-    if let Some(found) = look_for_config(folder, "").await? {
-        return Ok(vec![found]);
+    let of_hook = wanted.hook.map(|hook| format!("{hook}/"));
+    let is_its = of_hook
+        .as_ref()
+        .is_none_or(|path| folder.label().ends_with(path.as_str()));
+    let mut paths = vec![""];
+    paths.extend(of_hook.as_deref());
+    if !is_its {
+        paths.reverse();
     }
-    if let Some(hook) = wanted.hook
-        && let Some(found) = look_for_config(folder, &format!("{hook}/")).await?
-    {
-        return Ok(vec![found]);
-    }
-    if let Some(found) = look_for_other(folder, "").await? {
-        return Ok(vec![found]);
-    }
-    let mut found = Vec::new();
-    if wanted.hook.is_none() {
-        for layer in 0..wanted.layers.unwrap_or(BLOCKS) {
-            let path = format!("{}/", HookPoint::block(layer));
-            found.extend(look_for_config(folder, &path).await?);
+    for path in paths {
+        if let Some(found) = look_for_config(folder, path).await? {
+            return Ok(vec![found]);
         }
+    }
+    let blocks = match (wanted.hook, names_a_layer(folder.label())) {
+        (None, false) => wanted.layers.unwrap_or(BLOCKS),
+        _ => 0,
+    };
+    let mut found = Vec::new();
+    for layer in 0..blocks {
+        let path = format!("{}/", HookPoint::block(layer));
+        found.extend(look_for_config(folder, &path).await?);
+    }
+    if found.is_empty() {
+        found.extend(look_for_other(folder, "").await?);
     }
     Ok(found)
 }

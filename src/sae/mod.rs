@@ -15,8 +15,11 @@ mod format_tests;
 mod formats;
 mod hook_point;
 #[cfg(all(test, not(target_arch = "wasm32")))]
+mod kind_tests;
+#[cfg(all(test, not(target_arch = "wasm32")))]
 pub(crate) mod reference;
 pub mod rule;
+mod site;
 mod tensors;
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests;

@@ -3,10 +3,12 @@
 
 use serde::Deserialize;
 
-use super::{Described, check_sizes, number_after, orient, parse, sizes_of, unsupported};
+use super::{
+    Described, check_sizes, number_after, orient, parse, refuse_others, sizes_of, unsupported,
+};
 use crate::sae::rule::{self, Activations, Rule};
 use crate::sae::tensors::Tensors;
-use crate::sae::{HookPoint, SaeError};
+use crate::sae::{HookPoint, SaeError, site};
 
 /// The parts of Gemma Scope 2's `config.json` that matter here.
 #[derive(Deserialize, Default)]
@@ -51,13 +53,15 @@ pub(super) async fn describe(
     check_sizes(&file, width, latents)?;
     let encoder = orient(&tensors, &file, enc, sizes, Some(true))?;
     let decoder = orient(&tensors, &file, dec, sizes, Some(false))?;
+    let made_of = [enc, dec, "b_enc", "b_dec", "threshold"];
+    refuse_others(&tensors, &file, "Gemma Scope", &made_of)?;
     let b_dec = tensors.vector("b_dec", width).await?;
     let bias = tensors.vector("b_enc", latents).await?;
     let threshold = tensors.vector("threshold", latents).await?;
     let params = bias.iter().zip(&threshold);
     let hook = match config.hf_hook_point_in {
         Some(name) => Some(name.parse::<HookPoint>()),
-        None => number_after(place, "layer_").map(|layer| Ok(HookPoint::block(layer))),
+        None => site::of_path(place).or_else(|| hook_of(place)),
     };
     Ok(Described {
         format: "Gemma Scope",
@@ -73,4 +77,9 @@ pub(super) async fn describe(
         hook,
         tensors,
     })
+}
+
+/// The hook point that the folders of a path name, as `layer_5` does.
+pub(super) fn hook_of(place: &str) -> Option<Result<HookPoint, SaeError>> {
+    number_after(place, "layer_").map(|layer| Ok(HookPoint::block(layer)))
 }

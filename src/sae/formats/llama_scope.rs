@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::{Described, check_sizes, orient, parse, unsupported};
+use super::{Described, check_sizes, orient, parse, refuse_others, unsupported};
 use crate::sae::rule::{self, Activations, Rule};
 use crate::sae::tensors::Tensors;
 use crate::sae::{HookPoint, SaeError};
@@ -64,6 +64,14 @@ pub(super) async fn describe(
             });
         }
     };
+    let weights = format!("{path}checkpoints/final.safetensors");
+    let made_of = [
+        "encoder.weight",
+        "encoder.bias",
+        "decoder.weight",
+        "decoder.bias",
+    ];
+    refuse_others(&tensors, &weights, "Llama Scope", &made_of)?;
     let sizes = [width, latents];
     // The names fix the orientation where the shapes do not: linear layers.
     let encoder = orient(&tensors, &file, "encoder.weight", sizes, Some(false))?;

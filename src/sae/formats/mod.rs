@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 
 use super::rule::{Latent, Rule};
 use super::tensors::Tensors;
-use super::{HookPoint, MAX_K, MAX_LATENTS, SaeError};
-use crate::checkpoint::{Checkpoint, Folder, MAX_JSON, Npz};
+use super::{HookPoint, MAX_K, MAX_LATENTS, SaeError, site};
+use crate::checkpoint::{Checkpoint, Folder, MAX_JSON, Npz, shown, shown_list};
 
 /// A matrix of one row a latent, as the file holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,9 +123,9 @@ pub(super) async fn look_for_other(folder: &Folder, path: &str) -> Result<Option
 }
 
 impl Found {
-    /// The hook point that the configuration names, or else the folder, if they do; without opening the
-    /// weights.
-    pub fn hint(&self, folder: &Folder) -> Option<HookPoint> {
+    /// The hook point that the configuration names, or else the folder, if they do, or why it is none; without
+    /// opening the weights.
+    pub fn hint(&self, folder: &Folder) -> Option<Result<HookPoint, SaeError>> {
         let json = match &self.kind {
             Kind::Sparsify(json) | Kind::Weights(json) | Kind::LlamaScope(json) => json.as_slice(),
             Kind::GemmaScope | Kind::GemmaScope2 => b"",
@@ -136,32 +136,30 @@ impl Found {
             .into_iter()
             .find_map(|at| names.iter().find_map(|name| at[*name].as_str()));
         if let Some(name) = named {
-            return name.parse().ok();
+            return Some(name.parse());
         }
-        let place = format!("{}/{}", folder.label(), self.path);
-        let place = place.split(['?', '#']).next()?;
-        let last = place
-            .trim_end_matches(['/', '\\'])
-            .rsplit(['/', '\\'])
-            .next()?;
-        if let Ok(hook) = last.parse() {
-            return Some(hook);
+        let place = self.place(folder);
+        if let Some(named) = site::of_path(&place) {
+            return Some(named);
         }
         match &self.kind {
             // saex names its folders so; SAELens may be anything.
-            Kind::Weights(_) if number_after(last, "l").is_some() => {
-                let layer = number_after(last, "l")?.checked_sub(1)?;
-                Some(HookPoint::block(layer))
-            }
-            Kind::Sparsify(_) => None,
-            _ => number_after(place, "layer_").map(HookPoint::block),
+            Kind::Weights(_) => saex::hook_of(&place),
+            Kind::Sparsify(_) | Kind::LlamaScope(_) => None,
+            Kind::GemmaScope | Kind::GemmaScope2 => gemma_scope::hook_of(&place),
         }
+    }
+
+    /// The dictionary's path or address, without a query.
+    fn place(&self, folder: &Folder) -> String {
+        let label = folder.label().split(['?', '#']).next().unwrap_or_default();
+        format!("{}/{}", label.trim_end_matches('/'), self.path)
     }
 
     /// Opens the files and reads everything but the two matrices.
     pub async fn describe(&self, folder: &Folder) -> Result<Described, SaeError> {
         let path = self.path.as_str();
-        let place = format!("{}/{path}", folder.label().trim_end_matches('/'));
+        let place = self.place(folder);
         match &self.kind {
             Kind::Sparsify(json) => {
                 let file = Checkpoint::open(folder, &format!("{path}sae")).await?;
@@ -241,6 +239,39 @@ fn refuse_skip(tensors: &Tensors, file: &str) -> Result<(), SaeError> {
     }
 }
 
+/// Figures of a training, which change nothing.
+const FIGURES: [&str; 6] = [
+    "act_freq_scores",
+    "log_feature_sparsity",
+    "n_forward_passes_since_fired",
+    "num_batches_not_active",
+    "num_tokens_since_fired",
+    "sparsity",
+];
+
+/// Refuses a dictionary with other tensors, in `file`, than those that one of its `kind` is made of: what they
+/// do is not known.
+fn refuse_others(
+    tensors: &Tensors,
+    file: &str,
+    kind: &str,
+    made_of: &[&str],
+) -> Result<(), SaeError> {
+    let names = tensors.names().into_iter();
+    let mut others = names.filter(|name| !made_of.contains(name) && !FIGURES.contains(name));
+    match others.next() {
+        None => Ok(()),
+        Some(other) => Err(SaeError::Config {
+            file: file.into(),
+            reason: format!(
+                "it has a tensor \"{}\", but a {kind} dictionary has none: the configuration beside it says \
+                 another kind than the tensors are, or it is of a kind that is not read",
+                shown(other)
+            ),
+        }),
+    }
+}
+
 /// Checks the sizes of a dictionary.
 fn check_sizes(file: &str, width: usize, latents: usize) -> Result<(), SaeError> {
     let fail = |reason: String| SaeError::Config {
@@ -313,10 +344,26 @@ fn sizes_of(tensors: &Tensors, file: &str, name: &'static str) -> Result<[usize;
             file: file.into(),
             reason: format!(
                 "it has no tensor {name}, but {}: this is another format",
-                tensors.names().join(", ")
+                shown_list(&tensors.names(), ", ")
             ),
         }),
     }
+}
+
+/// Whether a path or an address is that of one layer's dictionary, and not of a folder of several.
+pub(super) fn names_a_layer(place: &str) -> bool {
+    let last = place
+        .trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .unwrap_or_default();
+    let layer = ["l", "layer_", "layers."].iter();
+    site::of_path(place).is_some()
+        || number_after(place, "layer_").is_some()
+        || layer
+            .filter_map(|before| number_after(last, before))
+            .count()
+            > 0
 }
 
 /// The first number that follows `before` in a component of a path.

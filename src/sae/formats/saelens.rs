@@ -3,7 +3,9 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Described, check_k, check_sizes, orient, parse, refuse_skip, unsupported};
+use super::{
+    Described, check_k, check_sizes, orient, parse, refuse_others, refuse_skip, unsupported,
+};
 use crate::sae::rule::{self, Activations, Latent, Normalization, Rule};
 use crate::sae::tensors::Tensors;
 use crate::sae::{HookPoint, SaeError};
@@ -42,6 +44,9 @@ struct Metadata {
     hook_name: Option<String>,
     hook_point: Option<String>,
     hf_hook_name: Option<String>,
+    hook_head_index: Option<Value>,
+    hook_name_out: Option<String>,
+    is_transcoder: Option<bool>,
     #[serde(rename = "sae_lens_version")]
     version: Option<String>,
 }
@@ -53,6 +58,26 @@ enum Architecture {
     TopK,
     JumpRelu,
     Gated,
+}
+
+impl Architecture {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::TopK => "TopK",
+            Self::JumpRelu => "JumpReLU",
+            Self::Gated => "gated",
+        }
+    }
+
+    /// The tensors of a number for each latent.
+    fn vectors(self) -> &'static [&'static str] {
+        match self {
+            Self::Standard | Self::TopK => &["b_enc"],
+            Self::JumpRelu => &["b_enc", "threshold"],
+            Self::Gated => &["b_gate", "b_mag", "r_mag"],
+        }
+    }
 }
 
 /// What a `cfg.json` says.
@@ -142,7 +167,28 @@ impl Config {
                 ));
             }
         };
+        if scale == 1.0 && scalar.is_some_and(|scalar| scalar != 1.0) {
+            return Err(SaeError::Config {
+                file: file.into(),
+                reason:
+                    "it has a norm_scaling_factor, but its normalize_activations does not say that \
+                         inputs are scaled by it: remove the one or correct the other"
+                        .into(),
+            });
+        }
         let nested = raw.metadata.unwrap_or_default();
+        for one in [&nested, &raw.flat] {
+            if let Some(head) = one.hook_head_index.as_ref().filter(|head| !head.is_null()) {
+                let what = format!("it reads one attention head (hook_head_index is {head})");
+                return Err(unsupported(file, what));
+            }
+            let own = one.hook_name.as_ref().or(one.hook_point.as_ref());
+            let other = one.hook_name_out.as_ref().filter(|out| Some(*out) != own);
+            if other.is_some() || one.is_transcoder == Some(true) {
+                let what = "it is a transcoder: it predicts another place than it reads";
+                return Err(unsupported(file, what));
+            }
+        }
         let names = [
             nested.hook_name,
             raw.flat.hook_name,
@@ -197,6 +243,10 @@ pub(super) async fn describe(
     let config = Config::from_json(&file, json)?;
     config.check(&file)?;
     refuse_skip(&tensors, &weights)?;
+    let mut made_of = vec!["W_enc", "W_dec", "b_dec", gains_name(&tensors)];
+    made_of.extend_from_slice(config.architecture.vectors());
+    let kind = format!("SAELens {}", config.architecture.name());
+    refuse_others(&tensors, &weights, &kind, &made_of)?;
     let sizes = [config.width, config.latents];
     // SAELens's names fix the orientation where the shapes do not: W_enc [d_in, d_sae].
     let encoder = orient(&tensors, &file, "W_enc", sizes, Some(true))?;
@@ -262,6 +312,11 @@ async fn latents(config: &Config, tensors: &Tensors) -> Result<Vec<Latent>, SaeE
     })
 }
 
+/// The tensor of the decoder's gains, if there is one.
+fn gains_name(tensors: &Tensors) -> &'static str {
+    tensors.either(&["finetuning_scaling_factor", "scaling_factor"])
+}
+
 /// The gains of the decoder, where the file was fine-tuned with them. SAELens multiplies activations by
 /// them in decoding alone.
 async fn finetuning(
@@ -269,7 +324,7 @@ async fn finetuning(
     file: &str,
     tensors: &Tensors,
 ) -> Result<Option<Vec<f32>>, SaeError> {
-    let name = tensors.either(&["finetuning_scaling_factor", "scaling_factor"]);
+    let name = gains_name(tensors);
     if tensors.shape(name).is_none() {
         return Ok(None);
     }

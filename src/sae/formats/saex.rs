@@ -6,10 +6,10 @@
 
 use serde::Deserialize;
 
-use super::{Described, check_sizes, number_after, orient, parse};
+use super::{Described, check_sizes, number_after, orient, parse, refuse_others};
 use crate::sae::rule::{self, Activations, Rule};
 use crate::sae::tensors::Tensors;
-use crate::sae::{HookPoint, SaeError};
+use crate::sae::{HookPoint, SaeError, site};
 
 /// What a `cfg.json` says.
 #[derive(Deserialize)]
@@ -24,6 +24,19 @@ impl Config {
         parse(file, json, "saex, beside sae_weights.safetensors,")
     }
 }
+
+/// The tensors; the last two are missing in old files.
+const MADE_OF: [&str; 9] = [
+    "W_enc",
+    "W_dec",
+    "b_enc",
+    "b_dec",
+    "s_gate",
+    "b_gate",
+    "scaling_factor",
+    "mean_norm",
+    "tgt_mean_norm",
+];
 
 /// Whether the tensors are saex's.
 pub(super) fn is_saex(tensors: &Tensors) -> bool {
@@ -43,6 +56,8 @@ pub(super) async fn describe(
     let config = Config::from_json(&file, json)?;
     let (width, latents) = (config.d_in, config.d_sae);
     check_sizes(&file, width, latents)?;
+    let weights = format!("{path}sae_weights.safetensors");
+    refuse_others(&tensors, &weights, "saex", &MADE_OF)?;
     let sizes = [width, latents];
     // saex's names fix the orientation where the shapes do not: W_enc [d_in, d_sae].
     let encoder = orient(&tensors, &file, "W_enc", sizes, Some(true))?;
@@ -65,16 +80,21 @@ pub(super) async fn describe(
         let params = each.map(|(bias, factor)| rule::latent(*bias, 0.0, *factor));
         (Activations::JumpRelu, params.collect())
     };
-    let norm = |value: Option<f32>| value.filter(|v| v.is_finite() && *v > 0.0);
-    let mean_norm = norm(tensors.scalar("mean_norm").await?).unwrap_or(1.0);
-    let target = norm(tensors.scalar("tgt_mean_norm").await?).unwrap_or(mean_norm);
+    let norm = async |name: &str| match tensors.scalar(name).await? {
+        Some(value) if value <= 0.0 => Err(SaeError::Config {
+            file: weights.clone(),
+            reason: format!("its {name} is {value}, which is no average norm"),
+        }),
+        value => Ok(value),
+    };
+    let mean_norm = norm("mean_norm").await?.unwrap_or(1.0);
+    let target = norm("tgt_mean_norm").await?.unwrap_or(mean_norm);
     let root = (width as f32).sqrt();
     let (input_scale, output_scale) = match mean_norm == 1.0 {
         true => (1.0, 1.0),
         false => (root / mean_norm, target / root),
     };
-    let layer = number_after(place, "l");
-    let hook = layer.map(|l| format!("blocks.{l}.hook_resid_pre").parse::<HookPoint>());
+    let hook = site::of_path(place).or_else(|| hook_of(place));
     Ok(Described {
         format: "saex",
         width,
@@ -93,6 +113,12 @@ pub(super) async fn describe(
         hook,
         tensors,
     })
+}
+
+/// The hook point that a folder names, as `l7-test-run-6` does: the input of block 7.
+pub(super) fn hook_of(place: &str) -> Option<Result<HookPoint, SaeError>> {
+    let layer = number_after(place, "l")?;
+    Some(format!("blocks.{layer}.hook_resid_pre").parse())
 }
 
 fn softplus(x: f32) -> f32 {

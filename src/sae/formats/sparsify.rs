@@ -2,7 +2,9 @@
 
 use serde::Deserialize;
 
-use super::{Described, check_k, check_sizes, orient, parse, refuse_skip, unsupported};
+use super::{
+    Described, check_k, check_sizes, orient, parse, refuse_others, refuse_skip, unsupported,
+};
 use crate::sae::rule::{self, Activations, Rule};
 use crate::sae::tensors::Tensors;
 use crate::sae::{HookPoint, SaeError};
@@ -95,7 +97,10 @@ pub(super) async fn describe(
     let Config {
         width, latents, k, ..
     } = config;
-    refuse_skip(&tensors, &format!("{path}sae.safetensors"))?;
+    let weights = format!("{path}sae.safetensors");
+    refuse_skip(&tensors, &weights)?;
+    let made_of = ["encoder.weight", "encoder.bias", "W_dec", "b_dec"];
+    refuse_others(&tensors, &weights, "sparsify", &made_of)?;
     let sizes = [width, latents];
     // sparsify's names fix the orientation: both are [latents, width].
     let encoder = orient(&tensors, &file, "encoder.weight", sizes, Some(false))?;
