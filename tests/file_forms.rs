@@ -239,7 +239,9 @@ fn an_index_is_no_more_than_a_hint() {
     let first = vectors(&[("a", &a), ("b", &b)]);
     let second = vectors(&[("c", &c), ("unlisted", &a)]);
     let opened = |map: Value, files: &[(&str, &Vec<u8>)]| {
-        let index = json!({"weight_map": map}).to_string().into_bytes();
+        // As Python writes it, through an editor.
+        let index = json!({"metadata": {"loss": 1.5}, "weight_map": map}).to_string();
+        let index = format!("\u{FEFF}{}", index.replace("1.5", "NaN")).into_bytes();
         let mut all = vec![("model.safetensors.index.json", index)];
         all.extend(files.iter().map(|(name, file)| (*name, (*file).clone())));
         block_on(Checkpoint::open(&folder(&all), "model"))

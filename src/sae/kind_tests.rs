@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::find::find;
 use super::reference::{fresh_rng, numbers};
-use super::zoo::{npz, zoo};
+use super::zoo::{Specimen, npz, zoo};
 use super::{HookPoint, SaeError, Wanted};
 use crate::checkpoint::Folder;
 
@@ -130,6 +130,22 @@ fn settings_that_change_numbers_are_used_or_refused() {
         let error = look(&Folder::memory("zoo", files), Wanted::default()).unwrap_err();
         assert!(error.contains(word), "{key}: {error}");
     }
+    // Python's JSON, with a mark at its beginning: harmless where the number is not needed, named where it is.
+    let cfg = String::from_utf8(lens.files[0].1.clone()).unwrap();
+    for (key, refused) in [
+        ("\"lr\": NaN", false),
+        ("\"norm_scaling_factor\": Infinity", true),
+    ] {
+        let text = format!("\u{FEFF}{}", cfg.replacen('{', &format!("{{{key},"), 1));
+        let files = vec![
+            ("cfg.json".into(), text.into_bytes()),
+            lens.files[1].clone(),
+        ];
+        match look(&Folder::memory("zoo", files), Wanted::default()) {
+            Ok(hook) => assert!(!refused && hook == specimen_hook(&lens), "{key}"),
+            Err(error) => assert!(refused && error.contains("Infinity"), "{error}"),
+        }
+    }
     // saex's average norms are above zero.
     let old = zoo(&mut rng, 24, 40).into_iter();
     let old = old
@@ -139,6 +155,10 @@ fn settings_that_change_numbers_are_used_or_refused() {
     files[1].1 = with_tensor(&files[1].1, "mean_norm", &[-2.0]);
     let error = look(&Folder::memory("zoo", files), Wanted::default()).unwrap_err();
     assert!(error.contains("mean_norm is -2"), "{error}");
+}
+
+fn specimen_hook(specimen: &Specimen) -> Option<HookPoint> {
+    specimen.layer.map(HookPoint::block)
 }
 
 /// sparsify's files, under a path.

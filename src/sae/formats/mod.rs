@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::rule::{Latent, Rule};
 use super::tensors::Tensors;
 use super::{HookPoint, MAX_K, MAX_LATENTS, SaeError, site};
-use crate::checkpoint::{Checkpoint, Folder, MAX_JSON, Npz, shown, shown_list};
+use crate::checkpoint::{Checkpoint, Folder, MAX_JSON, Npz, json, shown, shown_list};
 
 /// A matrix of one row a latent, as the file holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,11 +126,11 @@ impl Found {
     /// The hook point that the configuration names, or else the folder, if they do, or why it is none; without
     /// opening the weights.
     pub fn hint(&self, folder: &Folder) -> Option<Result<HookPoint, SaeError>> {
-        let json = match &self.kind {
+        let config = match &self.kind {
             Kind::Sparsify(json) | Kind::Weights(json) | Kind::LlamaScope(json) => json.as_slice(),
             Kind::GemmaScope | Kind::GemmaScope2 => b"",
         };
-        let config: serde_json::Value = serde_json::from_slice(json).unwrap_or_default();
+        let config: serde_json::Value = json::from_slice(config).unwrap_or_default();
         let names = ["hook_name", "hook_point", "hf_hook_name", "hook_point_in"];
         let named = [&config["metadata"], &config]
             .into_iter()
@@ -208,14 +208,14 @@ pub fn check_config(file: &str, json: &[u8]) -> Result<(), SaeError> {
     }
 }
 
-fn is_saelens(json: &[u8]) -> bool {
-    let value: serde_json::Value = serde_json::from_slice(json).unwrap_or_default();
+fn is_saelens(bytes: &[u8]) -> bool {
+    let value: serde_json::Value = json::from_slice(bytes).unwrap_or_default();
     value.get("d_sae").is_some()
 }
 
-/// Parses `json`, the contents of `file`, which `writer` wrote.
-fn parse<T: DeserializeOwned>(file: &str, json: &[u8], writer: &str) -> Result<T, SaeError> {
-    serde_json::from_slice(json).map_err(|e| SaeError::Config {
+/// Parses `bytes`, the contents of `file`, which `writer` wrote.
+fn parse<T: DeserializeOwned>(file: &str, bytes: &[u8], writer: &str) -> Result<T, SaeError> {
+    json::from_slice(bytes).map_err(|e| SaeError::Config {
         file: file.into(),
         reason: format!("{e}: it should be the configuration that {writer} wrote"),
     })
