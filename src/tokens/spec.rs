@@ -13,7 +13,7 @@ use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 use super::TokenError;
 use super::decode::Style;
 use super::rules::{self, NormalizerRule, PreTokenizerRule};
-use crate::checkpoint::json::{self, shown};
+use crate::checkpoint::{json, shown};
 
 /// One more than the largest token number that is taken seriously.
 const MAX_TOKENS: usize = 1 << 20;
