@@ -62,7 +62,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
         }
         let next = max(top, reduce_max(score, tid));
         let shrink = exp(max(top - next, -80.0));
-        let weight = select(0.0, exp(max(score - next, -80.0)), position < to);
+        var weight = select(0.0, exp(max(score - next, -80.0)), position < to);
+        if not_finite(score) {
+            weight = no_number(score);
+        }
         weights[tid] = weight;
         let tile_total = reduce_sum(vec4f(weight, 0.0, 0.0, 0.0), tid).x;
         total = total * shrink + tile_total;

@@ -67,6 +67,12 @@ fn activation(row: u32, latent: u32) -> f32 {
     return 0.0;
 }
 
+// The reconstruction in place of h, but for elements of h that are not finite: no dictionary mends them.
+fn replaced_by(h: vec4f, y: vec4f) -> vec4f {
+    let broken = vec4<bool>(not_finite(h.x), not_finite(h.y), not_finite(h.z), not_finite(h.w));
+    return select(y, h, broken);
+}
+
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) tid: u32) {
     let row = workgroup.y;
@@ -105,7 +111,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
         if (entry.op == OP_REPLACE || entry.op == OP_REBUILD) && !replaced {
             replaced = true;
             for (var i = tid; i < shape.hidden4; i += WG) {
-                residual[base + i] = rebuilt[base + i];
+                residual[base + i] = replaced_by(residual[base + i], rebuilt[base + i]);
             }
         }
         var c = 0.0;

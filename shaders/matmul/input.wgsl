@@ -56,9 +56,13 @@ fn prologue(v: vec4f, p: vec4f, k: u32) -> vec4f {
     return v;
 }
 
-// What the sum is multiplied by, given the sum of squares of the raw input.
+// What the sum is multiplied by, given the sum of squares of the raw input. An input too large for its
+// squares has no norm: one over infinity would make it zero.
 fn epilogue_scale(squares: f32) -> f32 {
     if PROLOGUE == PROLOGUE_NORM {
+        if not_finite(squares) {
+            return no_number(squares);
+        }
         return inverseSqrt(squares / f32(shape.k4 * 4u) + shape.epsilon);
     }
     return 1.0;

@@ -121,7 +121,7 @@ impl Gpu {
         })
     }
 
-    /// The capability prelude and `parts` as one WGSL text.
+    /// The preludes and `parts` as one WGSL text.
     fn assemble(&self, parts: &[&str]) -> String {
         let mut source = String::new();
         // Browsers require the directive, naga rejects it.
@@ -133,6 +133,7 @@ impl Gpu {
         } else {
             super::shaders::PRELUDE_F32
         });
+        source.push_str(super::shaders::FINITE);
         for part in parts {
             source.push('\n');
             source.push_str(part);

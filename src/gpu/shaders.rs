@@ -11,6 +11,8 @@ shaders! {
     PRELUDE_F16 = "prelude/f16.wgsl";
     /// Capability prelude without.
     PRELUDE_F32 = "prelude/f32.wgsl";
+    /// Numbers that are none.
+    FINITE = "prelude/finite.wgsl";
     /// The rows of a pass.
     ROWS = "prelude/rows.wgsl";
     /// Reductions through subgroups.
