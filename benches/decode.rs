@@ -294,7 +294,7 @@ async fn run(chat: &mut Chat, mode: Mode, max_tokens: usize) -> Outcome<Stats> {
         prompts: &prompts,
         max_tokens,
         sampling: Sampling::default(),
-        features: (mode == Mode::Watched).then_some(FeatureWish { hook }),
+        features: (mode == Mode::Watched).then_some(FeatureWish { hook, track: None }),
         cancel: Rc::new(Cell::new(false)),
     };
     Ok(chat.run(&request, &mut |_| {}).await?)

@@ -24,18 +24,17 @@ struct Lane {
 
 struct SampleShape {
     vocab: u32,
-    seen_words: u32, // ceil(vocab / 32)
-    stops: u32, // how many stop tokens
-    unused: u32,
-    stop: array<vec4<u32>, 4>, // up to 16 stop tokens
+    words: u32, // ceil(vocab / 32)
+    unused: vec2<u32>,
 }
 
 @group(0) @binding(0) var<storage, read> logits: array<f32>; // [lanes, vocab]
 @group(0) @binding(1) var<storage, read_write> lanes: array<Lane>; // [lanes]
-@group(0) @binding(2) var<storage, read_write> seen: array<u32>; // [lanes, seen_words] bits
+@group(0) @binding(2) var<storage, read_write> seen: array<u32>; // [lanes, words] a bit a token
 @group(0) @binding(3) var<uniform> shape: SampleShape;
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<u32>>; // [lanes]
 @group(0) @binding(5) var<storage, read_write> rows: Rows; // the decode rows
+@group(0) @binding(6) var<storage, read> stops: array<u32>; // [words] a bit a token: those that end a lane
 
 var<workgroup> chunk_sums: array<f32, WG>;
 var<workgroup> found: atomic<u32>;
@@ -45,7 +44,7 @@ var<workgroup> asked: u32; // bit 0: top-k, bit 1: top-p
 fn adjusted(lane: u32, i: u32) -> f32 {
     var l = logits[lane * shape.vocab + i];
     let penalty = lanes[lane].repetition_penalty;
-    if penalty != 1.0 && ((seen[lane * shape.seen_words + i / 32u] >> (i % 32u)) & 1u) == 1u {
+    if penalty != 1.0 && ((seen[lane * shape.words + i / 32u] >> (i % 32u)) & 1u) == 1u {
         l = select(l * penalty, l / penalty, l > 0.0);
     }
     let temperature = lanes[lane].temperature;
@@ -102,15 +101,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     var bad = 0.0;
     for (var i = tid; i < shape.vocab; i += WG) {
         let raw = logits[lane * shape.vocab + i];
-        // By its bits: a compiler may take it that comparisons see no NaN.
-        if (bitcast<u32>(raw) & 0x7f800000u) == 0x7f800000u {
+        if not_finite(raw) {
             bad = 1.0;
         } else {
             best = max(best, adjusted(lane, i));
         }
     }
     let top = reduce_max(best, tid);
-    let not_finite = reduce_max(bad, tid) > 0.0;
+    let any_bad = reduce_max(bad, tid) > 0.0;
     if tid == 0u {
         atomicStore(&found, shape.vocab - 1u);
     }
@@ -181,17 +179,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     }
     let token = atomicLoad(&found);
     var flags = 0u;
-    for (var i = 0u; i < shape.stops; i++) {
-        if shape.stop[i / 4u][i % 4u] == token {
-            flags |= OUT_STOPPED;
-        }
+    if ((stops[token / 32u] >> (token % 32u)) & 1u) == 1u {
+        flags |= OUT_STOPPED;
     }
-    if not_finite {
+    if any_bad {
         flags |= OUT_NOT_FINITE;
     }
     out[lane] = vec4u(token, flags, step, 0u);
     lanes[lane].step = step + 1u;
-    seen[lane * shape.seen_words + token / 32u] |= 1u << (token % 32u);
+    seen[lane * shape.words + token / 32u] |= 1u << (token % 32u);
     let done = select(0u, ROW_DONE, flags != 0u);
     rows.row[lane] = vec4u(token, lane, rows.row[lane].z + 1u, ROW_GENERATED | done);
 }

@@ -51,8 +51,10 @@ pub enum GenerateError {
     /// A sampling parameter makes no sense.
     #[error("{name} is {value}: {rule}")]
     BadSampling {
-        /// The parameter.
+        /// The parameter, in words.
         name: &'static str,
+        /// The parameter, as [`Sampling`](super::Sampling) is written in JSON.
+        field: &'static str,
         /// Its value.
         value: f32,
         /// What it must be.

@@ -1,7 +1,10 @@
 //! What a lane's cache holds.
 
+use std::rc::Rc;
+
+use super::FeatureWish;
 use crate::phi3::{ROW_BOS, ROW_GENERATED};
-use crate::sae::Activation;
+use crate::steering::{Steering, TokenFeatures};
 use crate::tokens::TokenRole;
 
 /// The `ROW_` flags of a token.
@@ -19,27 +22,60 @@ pub(super) struct Held {
     pub token: u32,
     /// The steering that it was computed under.
     pub fingerprint: u64,
-    /// Its active features, largest first, if they were asked for then.
-    pub features: Option<Vec<Activation>>,
+    /// Its features, if they were asked for then.
+    pub features: Option<Rc<TokenFeatures>>,
+}
+
+impl Held {
+    /// Whether it tells what `wish` asks.
+    fn grants(&self, wish: FeatureWish) -> bool {
+        self.features.as_ref().is_some_and(|features| {
+            features.hook() == wish.hook
+                && wish
+                    .track
+                    .is_none_or(|feature| features.activation(feature).is_some())
+        })
+    }
+}
+
+/// What a token was predicted under.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    /// The lane's setting.
+    pub setting: u64,
+    /// Whether it edits the tokens of an answer.
+    pub steered: bool,
+}
+
+impl Written {
+    /// What a pass that is submitted now is computed under.
+    pub fn now(steering: &Steering, lane: usize) -> Self {
+        Self {
+            setting: steering.setting(lane),
+            steered: steering.fingerprint(lane, ROW_GENERATED) != 0,
+        }
+    }
 }
 
 /// The tokens of a lane that are in the cache, in order.
 #[derive(Default)]
 pub(super) struct LaneCache {
     pub held: Vec<Held>,
+    /// What the pass that gave the lane's logits was computed under.
+    pub written: Written,
 }
 
 impl LaneCache {
     /// How many leading tokens of a prompt can be kept: the same tokens under the same steering, with
-    /// features where those are wanted, and never the whole prompt, whose last token gives the logits.
-    pub fn reusable(&self, wanted: &[(u32, u64)], with_features: bool) -> usize {
+    /// the features that are wanted, and never the whole prompt, whose last token gives the logits.
+    pub fn reusable(&self, wanted: &[(u32, u64)], wish: Option<FeatureWish>) -> usize {
         self.held
             .iter()
             .zip(&wanted[..wanted.len().saturating_sub(1)])
             .take_while(|(held, (token, fingerprint))| {
                 held.token == *token
                     && held.fingerprint == *fingerprint
-                    && (!with_features || held.features.is_some())
+                    && wish.is_none_or(|wish| held.grants(wish))
             })
             .count()
     }
@@ -48,27 +84,67 @@ impl LaneCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sae::{Activation, HookPoint};
 
-    fn held(token: u32, fingerprint: u64, with: bool) -> Held {
+    fn held(token: u32, fingerprint: u64, features: Option<TokenFeatures>) -> Held {
         Held {
             token,
             fingerprint,
-            features: with.then(Vec::new),
+            features: features.map(Rc::new),
         }
+    }
+
+    /// Features at block 3 of which the strongest are listed.
+    fn features(all: bool, tracked: Option<(u32, f32)>) -> Option<TokenFeatures> {
+        let listed = vec![Activation {
+            feature: 7,
+            value: 1.5,
+        }];
+        let hook = HookPoint::block(3);
+        Some(TokenFeatures::new(hook, listed, all, tracked))
     }
 
     #[test]
     fn the_longest_equal_prefix_is_kept_but_never_all() {
         let lane = LaneCache {
-            held: vec![held(1, 0, true), held(5, 0, true), held(6, 7, false)],
+            held: vec![
+                held(1, 0, features(true, None)),
+                held(5, 0, features(true, None)),
+                held(6, 7, None),
+            ],
+            ..LaneCache::default()
         };
-        let reusable = |wanted: &[(u32, u64)], with| lane.reusable(wanted, with);
-        assert_eq!(reusable(&[(1, 0), (5, 0), (6, 7), (9, 0)], false), 3);
-        assert_eq!(reusable(&[(1, 0), (5, 0), (6, 7)], false), 2);
-        assert_eq!(reusable(&[(1, 0), (5, 0), (6, 8), (9, 0)], false), 2);
-        assert_eq!(reusable(&[(1, 0), (5, 3), (6, 7), (9, 0)], false), 1);
-        assert_eq!(reusable(&[(1, 0), (5, 0), (6, 7), (9, 0)], true), 2);
-        assert_eq!(reusable(&[(2, 0), (5, 0)], false), 0);
-        assert_eq!(reusable(&[], false), 0);
+        let wish = FeatureWish {
+            hook: HookPoint::block(3),
+            track: None,
+        };
+        let reusable = |wanted: &[(u32, u64)], wish| lane.reusable(wanted, wish);
+        assert_eq!(reusable(&[(1, 0), (5, 0), (6, 7), (9, 0)], None), 3);
+        assert_eq!(reusable(&[(1, 0), (5, 0), (6, 7)], None), 2);
+        assert_eq!(reusable(&[(1, 0), (5, 0), (6, 8), (9, 0)], None), 2);
+        assert_eq!(reusable(&[(1, 0), (5, 3), (6, 7), (9, 0)], None), 1);
+        assert_eq!(reusable(&[(1, 0), (5, 0), (6, 7), (9, 0)], Some(wish)), 2);
+        assert_eq!(reusable(&[(2, 0), (5, 0)], None), 0);
+        assert_eq!(reusable(&[], None), 0);
+    }
+
+    #[test]
+    fn features_are_kept_where_they_tell_what_is_asked() {
+        let of = |all, tracked| LaneCache {
+            held: vec![held(1, 0, features(all, tracked))],
+            ..LaneCache::default()
+        };
+        let asks = |lane: &LaneCache, layer, track| {
+            let hook = HookPoint::block(layer);
+            lane.reusable(&[(1, 0), (2, 0)], Some(FeatureWish { hook, track }))
+        };
+        let whole = of(true, None);
+        assert_eq!(asks(&whole, 3, Some(9)), 1, "what is not listed is zero");
+        assert_eq!(asks(&whole, 2, None), 0, "another dictionary's");
+        let cut = of(false, Some((9, 0.25)));
+        assert_eq!(asks(&cut, 3, None), 1);
+        assert_eq!(asks(&cut, 3, Some(7)), 1, "listed");
+        assert_eq!(asks(&cut, 3, Some(9)), 1, "tracked");
+        assert_eq!(asks(&cut, 3, Some(8)), 0, "not known");
     }
 }

@@ -1,14 +1,20 @@
 //! Generation: sampling on the GPU, lanes in lockstep, sessions that keep what they have read.
 
+mod ahead;
 mod chat;
+mod decode;
 mod error;
+mod event;
 mod lane;
+mod prefill;
+mod said;
 mod sampler;
 mod self_test;
 mod trace;
 
-pub use chat::{Chat, ChatRequest, DoneReason, Event, FeatureWish, PromptToken, Stats};
+pub use chat::{Chat, ChatRequest, FeatureWish};
 pub use error::GenerateError;
+pub use event::{DoneReason, Event, PromptToken, Stats};
 pub use sampler::{Sampled, Sampler, Sampling};
 pub use self_test::self_test;
 pub use trace::{TraceRequest, Traced, bare_prompt, trace};

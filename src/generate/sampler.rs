@@ -41,19 +41,37 @@ impl Default for Sampling {
 impl Sampling {
     /// An error naming the first parameter that makes no sense.
     pub fn check(&self) -> Result<(), GenerateError> {
-        let fail = |name, value, rule| Err(GenerateError::BadSampling { name, value, rule });
+        let fail = |name, field, value, rule| {
+            Err(GenerateError::BadSampling {
+                name,
+                field,
+                value,
+                rule,
+            })
+        };
         if !(0.0..=100.0).contains(&self.temperature) {
-            return fail("temperature", self.temperature, "0 to 100 is possible");
+            return fail(
+                "temperature",
+                "temperature",
+                self.temperature,
+                "0 to 100 is possible",
+            );
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return fail("top-p", self.top_p, "above 0 and up to 1 is possible");
+            return fail(
+                "top-p",
+                "topP",
+                self.top_p,
+                "above 0 and up to 1 is possible",
+            );
         }
         if !(0.0..=1.0).contains(&self.min_p) {
-            return fail("min-p", self.min_p, "0 to 1 is possible");
+            return fail("min-p", "minP", self.min_p, "0 to 1 is possible");
         }
         if !(self.repetition_penalty > 0.0 && self.repetition_penalty <= 100.0) {
             return fail(
                 "repetition penalty",
+                "repetitionPenalty",
                 self.repetition_penalty,
                 "above 0 and up to 100 is possible",
             );
@@ -76,8 +94,6 @@ struct LaneState {
     unused: u32,
 }
 
-/// Stop tokens at most.
-const STOPS: usize = crate::tokens::MAX_STOPS;
 /// Invocations of a lane's workgroup.
 const INVOCATIONS: u32 = 256;
 
@@ -85,10 +101,8 @@ const INVOCATIONS: u32 = 256;
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct SampleShape {
     vocab: u32,
-    seen_words: u32,
-    stops: u32,
-    unused: u32,
-    stop: [u32; STOPS],
+    words: u32,
+    unused: [u32; 2],
 }
 
 /// What the sampler chose for a lane.
@@ -125,7 +139,7 @@ pub struct Sampler {
     step: Step,
     lanes: wgpu::Buffer,
     seen: wgpu::Buffer,
-    shape: wgpu::Buffer,
+    stops: wgpu::Buffer,
     out: wgpu::Buffer,
     lane_count: usize,
     vocab: usize,
@@ -164,6 +178,7 @@ impl Sampler {
                     (3, Access::Uniform),
                     (4, Access::Write),
                     (5, Access::Write),
+                    (6, Access::Read),
                 ],
             })
             .await?;
@@ -173,13 +188,20 @@ impl Sampler {
                 (lane_count * size_of::<LaneState>()) as u64,
             )
             .await?;
+        let words = vocab.div_ceil(32);
         let seen = gpu
-            .storage("seen tokens", (lane_count * vocab.div_ceil(32) * 4) as u64)
+            .storage("seen tokens", (lane_count * words * 4) as u64)
             .await?;
+        let stops = gpu.storage("stop tokens", (words * 4) as u64).await?;
         let out = gpu
             .storage("sampled", (lane_count * size_of::<Sampled>()) as u64)
             .await?;
-        let shape = gpu.uniform("sample shape", &Self::shape(vocab, &[]));
+        let shape = SampleShape {
+            vocab: vocab as u32,
+            words: words as u32,
+            unused: [0; 2],
+        };
+        let shape = gpu.uniform("sample shape", &shape);
         let step = kernel.bind(
             gpu,
             &[
@@ -189,34 +211,22 @@ impl Sampler {
                 (3, &shape),
                 (4, &out),
                 (5, rows),
+                (6, &stops),
             ],
         );
         Ok(Self {
             step,
             lanes,
             seen,
-            shape,
+            stops,
             out,
             lane_count,
             vocab,
         })
     }
 
-    fn shape(vocab: usize, stops: &[u32]) -> SampleShape {
-        let mut stop = [u32::MAX; STOPS];
-        let count = stops.len().min(STOPS);
-        stop[..count].copy_from_slice(&stops[..count]);
-        SampleShape {
-            vocab: vocab as u32,
-            seen_words: vocab.div_ceil(32) as u32,
-            stops: count as u32,
-            unused: 0,
-            stop,
-        }
-    }
-
-    /// Starts over: the same `sampling` in every lane, `stops` end a lane, and each lane has seen its
-    /// `seen` tokens.
+    /// Starts over: the same `sampling` in every lane, any of `stops`, however many, ends a lane, and each
+    /// lane has seen its `seen` tokens. Tokens outside of the vocabulary are none.
     pub fn start(&self, gpu: &Gpu, sampling: &Sampling, stops: &[u32], seen: &[&[u32]]) {
         let state = LaneState {
             temperature: sampling.temperature,
@@ -229,15 +239,15 @@ impl Sampler {
             unused: 0,
         };
         gpu.write(&self.lanes, 0, &vec![state; self.lane_count]);
-        gpu.write(&self.shape, 0, &[Self::shape(self.vocab, stops)]);
-        let words = self.vocab.div_ceil(32);
-        let mut bits = vec![0u32; self.lane_count * words];
-        for (lane, tokens) in seen.iter().enumerate() {
-            for &token in tokens.iter().filter(|t| (**t as usize) < self.vocab) {
-                bits[lane * words + token as usize / 32] |= 1 << (token % 32);
-            }
+        gpu.write(&self.stops, 0, &bits(self.vocab, stops));
+        let mut all = Vec::with_capacity(self.lane_count * self.vocab.div_ceil(32));
+        for lane in 0..self.lane_count {
+            all.extend(bits(
+                self.vocab,
+                seen.get(lane).copied().unwrap_or_default(),
+            ));
         }
-        gpu.write(&self.seen, 0, &bits);
+        gpu.write(&self.seen, 0, &all);
     }
 
     /// Records the choice of every lane's next token.
@@ -251,4 +261,13 @@ impl Sampler {
     pub fn out(&self) -> &wgpu::Buffer {
         &self.out
     }
+}
+
+/// A set of tokens, a bit each, `[ceil(vocab / 32)]`.
+fn bits(vocab: usize, tokens: &[u32]) -> Vec<u32> {
+    let mut bits = vec![0u32; vocab.div_ceil(32)];
+    for &token in tokens.iter().filter(|t| (**t as usize) < vocab) {
+        bits[token as usize / 32] |= 1 << (token % 32);
+    }
+    bits
 }

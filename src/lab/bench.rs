@@ -173,12 +173,13 @@ impl Bench {
             .collect();
         let mut live = BTreeSet::new();
         for batch in prompts.chunks(self.chat.model().lanes()) {
-            let request = request(batch, 1, Some(FeatureWish { hook }));
+            let request = request(batch, 1, Some(FeatureWish { hook, track: None }));
             let mut seen = |event| {
                 if let Event::Prompt { tokens, lane, .. } = event {
                     let roles = &batch[lane].roles;
                     for (token, _) in tokens.iter().zip(roles).filter(|t| *t.1 != TokenRole::Bos) {
-                        live.extend(token.features.iter().flatten().map(|a| a.feature));
+                        let listed = token.features.iter().flat_map(|f| f.listed());
+                        live.extend(listed.map(|a| a.feature));
                     }
                 }
             };

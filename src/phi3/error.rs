@@ -67,4 +67,15 @@ pub enum ModelError {
         /// What the model was loaded for.
         context: usize,
     },
+    /// The GPU has no memory for a longer sequence. What the cache holds is as it was.
+    #[error(
+        "the GPU has no memory for {tokens} tokens (it holds {held}): shorten the conversation, start a \
+         new one, or close other tabs and programs"
+    )]
+    CacheFull {
+        /// Tokens that were to be held.
+        tokens: usize,
+        /// Tokens that a lane's cache holds.
+        held: usize,
+    },
 }

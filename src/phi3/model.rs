@@ -278,14 +278,18 @@ impl Model {
     /// Chooses the rotary factors for sequences of up to `positions` positions, in all lanes: models with
     /// LongRoPE turn long ones otherwise. True if they have changed, so that what the cache holds is void.
     pub fn reach(&mut self, positions: usize) -> bool {
-        let long = self.config.is_long(positions.min(self.context));
-        if long == self.long {
+        if !self.must_turn(positions) {
             return false;
         }
-        self.long = long;
+        self.long = !self.long;
         self.activations
-            .turn(&self.gpu, &self.config, self.context, long);
+            .turn(&self.gpu, &self.config, self.context, self.long);
         true
+    }
+
+    /// Whether [`Model::reach`] would change the rotary factors.
+    pub fn must_turn(&self, positions: usize) -> bool {
+        self.config.is_long(positions.min(self.context)) != self.long
     }
 
     /// Runs up to [`MAX_ROWS`] tokens, whose positions [`Model::reserve`] has made room for. The

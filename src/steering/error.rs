@@ -58,6 +58,14 @@ pub enum SteeringError {
         /// The feature.
         feature: u32,
     },
+    /// Activations cannot be shown.
+    #[error(
+        "the features at {hook} cannot be shown: only some latents of the dictionary are loaded, which do not tell their activations: load the whole dictionary"
+    )]
+    NotMeasured {
+        /// The hook point.
+        hook: HookPoint,
+    },
     /// A reconstruction cannot be computed from what was loaded.
     #[error("{op} needs all latents of the dictionary: load the whole of it")]
     NeedsAllLatents {

@@ -247,6 +247,12 @@ impl Hook {
         self.coder.features()
     }
 
+    /// The activations of all loaded latents in the last pass that encoded, `[MAX_ROWS, loaded latents]`
+    /// f32; not for TopK, where what is listed alone is active.
+    pub(super) fn activations(&self) -> &wgpu::Buffer {
+        self.coder.activations()
+    }
+
     /// Reads the active features of the first `rows` rows, `[rows, k]`; see [`crate::sae::live`].
     pub async fn read_features(&self, rows: usize) -> Result<Vec<Activation>, SteeringError> {
         let count = rows * self.dictionary.k();

@@ -27,7 +27,8 @@ pub enum Operator {
 }
 
 impl Operator {
-    const ALL: [Operator; 6] = [
+    /// All of them.
+    pub const ALL: [Operator; 6] = [
         Operator::Clamp,
         Operator::ClampReplace,
         Operator::Add,
@@ -87,7 +88,8 @@ pub enum Positions {
 }
 
 impl Positions {
-    const ALL: [Positions; 3] = [Positions::All, Positions::Prompt, Positions::Generated];
+    /// All of them.
+    pub const ALL: [Positions; 3] = [Positions::All, Positions::Prompt, Positions::Generated];
 
     /// Its name, as in JSON.
     pub fn name(self) -> &'static str {

@@ -24,6 +24,7 @@ mod set;
 mod table;
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests;
+mod watch;
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod zoo_tests;
 
@@ -32,3 +33,4 @@ pub use hook::Hook;
 pub use intervention::{Intervention, Operator, Positions};
 pub use set::Steering;
 pub use table::SLOTS;
+pub use watch::{TokenFeatures, Watch};

@@ -1,15 +1,24 @@
 //! The steering of a model: its hooks, and every lane's interventions.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use super::{Hook, Intervention, SteeringError};
 use crate::phi3::{BlockHook, Model};
 use crate::sae::{Dictionary, HookPoint};
 
+/// What a lane does.
+#[derive(Clone, Default)]
+struct Lane {
+    interventions: Vec<Intervention>,
+    setting: u64,
+}
+
 /// The dictionaries of a model and what each lane does with them.
 pub struct Steering {
     hooks: Vec<Hook>,
-    lanes: RefCell<Vec<Vec<Intervention>>>,
+    lanes: RefCell<Vec<Lane>>,
+    /// Settings so far.
+    settings: Cell<u64>,
 }
 
 impl Steering {
@@ -31,13 +40,15 @@ impl Steering {
         }
         Ok(Self {
             hooks,
-            lanes: RefCell::new(vec![Vec::new(); lanes]),
+            lanes: RefCell::new(vec![Lane::default(); lanes]),
+            settings: Cell::new(0),
         })
     }
 
     /// Replaces the lane's interventions. Takes effect with the next pass that is submitted and writes
-    /// only the steering tables; on an error nothing has changed.
-    pub fn set(&self, lane: usize, interventions: &[Intervention]) -> Result<(), SteeringError> {
+    /// only the steering tables; on an error nothing has changed. Returns the setting's number: one more
+    /// than that of the setting before it, of whatever lane.
+    pub fn set(&self, lane: usize, interventions: &[Intervention]) -> Result<u64, SteeringError> {
         let lanes = self.lanes.borrow().len();
         if lane >= lanes {
             return Err(SteeringError::UnknownLane { lane, lanes });
@@ -60,11 +71,22 @@ impl Steering {
         for (hook, entries) in self.hooks.iter().zip(compiled) {
             hook.set(lane, entries);
         }
-        self.lanes.borrow_mut()[lane] = interventions.to_vec();
-        Ok(())
+        let setting = self.settings.get() + 1;
+        self.settings.set(setting);
+        self.lanes.borrow_mut()[lane] = Lane {
+            interventions: interventions.to_vec(),
+            setting,
+        };
+        Ok(setting)
     }
 
-    fn loaded(&self) -> String {
+    /// The number of the lane's setting, as [`Steering::set`] gave it; 0 if nothing was ever set.
+    pub fn setting(&self, lane: usize) -> u64 {
+        self.lanes.borrow().get(lane).map_or(0, |l| l.setting)
+    }
+
+    /// What is loaded, in words.
+    pub(crate) fn loaded(&self) -> String {
         if self.hooks.is_empty() {
             return "no dictionary is loaded".into();
         }
@@ -74,7 +96,10 @@ impl Steering {
 
     /// The lane's interventions; none if there is no such lane.
     pub fn interventions(&self, lane: usize) -> Vec<Intervention> {
-        self.lanes.borrow().get(lane).cloned().unwrap_or_default()
+        let lanes = self.lanes.borrow();
+        lanes
+            .get(lane)
+            .map_or_else(Vec::new, |l| l.interventions.clone())
     }
 
     /// The hooks, for a pass of the model.

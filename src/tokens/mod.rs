@@ -18,7 +18,7 @@ pub use chat::{Message, Prompt, Role, TokenRole};
 pub use decode::Detokenizer;
 pub use error::TokenError;
 pub use settings::TokenizerFiles;
-pub use tokenizer::{ChatTokenizer, MAX_STOPS};
+pub use tokenizer::ChatTokenizer;
 
 #[cfg(test)]
 mod settings_tests;

@@ -23,9 +23,6 @@ use crate::checkpoint::{Folder, Gguf};
 /// Tokens after which an answer is complete, where the vocabulary has them.
 pub(super) const STOPS: [&str; 2] = ["<|endoftext|>", "</s>"];
 
-/// The most tokens that end an answer.
-pub const MAX_STOPS: usize = 16;
-
 /// A model's tokenizer, with Phi-3's chat format.
 pub struct ChatTokenizer {
     normalizer: Option<NormalizerWrapper>,
@@ -111,13 +108,6 @@ impl ChatTokenizer {
         stops.extend(settings.stops.iter().filter(|id| (**id as usize) < count));
         stops.sort_unstable();
         stops.dedup();
-        if stops.len() > MAX_STOPS {
-            return Err(bad(format!(
-                "answers end at {} tokens (eos_token, and eos_token_id of config.json and \
-                 generation_config.json); up to {MAX_STOPS} are supported",
-                stops.len()
-            )));
-        }
         // Marks of the format, which no message can write and no answer shows.
         let special = spec.added.iter().filter(|t| t.special).map(|t| t.id);
         let ends = spec.added.iter().map(|t| t.id);
@@ -268,7 +258,12 @@ impl ChatTokenizer {
         self.chat.end.id
     }
 
-    /// The tokens that end an answer, sorted, [`MAX_STOPS`] at most: those that begin and end a turn,
+    /// `<|user|>`, which begins a message of the user's.
+    pub fn user(&self) -> u32 {
+        self.chat.user.id
+    }
+
+    /// The tokens that end an answer, sorted: those that begin and end a turn,
     /// `<|endoftext|>`, `</s>`, the `eos_token` of the tokenizer's files, and `eos_token_id` of
     /// `config.json` and `generation_config.json`, as far as the vocabulary has them.
     pub fn stop_tokens(&self) -> Vec<u32> {

@@ -479,9 +479,11 @@ fn stop_tokens_end_a_lane_and_rows_advance() {
     for (name, gpu) in variants() {
         let vocab = 97;
         let bench = Bench::new(&gpu, 3, vocab);
-        // Lane 0 gives its first stop token, lane 2 its sixteenth, lane 1 goes on.
-        let stops: Vec<u32> = (0..16).map(|i| 5 * i + 3).collect();
-        let tokens = [stops[0], 1, stops[15]];
+        // Lane 0 gives its first stop token, lane 2 its last, lane 1 goes on; a stop token outside of the
+        // vocabulary is no harm.
+        let mut stops: Vec<u32> = (0..32).map(|i| 3 * i + 2).collect();
+        let tokens = [stops[0], 1, stops[31]];
+        stops.push(90_000);
         let mut logits = normal(&mut rng, 3 * vocab, 1.0);
         for (lane, token) in tokens.iter().enumerate() {
             logits[lane * vocab + *token as usize] = 9.0;

@@ -146,22 +146,27 @@ fn event_json(event: &Event, tokenizer: &ChatTokenizer) -> Value {
     match event {
         Event::Prompt {
             lane,
+            first,
             tokens,
             reused,
         } => {
-            let tokens: Vec<Value> = tokens
+            let last: Vec<Value> = tokens
                 .iter()
+                .skip(*first)
                 .map(|t| json!({"id": t.token, "text": tokenizer.token_text(t.token)}))
                 .collect();
-            json!({"type": "prompt", "lane": lane, "tokens": tokens, "reused": reused})
+            json!({"type": "prompt", "lane": lane, "first": first, "length": tokens.len(),
+                "tokens": last, "reused": reused})
         }
         Event::Token {
             lane,
             token,
             text,
             steered,
+            setting,
             ..
-        } => json!({"type": "token", "lane": lane, "id": token, "text": text, "steered": steered}),
+        } => json!({"type": "token", "lane": lane, "id": token, "text": text, "steered": steered,
+            "setting": setting}),
         Event::Done {
             lane,
             reason,
