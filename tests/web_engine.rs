@@ -7,19 +7,18 @@ mod support;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use js_sys::{Array, Object, Promise, Reflect, Uint8Array};
+use js_sys::{Object, Uint8Array};
 use phi3_steer::web::Engine;
 use rand::Rng;
 use rand::rngs::StdRng;
-use serde::Serialize;
 use serde_json::{Value, json};
 use support::checkpoint::{RandomModel, config};
 use support::dictionary::RandomDictionary;
+use support::engine::*;
 use support::fresh_rng;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use wasm_bindgen_test::*;
-use web_sys::{File, ReadableStream, ReadableStreamDefaultReader};
 
 wasm_bindgen_test_configure!(run_in_dedicated_worker);
 
@@ -56,29 +55,6 @@ fn dictionary(rng: &mut StdRng, width: usize) -> RandomDictionary {
     RandomDictionary::new(rng, width, 100, 6)
 }
 
-/// A JavaScript value, as a page would write it.
-fn js(value: &Value) -> JsValue {
-    let serializer = serde_wasm_bindgen::Serializer::json_compatible();
-    value.serialize(&serializer).expect("a value")
-}
-
-fn from_js(value: JsValue) -> Value {
-    serde_wasm_bindgen::from_value(value).expect("plain data")
-}
-
-fn set(object: &JsValue, name: &str, value: &JsValue) {
-    Reflect::set(object, &name.into(), value).expect("a plain object");
-}
-
-/// `File`s as an `<input>` hands them out.
-fn chosen(files: &[(String, Vec<u8>)]) -> JsValue {
-    let file = |(name, bytes): &(String, Vec<u8>)| {
-        let parts = Array::of1(&Uint8Array::from(&bytes[..]));
-        JsValue::from(File::new_with_u8_array_sequence(&parts, name).expect("a file"))
-    };
-    files.iter().map(file).collect::<Array>().into()
-}
-
 /// `LoadOptions` for these files.
 fn options(files: &[(String, Vec<u8>)], sae: Option<&[(String, Vec<u8>)]>) -> JsValue {
     let options = js(&json!({"lanes": 2, "contextLength": CONTEXT}));
@@ -90,90 +66,10 @@ fn options(files: &[(String, Vec<u8>)], sae: Option<&[(String, Vec<u8>)]>) -> Js
     options
 }
 
-/// An error's code and message.
-#[derive(Debug)]
-struct Refusal {
-    code: String,
-    message: String,
-}
-
-impl Refusal {
-    /// What was thrown must be an `Error` with a code and a sentence.
-    fn of(thrown: JsValue) -> Self {
-        assert!(thrown.is_instance_of::<js_sys::Error>(), "{thrown:?}");
-        let member = |name: &str| Reflect::get(&thrown, &name.into()).ok()?.as_string();
-        let code = member("code").unwrap_or_else(|| panic!("{thrown:?} has no code"));
-        let message = member("message").expect("errors have a message");
-        assert!(message.split(' ').count() > 3, "no sentence: {message}");
-        Self { code, message }
-    }
-}
-
-async fn load(options: &JsValue) -> Result<Engine, Refusal> {
-    let engine = Engine::load(options.clone().unchecked_into()).await;
-    engine.map_err(Refusal::of)
-}
-
-/// An answer that is being read.
-struct Answer {
-    reader: ReadableStreamDefaultReader,
-}
-
-impl Answer {
-    /// The next event; `None` at the end.
-    async fn next(&self) -> Result<Option<Value>, Refusal> {
-        let read = JsFuture::from(self.reader.read()).await;
-        let read = read.map_err(Refusal::of)?;
-        let member = |name: &str| Reflect::get(&read, &name.into()).expect("a member");
-        if member("done").is_truthy() {
-            return Ok(None);
-        }
-        Ok(Some(from_js(member("value"))))
-    }
-
-    async fn rest(&self) -> Result<Vec<Value>, Refusal> {
-        let mut all = Vec::new();
-        while let Some(event) = self.next().await? {
-            all.push(event);
-        }
-        Ok(all)
-    }
-}
-
-fn start(engine: &Engine, options: &Value) -> Result<Answer, Refusal> {
-    let stream = engine
-        .chat(js(options).unchecked_into())
-        .map_err(Refusal::of)?;
-    let stream: ReadableStream = stream.unchecked_into();
-    let reader = ReadableStreamDefaultReader::new(&stream).expect("an unlocked stream");
-    Ok(Answer { reader })
-}
-
-/// All events of an answer.
-async fn chat(engine: &Engine, options: &Value) -> Result<Vec<Value>, Refusal> {
-    start(engine, options)?.rest().await
-}
-
-fn set_steering(engine: &Engine, lane: usize, list: Value) -> Result<(), Refusal> {
-    engine
-        .set_steering(lane, js(&list).unchecked_into())
-        .map_err(Refusal::of)
-}
-
 /// The same question in both lanes.
 fn question(text: &str, max_tokens: usize) -> Value {
     let lane = json!({"messages": [{"role": "user", "content": text}]});
     json!({"lanes": [lane, lane], "maxTokens": max_tokens})
-}
-
-fn of_type<'a>(events: &'a [Value], kind: &str, lane: usize) -> Vec<&'a Value> {
-    let of = |e: &&Value| e["type"] == kind && e["lane"] == lane;
-    events.iter().filter(of).collect()
-}
-
-fn ids(events: &[Value], lane: usize) -> Vec<u64> {
-    let id = |e: &Value| e["id"].as_u64().expect("a token number");
-    of_type(events, "token", lane).into_iter().map(id).collect()
 }
 
 /// What every answer in two lanes must look like.
@@ -346,8 +242,8 @@ async fn two_lanes_answer_in_order_and_alike() {
 async fn steering_concerns_its_lane_alone() {
     let engine = engine().await;
     let mut ask = question("Name a colour.", 10);
-    let text = "Name a colour.".to_string();
-    let features = engine.top_features(text, HOOK.into(), 3).await;
+    let text = "Name a colour.".into();
+    let features = engine.top_features(text, HOOK.into(), 3.into()).await;
     let features = from_js(features.map_err(Refusal::of).expect("features").into());
     let tokens = features["tokens"].as_array().expect("tokens");
     assert!(tokens.len() > 3);
@@ -467,12 +363,6 @@ async fn cancel_ends_an_answer_within_a_token() {
     check_order(&next, 3);
 }
 
-async fn sleep(milliseconds: i32) {
-    let script = format!("new Promise((resolve) => setTimeout(resolve, {milliseconds}))");
-    let promise: Promise = js_sys::eval(&script).expect("a promise").unchecked_into();
-    JsFuture::from(promise).await.expect("time passes");
-}
-
 #[wasm_bindgen_test]
 async fn requests_that_cannot_be_answered() {
     let engine = engine().await;
@@ -511,7 +401,9 @@ async fn requests_that_cannot_be_answered() {
     let answer = start(&engine, &question("Hello", 5)).expect("an answer");
     let refused = start(&engine, &question("Hello", 5)).err().expect("busy");
     assert_eq!(refused.code, "busy");
-    let features = engine.top_features("Hello".into(), HOOK.into(), 1).await;
+    let features = engine
+        .top_features("Hello".into(), HOOK.into(), 1.into())
+        .await;
     assert_eq!(Refusal::of(features.err().expect("busy")).code, "busy");
     check_order(&answer.rest().await.expect("undisturbed"), 5);
     check_order(
@@ -551,7 +443,9 @@ async fn a_disposed_engine_says_so() {
     let mut rng = fresh_rng();
     let files = model_files(&random_model(&mut rng));
     let engine = load(&options(&files, None)).await.expect("an engine");
-    let refused = engine.top_features("Hello".into(), HOOK.into(), 1).await;
+    let refused = engine
+        .top_features("Hello".into(), HOOK.into(), 1.into())
+        .await;
     let refused = Refusal::of(refused.err().expect("no dictionary"));
     assert_eq!(refused.code, "bad-steering", "{}", refused.message);
     // An answer under way ends, one way or the other.

@@ -91,6 +91,7 @@ const ADVICE = {
   "bad-steering": { title: "This steering cannot be applied", steps: ["Check the feature number and the strength under Advanced."], reload: false },
   "empty-prompt": { title: "There is nothing to answer", steps: ["Write a message first."], reload: false },
   context: { title: "There is no room for this message", steps: ["Start a new chat, or make the message shorter: the conversation stays."], reload: false },
+  overflow: { title: "The model's output is no longer a number", steps: ["Turn the strength of the steering down.", "If it happens without steering, the model's files are damaged: fetch them again."], reload: false },
   "context-full": { title: "The conversation no longer fits", steps: ["Start a new chat, or edit an earlier message to make it shorter."], reload: false },
   busy: { title: "The engine is still answering", steps: ["Wait for it, or stop it first."], reload: false },
   cancelled: { title: "Loading was cancelled", steps: ["Nothing runs until you load it."], reload: true },

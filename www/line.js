@@ -15,12 +15,14 @@ export class EngineError extends Error {
    * @param {string} code
    * @param {string} message
    * @param {string[]} [choices] addresses, one of which is meant
+   * @param {string} [field] the option that is wrong
    */
-  constructor(code, message, choices) {
+  constructor(code, message, choices, field) {
     super(message);
     this.name = "EngineError";
     this.code = code;
     this.choices = choices;
+    this.field = field;
   }
 }
 
@@ -109,8 +111,10 @@ export class Line {
       return;
     }
     this.waiting.delete(reply.id);
-    if ("error" in reply) waiting.reject(new EngineError(reply.error.code, reply.error.message, reply.error.choices));
-    else waiting.resolve(reply.ok);
+    if ("error" in reply) {
+      const { code, message, choices, field } = reply.error;
+      waiting.reject(new EngineError(code, message, choices, field));
+    } else waiting.resolve(reply.ok);
   }
 
   /**

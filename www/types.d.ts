@@ -14,6 +14,8 @@ export interface EngineFailure {
   message: string;
   /** Addresses, one of which is meant. */
   choices?: string[];
+  /** The option that is wrong. */
+  field?: string;
 }
 
 /** What the page asks of the worker. */

@@ -24,6 +24,7 @@ function failure(error) {
     message: trapped
       ? `The engine stopped unexpectedly: ${error.message}`
       : String(error?.message ?? error),
+    field: typeof error?.field === "string" ? error.field : undefined,
   };
 }
 

@@ -1,51 +1,30 @@
 //! The `Engine` class.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 
-use serde::Serialize;
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::spawn_local;
 
+use super::answer::{Home, Job, Loan, Report};
 use super::error::WebError;
 use super::load::load;
+use super::options;
+use super::request::{self, ChatSettings};
 use super::types::*;
-use crate::generate::{Chat, ChatRequest, Event, FeatureWish, Sampling, Stats};
+use crate::generate::{Chat, ChatRequest, Event, FeatureWish, GenerateError, Sampling};
 use crate::gpu::{Gpu, Reduction};
-use crate::sae::{Activation, HookPoint, SelfTest};
-use crate::steering::{Intervention, Steering};
+use crate::sae::{HookPoint, MAX_K, SelfTest};
+use crate::steering::SteeringError;
 use crate::tokens::{ChatTokenizer, Message, Prompt, Role, TokenRole};
-
-/// Tokens of an answer, where the request does not say.
-const MAX_TOKENS: usize = 512;
 
 /// A model on the GPU that chats, steered lane by lane.
 #[wasm_bindgen]
 pub struct Engine {
-    /// The chat, away while it answers.
-    chat: Rc<RefCell<Option<Chat>>>,
+    home: Rc<Home>,
     gpu: Rc<Gpu>,
-    steering: Rc<Steering>,
     tokenizer: Rc<ChatTokenizer>,
     cancel: Rc<Cell<bool>>,
-    disposed: Cell<bool>,
     info: Info,
-}
-
-fn to_js<T: Serialize>(value: &T) -> Result<JsValue, WebError> {
-    value
-        .serialize(&serde_wasm_bindgen::Serializer::json_compatible())
-        .map_err(|e| {
-            WebError::new(
-                "crashed",
-                format!("an answer could not be handed over: {e}"),
-            )
-        })
-}
-
-fn from_js<T: serde::de::DeserializeOwned>(value: JsValue, what: &str) -> Result<T, WebError> {
-    serde_wasm_bindgen::from_value(value)
-        .map_err(|e| WebError::new("bad-request", format!("{what}: {e}")))
 }
 
 #[wasm_bindgen]
@@ -59,11 +38,9 @@ impl Engine {
         let chat = loaded.chat;
         Ok(Engine {
             gpu: chat.model().gpu().clone(),
-            steering: chat.steering().clone(),
             tokenizer: chat.tokenizer().clone(),
-            chat: Rc::new(RefCell::new(Some(chat))),
+            home: Home::new(chat),
             cancel: Rc::default(),
-            disposed: Cell::new(false),
             info,
         })
     }
@@ -76,99 +53,102 @@ impl Engine {
 
     /// Answers the conversations of all lanes; the events as they happen.
     pub fn chat(&self, options: ChatOptions) -> Result<ChatEvents, JsValue> {
-        let settings: ChatSettings = from_js(options.into(), "chat options")?;
-        let mut prompts = Vec::new();
-        for (lane, request) in settings.lanes.iter().enumerate() {
-            let last = request.messages.last();
-            if !last.is_some_and(|m| m.role == Role::User && !m.content.trim().is_empty()) {
-                let e = crate::generate::GenerateError::EmptyPrompt { lane };
-                return Err(WebError::from(e).into());
+        let settings = ChatSettings::read(options.as_ref())?;
+        for (lane, messages) in settings.lanes.iter().enumerate() {
+            let says = |m: &Message| m.role == Role::User && !m.content.trim().is_empty();
+            if !messages.last().is_some_and(says) {
+                return Err(WebError::from(GenerateError::EmptyPrompt { lane }).into());
             }
-            prompts.push(self.prompt(&request.messages)?);
         }
-        let track = settings.track;
-        let hook = match &track {
-            Some(track) => Some(track.hook.parse::<HookPoint>().map_err(WebError::from)?),
-            None if settings.top_features > 0 => self.hook(),
-            None => None,
-        };
-        let wish = Wish {
-            feature: track.map(|t| t.feature),
-            top: settings.top_features,
-        };
+        let mut loan = self.take()?;
+        let mut prompts = Vec::with_capacity(settings.lanes.len());
+        for (lane, messages) in settings.lanes.iter().enumerate() {
+            let prompt = loan.chat()?.prompt(lane, messages);
+            prompts.push(prompt.map_err(WebError::from)?);
+        }
+        let features = settings.track.or_else(|| {
+            let hook = self.hook().filter(|_| settings.top_features > 0)?;
+            Some(FeatureWish { hook, track: None })
+        });
         let job = Job {
-            chat: self.take()?,
-            home: self.chat.clone(),
+            loan,
             tokenizer: self.tokenizer.clone(),
             prompts,
-            max_tokens: settings.max_tokens.unwrap_or(MAX_TOKENS),
+            max_tokens: settings.max_tokens,
             sampling: settings.sampling,
-            hook,
-            wish,
+            features,
+            report: Report {
+                feature: settings.track.and_then(|wish| wish.track),
+                top: settings.top_features,
+            },
             cancel: self.cancel.clone(),
         };
-        Ok(stream(job)?.unchecked_into())
+        Ok(job.stream()?.unchecked_into())
     }
 
-    /// Replaces a lane's interventions, from the next token on; an empty list turns steering off.
+    /// Replaces a lane's interventions, from the next token on; an empty list turns steering off. Returns
+    /// the setting's number, which the tokens written under it carry.
     #[wasm_bindgen(js_name = setSteering)]
-    pub fn set_steering(&self, lane: usize, interventions: Interventions) -> Result<(), JsValue> {
-        let interventions: Vec<Intervention> = from_js(interventions.into(), "interventions")?;
+    pub fn set_steering(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "number")] lane: JsValue,
+        interventions: Interventions,
+    ) -> Result<f64, JsValue> {
         self.alive()?;
-        self.steering
-            .set(lane, &interventions)
-            .map_err(WebError::from)?;
-        Ok(())
+        let interventions = request::interventions(interventions.as_ref())?;
+        let lane = options::whole(&lane, "lane", 0..=u32::MAX)?;
+        let steering = self.home.steering()?;
+        let setting = steering.set(lane as usize, &interventions);
+        Ok(setting.map_err(WebError::from)? as f64)
     }
 
     /// The `k` strongest features at each token of `text`, at the hook point `hook`.
     #[wasm_bindgen(js_name = topFeatures)]
     pub async fn top_features(
         &self,
-        text: String,
-        hook: String,
-        k: usize,
+        #[wasm_bindgen(unchecked_param_type = "string")] text: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "string")] hook: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "number")] k: JsValue,
     ) -> Result<TokenFeaturesObject, JsValue> {
-        let hook = hook.parse::<HookPoint>().map_err(WebError::from)?;
+        let text = request::bounded_text(&text, "text")?;
+        let hook = request::hook(&options::text(&hook, "hook")?, "hook")?;
+        let top = options::whole(&k, "k", 0..=MAX_K as u32)? as usize;
         let mut prompt = Prompt::default();
         if let Some(bos) = self.tokenizer.bos() {
             prompt.ids.push(bos);
             prompt.roles.push(TokenRole::Bos);
         }
-        for id in self.tokenizer.encode(&text).map_err(WebError::from)? {
-            prompt.ids.push(id);
-            prompt.roles.push(TokenRole::Prompt);
+        let ids = self.tokenizer.encode(&text).map_err(WebError::from)?;
+        prompt.ids.extend(ids);
+        prompt.roles.resize(prompt.ids.len(), TokenRole::Prompt);
+        let steering = self.home.steering()?;
+        if steering.hook(hook).is_none() {
+            let loaded = steering.loaded();
+            return Err(WebError::from(SteeringError::UnknownHook { hook, loaded }).into());
         }
-        let mut chat = self.take()?;
-        let mut tokens = Vec::new();
-        let wish = Wish {
-            feature: None,
-            top: k,
-        };
+        let mut loan = self.take()?;
+        let report = Report { feature: None, top };
         let request = ChatRequest {
             prompts: &[prompt],
             max_tokens: 0,
             sampling: Sampling::default(),
-            features: Some(FeatureWish { hook }),
-            cancel: Rc::default(),
+            features: Some(FeatureWish { hook, track: None }),
+            cancel: self.cancel.clone(),
         };
-        let tokenizer = &self.tokenizer;
-        let result = chat
-            .run(&request, &mut |event| {
-                if let Event::Prompt { tokens: read, .. } = event {
-                    let info = |t: crate::generate::PromptToken| {
-                        wish.token(
-                            t.token,
-                            tokenizer.token_text(t.token),
-                            t.features.as_deref(),
-                        )
-                    };
-                    tokens = read.into_iter().map(info).collect();
-                }
-            })
-            .await;
-        *self.chat.borrow_mut() = Some(chat);
-        result.map_err(WebError::from)?;
+        let mut tokens = Vec::new();
+        let mut read = false;
+        let mut hear = |event| {
+            if let Event::Prompt { tokens: all, .. } = event {
+                let told = |token| report.of_prompt(token, &self.tokenizer);
+                tokens = all.iter().map(told).collect();
+                read = true;
+            }
+        };
+        let run = loan.chat()?.run(&request, &mut hear).await;
+        run.map_err(WebError::from)?;
+        if !read {
+            return Err(WebError::new("cancelled", "reading the text was cancelled").into());
+        }
         Ok(to_js(&TokenFeatures { tokens })?.unchecked_into())
     }
 
@@ -180,178 +160,28 @@ impl Engine {
     /// Frees the GPU; the engine cannot be used after.
     pub fn dispose(&self) {
         self.cancel.set(true);
-        self.disposed.set(true);
-        self.chat.borrow_mut().take();
+        self.home.close();
         self.gpu.destroy();
     }
 }
 
 impl Engine {
     fn alive(&self) -> Result<(), WebError> {
-        if self.disposed.get() {
-            return Err(WebError::new("not-loaded", "the engine was disposed of"));
-        }
+        self.home.steering()?;
         Ok(self.gpu.check()?)
     }
 
     /// Takes the chat for an answer.
-    fn take(&self) -> Result<Chat, WebError> {
+    fn take(&self) -> Result<Loan, WebError> {
         self.alive()?;
-        let chat = self.chat.borrow_mut().take().ok_or_else(|| {
-            WebError::new(
-                "busy",
-                "an answer is under way: wait for it, or stop it first",
-            )
-        })?;
+        let loan = self.home.lend()?;
         self.cancel.set(false);
-        Ok(chat)
-    }
-
-    fn prompt(&self, messages: &[Message]) -> Result<Prompt, WebError> {
-        Ok(self.tokenizer.chat(messages, true)?)
+        Ok(loan)
     }
 
     fn hook(&self) -> Option<HookPoint> {
         self.info.sae.as_ref().and_then(|s| s.hook.parse().ok())
     }
-}
-
-/// What to report about a token's features.
-#[derive(Clone, Copy)]
-struct Wish {
-    feature: Option<u32>,
-    top: usize,
-}
-
-impl Wish {
-    fn token(&self, id: u32, text: String, features: Option<&[Activation]>) -> TokenInfo {
-        TokenInfo {
-            id,
-            text,
-            activation: self.feature.and_then(|wanted| {
-                let of = |a: &&Activation| a.feature == wanted;
-                Some(features?.iter().find(of).map_or(0.0, |a| a.value))
-            }),
-            top: features.filter(|_| self.top > 0).map(|all| {
-                all.iter()
-                    .take(self.top)
-                    .map(|a| (a.feature, a.value))
-                    .collect()
-            }),
-        }
-    }
-}
-
-/// An answer under way.
-struct Job {
-    chat: Chat,
-    home: Rc<RefCell<Option<Chat>>>,
-    tokenizer: Rc<ChatTokenizer>,
-    prompts: Vec<Prompt>,
-    max_tokens: usize,
-    sampling: Sampling,
-    hook: Option<HookPoint>,
-    wish: Wish,
-    cancel: Rc<Cell<bool>>,
-}
-
-impl Job {
-    /// Runs to the end, `emit` taking the events, and brings the chat home.
-    async fn run(mut self, emit: &dyn Fn(&ChatEvent)) -> Result<Stats, WebError> {
-        let request = ChatRequest {
-            prompts: &self.prompts,
-            max_tokens: self.max_tokens,
-            sampling: self.sampling,
-            features: self.hook.map(|hook| FeatureWish { hook }),
-            cancel: self.cancel.clone(),
-        };
-        let (wish, tokenizer) = (self.wish, self.tokenizer.clone());
-        let result = self
-            .chat
-            .run(&request, &mut |event| tell(event, wish, &tokenizer, emit))
-            .await;
-        *self.home.borrow_mut() = Some(self.chat);
-        Ok(result?)
-    }
-}
-
-/// Hands an event on in JavaScript's form.
-fn tell(event: Event, wish: Wish, tokenizer: &ChatTokenizer, emit: &dyn Fn(&ChatEvent)) {
-    match event {
-        Event::Prompt {
-            lane,
-            tokens,
-            reused,
-        } => emit(&ChatEvent::Prompt {
-            lane,
-            tokens: tokens
-                .into_iter()
-                .map(|t| {
-                    wish.token(
-                        t.token,
-                        tokenizer.token_text(t.token),
-                        t.features.as_deref(),
-                    )
-                })
-                .collect(),
-            reused,
-        }),
-        Event::Token {
-            lane,
-            token,
-            text,
-            features,
-            steered,
-        } => emit(&ChatEvent::Token {
-            lane,
-            token: wish.token(token, text, features.as_deref()),
-            steered,
-        }),
-        Event::Done {
-            lane,
-            reason: why,
-            text,
-            tokens,
-        } => emit(&ChatEvent::Done {
-            lane,
-            reason: reason(why),
-            text,
-            tokens,
-        }),
-    }
-}
-
-/// The job's events as a `ReadableStream`; cancelling the stream cancels the answer.
-fn stream(job: Job) -> Result<web_sys::ReadableStream, JsValue> {
-    let source = js_sys::Object::new();
-    let cancel = job.cancel.clone();
-    let start = Closure::once_into_js(
-        move |controller: web_sys::ReadableStreamDefaultController| {
-            spawn_local(async move {
-                let emit = |event: &ChatEvent| {
-                    if let Ok(event) = to_js(event) {
-                        // Fails only once the reader has cancelled, which also ends the answer.
-                        let _ = controller.enqueue_with_chunk(&event);
-                    }
-                };
-                let ended = job.run(&emit).await;
-                let _ = match ended {
-                    Ok(stats) => {
-                        emit(&ChatEvent::stats(&stats));
-                        controller.close()
-                    }
-                    Err(e) => {
-                        controller.error_with_e(&e.into());
-                        Ok(())
-                    }
-                };
-            });
-        },
-    );
-    let stop = Closure::once_into_js(move |_reason: JsValue| cancel.set(true));
-    js_sys::Reflect::set(&source, &"start".into(), &start)?;
-    js_sys::Reflect::set(&source, &"cancel".into(), &stop)?;
-    web_sys::ReadableStream::new_with_underlying_source(&source)
 }
 
 fn info(chat: &Chat, name: String, test: Option<SelfTest>) -> Info {

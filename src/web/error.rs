@@ -2,6 +2,7 @@
 
 use wasm_bindgen::JsValue;
 
+use super::field::Field;
 use crate::checkpoint::{CheckpointError, SourceError};
 use crate::generate::GenerateError;
 use crate::gpu::GpuError;
@@ -10,17 +11,27 @@ use crate::sae::SaeError;
 use crate::steering::SteeringError;
 use crate::tokens::TokenError;
 
-/// An error with its code.
+/// An error with its code, and the option that it is about, if it is about one.
 pub struct WebError {
     code: &'static str,
     message: String,
+    field: Option<String>,
 }
 
 impl WebError {
     /// An error of the API itself.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self { code, message }
+        Self {
+            code,
+            message: message.into(),
+            field: None,
+        }
+    }
+
+    /// The error, about the option `field`.
+    pub fn at(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
     }
 }
 
@@ -29,6 +40,9 @@ impl From<WebError> for JsValue {
         let error = js_sys::Error::new(&e.message);
         // Setting a property of a fresh object cannot fail.
         let _ = js_sys::Reflect::set(&error, &"code".into(), &e.code.into());
+        if let Some(field) = e.field {
+            let _ = js_sys::Reflect::set(&error, &"field".into(), &field.into());
+        }
         error.into()
     }
 }
@@ -102,6 +116,7 @@ impl Code for ModelError {
             ModelError::Source(e) => e.code(),
             ModelError::Gpu(e) => e.code(),
             ModelError::ContextFull { .. } => "context-full",
+            ModelError::CacheFull { .. } => "context",
         }
     }
 }
@@ -156,7 +171,7 @@ impl Code for GenerateError {
             GenerateError::Sae(e) => e.code(),
             GenerateError::Steering(e) => e.code(),
             GenerateError::EmptyPrompt { .. } => "empty-prompt",
-            GenerateError::NotFinite { .. } => "not-finite",
+            GenerateError::NotFinite { .. } => "overflow",
             GenerateError::ForeignToken { .. } => "bad-tokenizer",
             GenerateError::TooManyLanes { .. } | GenerateError::BadSampling { .. } => "bad-request",
         }
@@ -167,7 +182,11 @@ macro_rules! with_code {
     ($($error:ty),*) => {
         $(impl From<$error> for WebError {
             fn from(e: $error) -> Self {
-                Self::new(e.code(), e.to_string())
+                let error = Self::new(e.code(), e.to_string());
+                match e.field() {
+                    Some(field) => error.at(field),
+                    None => error,
+                }
             }
         })*
     };

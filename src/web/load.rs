@@ -6,7 +6,8 @@ use std::rc::Rc;
 use wasm_bindgen::{JsCast, JsValue};
 
 use super::error::WebError;
-use super::types::{LoadSettings, Progress};
+use super::request::LoadSettings;
+use super::types::Progress;
 use crate::checkpoint::Folder;
 use crate::generate::{Chat, ChatRequest, Sampling, self_test};
 use crate::gpu::{Gpu, GpuOptions};
@@ -39,7 +40,8 @@ fn folder(source: &JsValue, what: &str) -> Result<Folder, WebError> {
         _ => Err(WebError::new(
             "bad-request",
             format!("{what} must be the address of a folder or a .gguf file, or a list of files"),
-        )),
+        )
+        .at(what)),
     }
 }
 
@@ -89,20 +91,9 @@ pub struct Loaded {
 
 /// Loads everything that `options` (`LoadOptions`) names.
 pub async fn load(options: &JsValue) -> Result<Loaded, WebError> {
-    let settings: LoadSettings = serde_wasm_bindgen::from_value(options.clone())
-        .map_err(|e| WebError::new("bad-request", format!("load options: {e}")))?;
-    let format = match settings.quant.as_deref() {
-        None | Some("q4") => Format::Q4,
-        Some("none") => Format::F32,
-        Some(other) => {
-            return Err(WebError::new(
-                "bad-request",
-                format!("quant is \"{other}\"; \"q4\" and \"none\" are possible"),
-            ));
-        }
-    };
+    let settings = LoadSettings::read(options)?;
     let gpu = Rc::new(Gpu::open(&GpuOptions::default()).await?);
-    let loaded = load_onto(&gpu, options, &settings, format).await;
+    let loaded = load_onto(&gpu, options, &settings).await;
     if loaded.is_err() {
         // What is there by now would otherwise stay until JavaScript collects its garbage.
         gpu.destroy();
@@ -114,7 +105,6 @@ async fn load_onto(
     gpu: &Rc<Gpu>,
     options: &JsValue,
     settings: &LoadSettings,
-    format: Format,
 ) -> Result<Loaded, WebError> {
     let reporter = Reporter {
         stage: Rc::default(),
@@ -132,10 +122,10 @@ async fn load_onto(
         parts.config,
         &parts.checkpoint,
         ModelOptions {
-            lanes: settings.lanes.unwrap_or(2),
+            lanes: settings.lanes,
             context: settings.context_length,
-            format,
-            cache: match format {
+            format: settings.format,
+            cache: match settings.format {
                 Format::F32 => CacheFormat::F32,
                 _ => CacheFormat::F16,
             },
@@ -149,9 +139,7 @@ async fn load_onto(
     let sae = member(options, "sae");
     if !sae.is_undefined() && !sae.is_null() {
         let files = reporter.watch(folder(&sae, "sae")?);
-        let hook = member(options, "saeHook").as_string();
-        let hook = hook.map(|h| h.parse::<HookPoint>()).transpose()?;
-        let dictionary = find(gpu, &files, hook, &model).await?;
+        let dictionary = find(gpu, &files, settings.sae_hook, &model).await?;
         reporter.reach("test");
         test = Some(self_test(&mut model, &dictionary, &tokenizer, None).await?);
         dictionaries.push(dictionary);

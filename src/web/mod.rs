@@ -1,8 +1,12 @@
 //! The JavaScript API: an `Engine` that loads a model and chats, for a dedicated worker or a window.
 
+mod answer;
 mod engine;
 mod error;
+mod field;
 mod load;
+mod options;
+mod request;
 mod types;
 
 pub use engine::Engine;

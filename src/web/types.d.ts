@@ -107,12 +107,20 @@ export interface TokenInfo {
   top?: [number, number][];
 }
 
+/** What the engine throws: a code to branch on, a sentence to show, and the option that is wrong, if one is. */
+export interface EngineFault extends Error {
+  code: string;
+  field?: string;
+}
+
 export interface TokenFeatures {
   tokens: TokenInfo[];
 }
 
 export type ChatEvent =
-  | { type: "prompt"; lane: number; tokens: TokenInfo[]; reused: number }
-  | ({ type: "token"; lane: number; steered: boolean } & TokenInfo)
+  /** A prompt was read: `length` tokens, `reused` of them before; `tokens` are those of the last message's turn, from position `first` on. */
+  | { type: "prompt"; lane: number; first: number; length: number; tokens: TokenInfo[]; reused: number }
+  /** `setting` is what setSteering returned for the setting that the token was written under (0: none was ever set); `steered` whether it edits the tokens of an answer. */
+  | ({ type: "token"; lane: number; steered: boolean; setting: number } & TokenInfo)
   | { type: "done"; lane: number; reason: "stop" | "length" | "cancelled" | "context"; text: string; tokens: number }
   | { type: "stats"; promptTokens: number; prefillMs: number; generatedTokens: number; decodeMs: number; tokensPerSecond: number };

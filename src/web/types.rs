@@ -1,11 +1,11 @@
 //! What crosses the border to JavaScript; the TypeScript side is [`TYPES`].
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use wasm_bindgen::prelude::*;
 
-use crate::generate::{DoneReason, Sampling, Stats};
+use super::error::WebError;
+use crate::generate::{DoneReason, Stats};
 use crate::sae::SelfTest;
-use crate::tokens::Message;
 
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = include_str!("types.d.ts");
@@ -30,38 +30,6 @@ extern "C" {
     /// `TokenFeatures`
     #[wasm_bindgen(typescript_type = "TokenFeatures")]
     pub type TokenFeaturesObject;
-}
-
-/// The members of `LoadOptions` that are plain data.
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-pub struct LoadSettings {
-    pub lanes: Option<usize>,
-    pub quant: Option<String>,
-    pub context_length: Option<usize>,
-}
-
-#[derive(Deserialize)]
-pub struct LaneRequest {
-    pub messages: Vec<Message>,
-}
-
-#[derive(Deserialize)]
-pub struct Track {
-    pub hook: String,
-    pub feature: u32,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ChatSettings {
-    pub lanes: Vec<LaneRequest>,
-    pub max_tokens: Option<usize>,
-    #[serde(default)]
-    pub sampling: Sampling,
-    pub track: Option<Track>,
-    #[serde(default)]
-    pub top_features: usize,
 }
 
 #[derive(Serialize)]
@@ -133,6 +101,10 @@ pub struct TokenFeatures {
 pub enum ChatEvent {
     Prompt {
         lane: usize,
+        /// Where `tokens` begin in the prompt.
+        first: usize,
+        /// Tokens of the whole prompt.
+        length: usize,
         tokens: Vec<TokenInfo>,
         reused: usize,
     },
@@ -141,6 +113,7 @@ pub enum ChatEvent {
         #[serde(flatten)]
         token: TokenInfo,
         steered: bool,
+        setting: f64,
     },
     Done {
         lane: usize,
@@ -187,4 +160,16 @@ pub fn reason(r: DoneReason) -> &'static str {
         DoneReason::Cancelled => "cancelled",
         DoneReason::Context => "context",
     }
+}
+
+/// A value as plain JavaScript data.
+pub fn to_js<T: Serialize>(value: &T) -> Result<JsValue, WebError> {
+    value
+        .serialize(&serde_wasm_bindgen::Serializer::json_compatible())
+        .map_err(|e| {
+            WebError::new(
+                "crashed",
+                format!("an answer could not be handed over: {e}"),
+            )
+        })
 }

@@ -4,6 +4,8 @@
 
 pub mod checkpoint;
 pub mod dictionary;
+#[cfg(target_arch = "wasm32")]
+pub mod engine;
 pub mod reference;
 
 use rand::rngs::StdRng;
