@@ -20,7 +20,7 @@ pub use error::TokenError;
 pub use settings::TokenizerFiles;
 pub use tokenizer::ChatTokenizer;
 
-#[cfg(test)]
+#[cfg(all(test, not(target_arch = "wasm32")))]
 mod settings_tests;
 #[cfg(test)]
 mod tests;

@@ -68,7 +68,6 @@ impl ChatTokenizer {
     /// A conversation begins with the model's `<s>` if `add_bos_token` says so (without that entry:
     /// if the tokenizer's post-processor does), or if the chat template writes it.
     pub fn from_files(files: &TokenizerFiles) -> Result<Self, TokenError> {
-        let bad = |reason: String| TokenError::BadTokenizer { reason };
         let spec = Spec::read(files.get(TOKENIZER).unwrap_or_default())?;
         let settings = Settings::read(files)?;
         let special = |name: &str| -> Result<Special, TokenError> {
