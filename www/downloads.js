@@ -3,6 +3,7 @@
 import { bytes } from "./dom.js";
 import { asEngineError, EngineError, Line } from "./line.js";
 import { normalise } from "./store/address.js";
+import { shown } from "./store/shown.js";
 import { CHANNEL, keyOf } from "./store/store.js";
 
 /** @import { DownloadProgress } from "./store/meter.js" */
@@ -206,7 +207,7 @@ export function describe(job, expected) {
   if (!progress || progress.stage === "list") return "Looking at what there is to fetch";
   const total = progress.total ?? expected ?? null;
   const amount = total !== null && total >= progress.loaded ? `${bytes(progress.loaded)} of ${progress.total === null ? "about " : ""}${bytes(total)}` : bytes(progress.loaded);
-  if (progress.stage === "verify") return `Checking ${progress.file}: ${amount}`;
+  if (progress.stage === "verify") return `Checking ${shown(progress.file)}: ${amount}`;
   const parts = [amount];
   if (rate > 0) {
     parts.push(`${bytes(rate)} a second`);

@@ -22,7 +22,7 @@ import { Keeper } from "./keeper.js";
 import { asEngineError, EngineError } from "./line.js";
 import { placesOf } from "./links.js";
 import { Notes } from "./notes.js";
-import { startOffline } from "./offline.js";
+import { keepOffline, startOffline } from "./offline.js";
 import { Outbox } from "./outbox.js";
 import { Recovery } from "./recovery.js";
 import { readReport } from "./report.js";
@@ -175,7 +175,7 @@ async function load(again = false) {
     status.ready(engine.info, choice.model.name);
     announcer.textContent = "The model is ready.";
     if (!matchMedia("(pointer: coarse)").matches && document.activeElement === document.body) composer.field.focus();
-    startOffline();
+    keepOffline();
   } catch (error) {
     if (loading !== abort) return;
     const failure = asEngineError(error);
@@ -434,4 +434,5 @@ choice = recall(catalogue);
 const resumed = await keeper.resume().catch(() => undefined);
 choice = (await follower.follow(location.hash, choice)) ?? choice;
 if (resumed) heldElsewhere(conversation.turns);
+await startOffline();
 load();

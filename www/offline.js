@@ -3,12 +3,36 @@
 import { byId, h } from "./dom.js";
 import { scriptUrl } from "./line.js";
 
-let started = false;
+/** Milliseconds that a first visit waits for the service worker, which keeps what is then fetched. */
+const START = 3000;
 
-/** Installs the service worker, once the page has what it needs itself. */
+/** @type {(whole: boolean) => void} */
+let tell;
+/** Settles when all of the page is kept, or is known not to be. @type {Promise<boolean>} */
+export const kept = new Promise((resolve) => {
+  tell = resolve;
+});
+
+/** @type {Promise<ServiceWorkerRegistration | null> | null} */
+let registered = null;
+
+/**
+ * Installs the service worker. On a first visit it is waited for, shortly, so that what is fetched from
+ * then on passes through it and is fetched once.
+ */
 export async function startOffline() {
-  if (started || !("serviceWorker" in navigator)) return;
-  started = true;
+  if (!("serviceWorker" in navigator)) return;
+  registered ??= register();
+  const registration = await registered;
+  if (!registration || registration.active || navigator.serviceWorker.controller) return;
+  await new Promise((resolve) => {
+    navigator.serviceWorker.addEventListener("controllerchange", resolve, { once: true });
+    setTimeout(resolve, START);
+  });
+}
+
+/** @returns {Promise<ServiceWorkerRegistration | null>} null where there is to be none */
+async function register() {
   try {
     const registration = await navigator.serviceWorker.register(scriptUrl("offline"), { updateViaCache: "none" });
     offer(registration);
@@ -16,10 +40,27 @@ export async function startOffline() {
       const worker = registration.installing;
       worker?.addEventListener("statechange", () => offer(registration));
     });
+    return registration;
   } catch (error) {
     // Private windows and some settings forbid it: the page then needs the network each time.
     console.info("The page is not kept for offline use:", error);
+    return null;
   }
+}
+
+let asked = false;
+
+/** Has the rest of the page kept, once it has what it needs itself. */
+export async function keepOffline() {
+  if (asked || !(await registered)) return;
+  asked = true;
+  const { active } = await navigator.serviceWorker.ready;
+  const { port1, port2 } = new MessageChannel();
+  port1.onmessage = ({ data }) => {
+    if (!data.whole) console.info("The page is not kept for offline use:", data.why ?? "the server has another build of it");
+    tell(data.whole);
+  };
+  active?.postMessage("keep", [port2]);
 }
 
 /**

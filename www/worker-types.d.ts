@@ -19,5 +19,6 @@ interface FileSystemDirectoryHandle {
 
 /** A hash of the whole build, in front of offline-worker.js. */
 declare const BUILD: string;
-/** Path and SHA-256 of every file of the build, in front of offline-worker.js. */
-declare const FILES: [string, string][];
+/** Every file of the build that is kept, and those that are not, in front of offline-worker.js. */
+declare const FILES: [path: string, hash: string, bytes: number][];
+declare const ASIDE: string[];

@@ -18,6 +18,27 @@ pub fn content(length: usize, seed: u32) -> Vec<u8> {
         .collect()
 }
 
+/// The files of a model whose weights have this length: a head that is none, then bytes that say where they are.
+pub fn model(length: usize, seed: u32) -> Vec<(&'static str, Vec<u8>)> {
+    let mut weights = content(length, seed);
+    weights[..HEAD].copy_from_slice(b"\x10\0\0\0\0\0\0\0{\"a\":1}\n");
+    vec![
+        ("model.safetensors", weights),
+        ("config.json", br#"{"model_type":"phi3"}"#.to_vec()),
+        ("tokenizer.json", b"{}".to_vec()),
+    ]
+}
+
+/// A GGUF file of this length, as far as the page looks at one.
+pub fn gguf(length: usize, seed: u32) -> Vec<u8> {
+    let mut file = content(length, seed);
+    file[..4].copy_from_slice(b"GGUF");
+    file
+}
+
+/// Bytes at the front that are not those of `content`.
+const HEAD: usize = 16;
+
 /// SHA-256 by the system's own command.
 pub fn sha256(file: &Path) -> Result<String> {
     let run = |program: &str, arguments: &[&str]| {
@@ -48,7 +69,8 @@ pub fn publish(folder: &Path, files: &[(&str, Vec<u8>)], manifest: bool) -> Resu
 }
 
 /// Downloads a model through the page's own modules and checks every byte of what is handed out.
-/// Arguments: the address, and a list of name, length and seed of each file whose bytes are known.
+/// Arguments: the address, and a list of name, length and seed of each file whose bytes are known but for
+/// its head.
 pub const DOWNLOAD: &str = "
     const [url, known] = given;
     const { Downloads } = await import(new URL('www/downloads.js', document.baseURI));
@@ -67,7 +89,7 @@ pub const DOWNLOAD: &str = "
             const file = files.find((file) => file.name === name);
             if (!file || file.size !== length) { wrong = `${name} has ${file?.size} bytes`; continue; }
             const bytes = new Uint8Array(await file.arrayBuffer());
-            for (let at = 0; at < length; at++) {
+            for (let at = 16; at < length; at++) {
                 const right = (Math.imul(at, 31) + Math.imul(at >>> 8, 7) + seed) & 255;
                 if (bytes[at] !== right) { wrong = `${name} differs at byte ${at}`; break; }
             }
@@ -111,7 +133,6 @@ pub fn blank(dist: &Path, front: &Path) -> Result {
 }
 
 pub const SIZE: usize = 3_000_001;
-pub const SMALL: usize = 1_234;
 
 /// Faults of every kind, on files with a manifest.
 #[tokio::test]
@@ -119,17 +140,13 @@ async fn built_page_downloads_right_or_says_why() -> Result {
     let dist = dist()?;
     let front = tempfile::tempdir()?;
     blank(&dist, front.path())?;
-    let files = [
-        ("config.json", content(SMALL, 1)),
-        ("model.safetensors", content(SIZE, 2)),
-    ];
-    publish(&front.path().join("m"), &files, true)?;
+    publish(&front.path().join("m"), &model(SIZE, 2), true)?;
     let server = Server::start_with(&dist, Some(front.path()), false)?;
     let browser = Browser::start(&[]).await?;
     open(&server, &browser).await?;
     const BIG: &str = "m/model.safetensors";
     let url = format!("{}m/", server.url());
-    let known = json!([["config.json", SMALL, 1], ["model.safetensors", SIZE, 2]]);
+    let known = json!([["model.safetensors", SIZE, 2]]);
 
     let always = usize::MAX;
     let cases: [(&str, &str, Fault, usize, Option<&str>); 17] = [
@@ -167,7 +184,7 @@ async fn built_page_downloads_right_or_says_why() -> Result {
             BIG,
             Fault::Overwrite(99_999, vec![1, 2, 3]),
             1,
-            None,
+            Some("hash-mismatch"),
         ),
         (
             "corrupt bytes",
@@ -198,11 +215,11 @@ async fn built_page_downloads_right_or_says_why() -> Result {
             None,
         ),
         (
-            "a manifest with a bad status",
+            "a manifest that is not handed out",
             "m/manifest.json",
             Fault::Status(403),
             always,
-            Some("forbidden"),
+            None,
         ),
     ];
     for (what, file, fault, times, expected) in cases {
@@ -218,9 +235,10 @@ async fn built_page_downloads_right_or_says_why() -> Result {
         match expected {
             None => {
                 assert_eq!(got["whole"], json!(true), "{what}: {got}");
-                assert_eq!(
-                    got["opened"].as_array().map(Vec::len),
-                    Some(3),
+                assert!(
+                    got["opened"]
+                        .as_array()
+                        .is_some_and(|files| files.len() >= 3),
                     "{what}: {got}"
                 );
             }
@@ -257,17 +275,23 @@ async fn built_page_downloads_folders_without_a_manifest() -> Result {
     blank(&dist, front.path())?;
     let index = json!({ "weight_map": { "a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors" } });
     let files = [
-        ("config.json", content(SMALL, 1)),
-        ("tokenizer.json", content(SMALL + 1, 2)),
+        ("config.json", br#"{"model_type":"phi3"}"#.to_vec()),
+        ("tokenizer.json", b"{}".to_vec()),
         (
             "model.safetensors.index.json",
             index.to_string().into_bytes(),
         ),
-        ("model-00001-of-00002.safetensors", content(SIZE, 3)),
-        ("model-00002-of-00002.safetensors", content(SIZE / 3, 4)),
+        (
+            "model-00001-of-00002.safetensors",
+            model(SIZE, 3).swap_remove(0).1,
+        ),
+        (
+            "model-00002-of-00002.safetensors",
+            model(SIZE / 3, 4).swap_remove(0).1,
+        ),
     ];
     publish(&front.path().join("s"), &files, false)?;
-    publish(front.path(), &[("one.gguf", content(SIZE, 5))], false)?;
+    publish(front.path(), &[("one.gguf", gguf(SIZE, 5))], false)?;
     let server = Server::start_with(&dist, Some(front.path()), false)?;
     let elsewhere = Server::start_with(&dist, Some(front.path()), true)?;
     let closed = Server::start_with(&dist, Some(front.path()), false)?;
@@ -333,7 +357,7 @@ async fn built_page_downloads_folders_without_a_manifest() -> Result {
     server.break_file("one.gguf", Fault::DropAfter(10));
     browser.run(DOWNLOAD, vec![json!(url), gguf]).await?;
     server.repair();
-    std::fs::write(front.path().join("one.gguf"), content(SIZE, 6))?;
+    std::fs::write(front.path().join("one.gguf"), gguf(SIZE, 6))?;
     let got = browser
         .run(DOWNLOAD, vec![json!(url), json!([["one.gguf", SIZE, 6]])])
         .await?;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::browser::{Browser, Result};
 use crate::chat::dist;
-use crate::downloads::{CLEAR, DOWNLOAD, SIZE, SMALL, blank, content, open, publish};
+use crate::downloads::{CLEAR, DOWNLOAD, SIZE, blank, model, open, publish};
 use crate::server::{Fault, Server};
 
 /// Begins a download and returns once some bytes are there.
@@ -43,15 +43,11 @@ async fn built_page_survives_kills_while_downloading() -> Result {
     let front = tempfile::tempdir()?;
     blank(&dist, front.path())?;
     let size = 24_000_007;
-    let files = [
-        ("config.json", content(SMALL, 1)),
-        ("model.safetensors", content(size, 2)),
-    ];
-    publish(&front.path().join("m"), &files, true)?;
+    publish(&front.path().join("m"), &model(size, 2), true)?;
     let server = Server::start_with(&dist, Some(front.path()), false)?;
     const BIG: &str = "m/model.safetensors";
     let url = format!("{}m/", server.url());
-    let known = json!([["config.json", SMALL, 1], ["model.safetensors", size, 2]]);
+    let known = json!([["model.safetensors", size, 2]]);
     let browser = Browser::start(&[]).await?;
     open(&server, &browser).await?;
 
@@ -147,11 +143,7 @@ async fn built_page_pauses_resumes_and_cancels_downloads() -> Result {
     let front = tempfile::tempdir()?;
     blank(&dist, front.path())?;
     let size = 20_000_003;
-    publish(
-        &front.path().join("m"),
-        &[("model.safetensors", content(size, 2))],
-        true,
-    )?;
+    publish(&front.path().join("m"), &model(size, 2), true)?;
     let server = Server::start_with(&dist, Some(front.path()), false)?;
     let url = format!("{}m/", server.url());
     let known = json!([["model.safetensors", size, 2]]);
@@ -241,17 +233,8 @@ async fn built_page_survives_a_full_disk() -> Result {
     let front = tempfile::tempdir()?;
     blank(&dist, front.path())?;
     let size = 12_000_000;
-    publish(
-        &front.path().join("small"),
-        &[("model.safetensors", content(SIZE, 1))],
-        true,
-    )?;
-    publish(
-        &front.path().join("big"),
-        &[("model.safetensors", content(size, 2))],
-        false,
-    )?;
-    std::fs::write(front.path().join("big/config.json"), "{}")?;
+    publish(&front.path().join("small"), &model(SIZE, 1), true)?;
+    publish(&front.path().join("big"), &model(size, 2), false)?;
     let server = Server::start_with(&dist, Some(front.path()), false)?;
     let origin = server.url();
     let origin = origin.trim_end_matches('/');
@@ -325,11 +308,7 @@ async fn built_page_finds_damaged_files() -> Result {
         "<!doctype html><title>blank</title>",
     )?;
     std::fs::write(front.path().join("spoil.js"), SPOIL)?;
-    publish(
-        &front.path().join("m"),
-        &[("model.safetensors", content(SIZE, 2))],
-        true,
-    )?;
+    publish(&front.path().join("m"), &model(SIZE, 2), true)?;
     let server = Server::start_with(&dist, Some(front.path()), false)?;
     let known = json!([["model.safetensors", SIZE, 2]]);
     let url = json!(format!("{}m/", server.url()));

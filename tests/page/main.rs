@@ -17,6 +17,7 @@ mod native;
 mod offline;
 mod requests;
 mod server;
+mod store;
 mod truth;
 #[path = "../support/vocabulary.rs"]
 mod vocabulary;

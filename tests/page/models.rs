@@ -147,7 +147,41 @@ async fn built_page_keeps_and_deletes_a_model() -> Result {
         .await?;
     assert_eq!(left, json!(0), "something is left on disk");
 
-    // The next visit says so, and there is a way back.
+    // Its address, which may hold a secret, is nowhere left: the next visit begins with the page's own model.
+    browser.client.refresh().await?;
+    ready(&browser).await?;
+    assert!(status(&browser).await?.contains("Nano Phi-3"));
+    let traces = browser
+        .run(
+            "const found = [];
+             for (const [key, value] of Object.entries(localStorage)) if (value.includes(given[0]) || key.includes(given[0])) found.push(key);
+             for (const name of await caches.keys()) for (const { url } of await (await caches.open(name)).keys()) if (url.includes(given[0])) found.push(url);
+             return found;",
+            vec![json!("/other")],
+        )
+        .await?;
+    assert_eq!(traces, json!([]), "its address is still there");
+    browser.close().await
+}
+
+/// A stored model that the browser has cleared: the next visit says so, and there is a way back.
+#[tokio::test]
+async fn built_page_says_that_a_model_was_cleared() -> Result {
+    let front = tempfile::tempdir()?;
+    nano(front.path(), "other")?;
+    let server = Server::start_with(&dist()?, Some(front.path()), false)?;
+    let browser = Browser::start(&[]).await?;
+    browser.client.goto(&server.url()).await?;
+    ready(&browser).await?;
+    choose(&browser, &format!("{}other", server.url())).await?;
+    browser.click("#model-load").await?;
+    loaded(&browser).await?;
+    browser
+        .run(
+            "await (await navigator.storage.getDirectory()).removeEntry('phi3-steer-1', { recursive: true });",
+            vec![],
+        )
+        .await?;
     browser.client.refresh().await?;
     browser
         .wait_until(

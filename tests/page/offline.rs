@@ -12,12 +12,20 @@ use crate::server::Server;
 /// Waits until the page is kept for use without a network.
 pub async fn kept(browser: &Browser) -> Result {
     browser
-        .run("await navigator.serviceWorker.ready;", vec![])
-        .await?;
-    Ok(())
+        .run(
+            "const { kept } = await import(new URL('www/offline.js', document.baseURI));
+             return kept;",
+            vec![],
+        )
+        .await?
+        .as_bool()
+        .filter(|whole| *whole)
+        .map(drop)
+        .ok_or_else(|| "the page is not kept".into())
 }
 
-fn copy(from: &Path, to: &Path) -> Result {
+/// Copies a folder.
+pub fn copy(from: &Path, to: &Path) -> Result {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
@@ -32,7 +40,7 @@ fn copy(from: &Path, to: &Path) -> Result {
 }
 
 /// Runs a script of the project.
-fn script(name: &str, arguments: &[&Path], dist: &Path) -> Result {
+pub fn script(name: &str, arguments: &[&Path], dist: &Path) -> Result {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = Command::new("bash")
         .arg(root.join("scripts").join(name))

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,6 +27,12 @@ pub enum Fault {
     Slow(Duration),
     /// Says that the file is this long, whatever it is.
     LieLength(usize),
+    /// This status to a HEAD request, and everything right to others.
+    RefuseHead(u16),
+    /// Ranges are ranges of these bytes, which are the file compressed by gzip, and are sent as such.
+    Gzip(Vec<u8>),
+    /// 416 to any range, with an error message for content.
+    RefuseRanges,
 }
 
 struct Site {
@@ -40,6 +46,10 @@ struct Site {
     sent: Mutex<HashMap<String, usize>>,
     /// Whether pages of other sites may read the files.
     cross: bool,
+    /// The status of what is not there.
+    missing: AtomicU16,
+    /// Whether the browser may hold what it fetched.
+    held: AtomicBool,
     /// Cleared when the server is to stop.
     open: AtomicBool,
 }
@@ -68,6 +78,8 @@ impl Server {
             seen: Mutex::default(),
             sent: Mutex::default(),
             cross,
+            missing: AtomicU16::new(404),
+            held: AtomicBool::new(false),
             open: AtomicBool::new(true),
         });
         let shared = site.clone();
@@ -116,6 +128,16 @@ impl Server {
     /// Serves every file right again.
     pub fn repair(&self) {
         lock(&self.site.faults).clear();
+    }
+
+    /// Answers with this status where a file is missing.
+    pub fn missing(&self, status: u16) {
+        self.site.missing.store(status, Ordering::SeqCst);
+    }
+
+    /// Lets the browser hold what it fetches, as most servers do.
+    pub fn let_hold(&self) {
+        self.site.held.store(true, Ordering::SeqCst);
     }
 
     /// The paths of all requests so far, without a leading slash.
@@ -204,7 +226,7 @@ impl Site {
         let Some(mut bytes) = file else {
             return respond(
                 &mut stream,
-                404,
+                self.missing.load(Ordering::SeqCst),
                 "text/plain",
                 self.leave(),
                 b"not here",
@@ -214,6 +236,7 @@ impl Site {
         let mut claimed = None;
         let mut drop_after = None;
         let mut wait = Duration::ZERO;
+        let mut encoding = "";
         match fault {
             None => {}
             Some(Fault::Status(status)) => {
@@ -227,6 +250,27 @@ impl Site {
             }
             Some(Fault::Slow(time)) => wait = time,
             Some(Fault::LieLength(length)) => claimed = Some(length),
+            Some(Fault::RefuseHead(status)) if head => {
+                return respond(&mut stream, status, "text/plain", self.leave(), b"", head);
+            }
+            Some(Fault::RefuseHead(_)) => {}
+            Some(Fault::Gzip(packed)) if range.is_some() => {
+                bytes = packed;
+                encoding = "Content-Encoding: gzip\r\n";
+            }
+            Some(Fault::Gzip(_)) => {}
+            Some(Fault::RefuseRanges) if range.is_some() => {
+                let text = b"<?xml version=\"1.0\"?><Error>InvalidRange</Error>";
+                return respond(
+                    &mut stream,
+                    416,
+                    "application/xml",
+                    self.leave(),
+                    text,
+                    head,
+                );
+            }
+            Some(Fault::RefuseRanges) => {}
         }
 
         let size = bytes.len();
@@ -245,7 +289,14 @@ impl Site {
                 &bytes[first..=last],
             ),
         };
-        let extra = format!("{extra}{tag}{}", self.leave());
+        let caching = match self.held.load(Ordering::SeqCst) {
+            true => "no-cache",
+            false => "no-store",
+        };
+        let extra = format!(
+            "{extra}{tag}{encoding}Cache-Control: {caching}\r\n{}",
+            self.leave()
+        );
         let kind = content_type(&path);
         if let Some(count) = drop_after.filter(|count| *count < body.len()) {
             write_head(&mut stream, status, kind, &extra, body.len())?;
@@ -327,7 +378,7 @@ fn write_head(
     write!(
         stream,
         "HTTP/1.1 {status} .\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\
-         Accept-Ranges: bytes\r\nCache-Control: no-store\r\nConnection: close\r\n{extra}\r\n"
+         Accept-Ranges: bytes\r\nConnection: close\r\n{extra}\r\n"
     )
 }
 
