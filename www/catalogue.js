@@ -11,6 +11,9 @@ const KEY = "phi3-steer.own-entries";
 /** Addresses of the visitor's own that are kept. */
 const MOST_OWN = 200;
 
+/** Files of this machine that are taken at once: a folder with more is not a model's own. */
+export const MOST_CHOSEN = 5000;
+
 /** Files that only a dictionary has, and files that only a model has. */
 const OF_DICTIONARY = /(^|\/)(cfg\.json|hyperparams\.json|(sae|sae_weights|params)\.safetensors|[^/]*\.npz)$/i;
 const OF_MODEL = /(^|\/)(model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|tokenizer\.json|[^/]*\.gguf)$/i;

@@ -1,10 +1,10 @@
 // The dialog in which models and dictionaries are chosen, downloaded, kept and deleted.
 
-import { mayBring, sort } from "./catalogue.js";
+import { MOST_CHOSEN, mayBring, sort } from "./catalogue.js";
 import { forgetAddress } from "./choice.js";
 import { ChooserRow } from "./chooser-row.js";
 import { SteeringNote } from "./chooser-steering.js";
-import { byId, bytes, h } from "./dom.js";
+import { byId, bytes, h, number } from "./dom.js";
 
 /** @import { Catalogue } from "./catalogue.js" */
 /** @import { Choice } from "./choice.js" */
@@ -110,6 +110,10 @@ export class Chooser {
    * @param {Entry["kind"]} [kind] what they were picked as
    */
   addFiles(files, kind) {
+    if (files.length > MOST_CHOSEN) {
+      this.openWith(`More than ${number(MOST_CHOSEN)} files were chosen: choose the folder of the model or dictionary itself.`);
+      return;
+    }
     const sorted = sort(files);
     const found = kind ? { model: kind === "model" ? files : null, dictionary: kind === "dictionary" ? files : null } : sorted;
     if (!sorted.model && !sorted.dictionary) {

@@ -1,7 +1,9 @@
 // Files and folders dropped anywhere on the page.
 
+import { MOST_CHOSEN } from "./catalogue.js";
+
 /**
- * All files in what was dropped, each named by its path.
+ * All files in what was dropped, each named by its path; a few more than are taken where there are many.
  * @param {DataTransfer} data
  * @returns {Promise<File[]>}
  */
@@ -10,30 +12,32 @@ export async function droppedFiles(data) {
   const plain = [...data.files];
   const entries = [...data.items].filter((item) => item.kind === "file").map((item) => item.webkitGetAsEntry?.() ?? null);
   if (!entries.some((entry) => entry?.isDirectory)) return plain;
-  return (await Promise.all(entries.map((entry) => (entry ? filesOf(entry, "") : [])))).flat();
+  /** @type {File[]} */
+  const files = [];
+  for (const entry of entries) if (entry) await gather(entry, "", files);
+  return files;
 }
 
 /**
  * @param {FileSystemEntry} entry
  * @param {string} above path of its folder, with a slash at the end
- * @returns {Promise<File[]>}
+ * @param {File[]} files to which those inside are added
  */
-async function filesOf(entry, above) {
+async function gather(entry, above, files) {
   const path = above + entry.name;
   if (entry.isFile) {
     /** @type {File} */
     const file = await new Promise((resolve, reject) => /** @type {FileSystemFileEntry} */ (entry).file(resolve, reject));
-    return [new File([file], path)];
+    files.push(new File([file], path));
+    return;
   }
   const reader = /** @type {FileSystemDirectoryEntry} */ (entry).createReader();
-  const inside = [];
-  for (;;) {
+  while (files.length <= MOST_CHOSEN) {
     /** @type {FileSystemEntry[]} */
     const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!some.length) break;
-    inside.push(...some);
+    if (!some.length) return;
+    for (const one of some) await gather(one, `${path}/`, files);
   }
-  return (await Promise.all(inside.map((one) => filesOf(one, `${path}/`)))).flat();
 }
 
 /**
