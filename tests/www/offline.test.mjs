@@ -156,7 +156,9 @@ test("another build on the server: handed on while little is kept, and never mix
   const files = site();
   const served = { ...files };
   const one = start(files, served);
-  await one.text(MODEL);
+  const { response: whole, settled } = await one.ask(MODEL);
+  await whole.arrayBuffer();
+  await settled();
   // The next page begins while only a part is kept, and the server has another build.
   served[MODEL] = random(3000);
   one.state.script = 'const BUILD = "other";';
@@ -182,8 +184,7 @@ test("another build on the server: handed on while little is kept, and never mix
 
   // All was kept, one file was lost, and the server has another: the page is reloaded from there.
   const kept = emptyCaches();
-  const whole = start(files, files, { caches: kept });
-  await whole.fill();
+  await start(files, files, { caches: kept }).fill();
   const late = start(files, { ...files, "www/a.js": random(10) }, { caches: kept });
   [...kept.all.values()][0].delete(`${SCOPE}www/a.js`);
   assert.equal((await late.ask("www/a.js")).response.type, "error");
