@@ -73,7 +73,7 @@ class Site {
 const KEY = keyOf("model", BASE);
 
 /** @returns {Promise<string | null>} the code of the error, null when all is there */
-async function bring(site, { stopAfter = Infinity, kind = "model" } = {}) {
+async function bring(site, { stopAfter = Infinity, diagnose = async () => null } = {}) {
   const abort = new AbortController();
   site.sent.clear();
   const world = {
@@ -82,7 +82,7 @@ async function bring(site, { stopAfter = Infinity, kind = "model" } = {}) {
     signal: abort.signal,
     sleep: async (_, signal) => signal.throwIfAborted(),
     random: () => 0,
-    diagnose: async () => null,
+    diagnose,
     reached: new Set(),
     connections: 3,
     part: 4000,
@@ -97,7 +97,7 @@ async function bring(site, { stopAfter = Infinity, kind = "model" } = {}) {
     return fetching(url, init);
   };
   try {
-    await download({ key: KEY, kind, url: BASE, name: "m" }, world, tell);
+    await download({ key: KEY, kind: "model", url: BASE, name: "m" }, world, tell);
     return null;
   } catch (error) {
     assert.ok(error.code || error.message === "paused", String(error.stack));
@@ -281,6 +281,19 @@ test("the list is gone: what was begun goes on with the old one", async () => {
   const code = await bring(site);
   assert.equal(code, fetched.whole ? null : "server");
   if (code === null) await assertRight(site, names);
+});
+
+test("a server that was read before is not said to forbid reading", async () => {
+  freshDisk();
+  const site = new Site(model());
+  assert.equal(await bring(site, { stopAfter: 20_000 }), "paused");
+  site.fetch = async () => {
+    throw new TypeError("Failed to fetch");
+  };
+  const forbids = async () => Object.assign(new Error("it forbids reading"), { code: "cors" });
+  assert.equal(await bring(site, { diagnose: forbids }), "unreachable");
+  freshDisk();
+  assert.equal(await bring(site, { diagnose: forbids }), "cors");
 });
 
 test("what is all there is not asked for again", async () => {

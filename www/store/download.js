@@ -52,6 +52,9 @@ export function download(what, world, tell) {
     const known = await describeItem(key);
     // What is all there is not asked for again.
     if (known?.state === "whole") return known;
+    // What has come from a server shows that it lets itself be read.
+    const begun = (await openItem(key))?.plan.files ?? [];
+    for (const [index, { url }] of begun.entries()) if (known?.files[index].loaded) world.reached.add(new URL(url).origin);
     let plan = await firstPlan(what, world);
     for (let plans = 1; ; plans++) {
       const made = await makeItem(key, plan);
