@@ -310,7 +310,7 @@ async fn built_page_downloads_folders_without_a_manifest() -> Result {
     assert_eq!(got["wrong"], Value::Null, "{got}");
 
     // A foreign server that allows reading, also one that ignores ranges; then one that forbids it.
-    let gguf = json!([["one.gguf", SIZE, 5]]);
+    let known = json!([["one.gguf", SIZE, 5]]);
     for fault in [None, Some(Fault::IgnoreRanges)] {
         if let Some(fault) = fault {
             elsewhere.break_file("one.gguf", fault);
@@ -318,7 +318,7 @@ async fn built_page_downloads_folders_without_a_manifest() -> Result {
         let got = browser
             .run(
                 DOWNLOAD,
-                vec![json!(format!("{}one.gguf", elsewhere.url())), gguf.clone()],
+                vec![json!(format!("{}one.gguf", elsewhere.url())), known.clone()],
             )
             .await?;
         assert_eq!(
@@ -331,14 +331,14 @@ async fn built_page_downloads_folders_without_a_manifest() -> Result {
     let got = browser
         .run(
             DOWNLOAD,
-            vec![json!(format!("{}one.gguf", closed.url())), gguf.clone()],
+            vec![json!(format!("{}one.gguf", closed.url())), known.clone()],
         )
         .await?;
     assert_eq!(got["code"], json!("cors"), "{got}");
     let got = browser
         .run(
             DOWNLOAD,
-            vec![json!("http://models.invalid/one.gguf"), gguf.clone()],
+            vec![json!("http://models.invalid/one.gguf"), known.clone()],
         )
         .await?;
     assert_eq!(got["code"], json!("insecure-url"), "{got}");
@@ -347,7 +347,7 @@ async fn built_page_downloads_folders_without_a_manifest() -> Result {
     let url = format!("{}one.gguf", server.url());
     server.break_file("one.gguf", Fault::LieLength(SIZE + 7));
     let got = browser
-        .run(DOWNLOAD, vec![json!(url), gguf.clone()])
+        .run(DOWNLOAD, vec![json!(url), known.clone()])
         .await?;
     assert!(
         got["code"].is_string() && got["opened"].is_string(),
@@ -355,7 +355,7 @@ async fn built_page_downloads_folders_without_a_manifest() -> Result {
     );
     server.repair();
     server.break_file("one.gguf", Fault::DropAfter(10));
-    browser.run(DOWNLOAD, vec![json!(url), gguf]).await?;
+    browser.run(DOWNLOAD, vec![json!(url), known]).await?;
     server.repair();
     std::fs::write(front.path().join("one.gguf"), gguf(SIZE, 6))?;
     let got = browser
