@@ -84,15 +84,15 @@ export class Downloads extends EventTarget {
       this.listing = await this.call("list", []);
       for (const item of before) if (!this.listing?.items.some(({ key }) => key === item.key)) this.dispatchEvent(new CustomEvent("removed", { detail: item }));
     } catch (error) {
-      this.listing = { items: [], usage: null, quota: null, persisted: false };
+      this.listing = { items: [], elsewhere: [], usage: null, quota: null, persisted: false };
       this.unusable = asEngineError(error);
     }
-    const elsewhere = new Set(this.listing?.items.flatMap((item) => (item.elsewhere ? item.key : [])));
+    const elsewhere = this.listing?.elsewhere ?? [];
     // The other tab has ended: its being there is no trouble any more.
-    for (const [key, job] of this.jobs) if (job.error?.code === "busy-elsewhere" && !elsewhere.has(key)) this.jobs.delete(key);
+    for (const [key, job] of this.jobs) if (job.error?.code === "busy-elsewhere" && !elsewhere.includes(key)) this.jobs.delete(key);
     // Its progress is on the disk; a tab that was killed says nothing when it ends.
     clearTimeout(this.looking);
-    if (elsewhere.size) this.looking = setTimeout(() => this.refresh(), LOOK);
+    if (elsewhere.length) this.looking = setTimeout(() => this.refresh(), LOOK);
     this.changed();
   }
 

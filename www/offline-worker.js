@@ -234,7 +234,7 @@ class Flow {
     this.failed = /** @type {unknown} */ (null);
     /** Those who wait for more. @type {(() => void)[]} */
     this.waiting = [];
-    this.response = fetch(at(path), { cache: "no-cache" });
+    this.response = fetch(at(path));
     /** Settles when it is kept, or is not going to be. */
     this.done = this.take().catch((error) => {
       this.failed = error ?? new Error("broken off");

@@ -349,10 +349,13 @@ async fn built_page_downloads_folders_without_a_manifest() -> Result {
     let got = browser
         .run(DOWNLOAD, vec![json!(url), known.clone()])
         .await?;
-    assert!(
-        got["code"].is_string() && got["opened"].is_string(),
-        "a lie was believed: {got}"
+    // Its ranges never add up: it is fetched in one answer, which has the right length.
+    assert_eq!(
+        (&got["whole"], &got["wrong"]),
+        (&json!(true), &Value::Null),
+        "{got}"
     );
+    browser.run(CLEAR, vec![]).await?;
     server.repair();
     server.break_file("one.gguf", Fault::DropAfter(10));
     browser.run(DOWNLOAD, vec![json!(url), known]).await?;

@@ -196,16 +196,18 @@ impl Site {
     fn answer(&self, mut stream: TcpStream) -> std::io::Result<()> {
         let mut lines = BufReader::new(stream.try_clone()?).lines();
         let request = lines.next().transpose()?.unwrap_or_default();
-        let mut range = None;
+        let (mut range, mut known) = (None, None);
         for line in lines {
             let line = line?;
             if line.is_empty() {
                 break;
             }
-            if let Some((name, value)) = line.split_once(':')
-                && name.eq_ignore_ascii_case("range")
-            {
-                range = Some(value.trim().to_owned());
+            if let Some((name, value)) = line.split_once(':') {
+                match name.to_ascii_lowercase().as_str() {
+                    "range" => range = Some(value.trim().to_owned()),
+                    "if-none-match" => known = Some(value.trim().to_owned()),
+                    _ => {}
+                }
             }
         }
         let target = request.split(' ').nth(1).unwrap_or("/");
@@ -274,7 +276,12 @@ impl Site {
         }
 
         let size = bytes.len();
-        let tag = format!("ETag: \"{:x}\"\r\n", fingerprint(&bytes));
+        let tag = format!("\"{:x}\"", fingerprint(&bytes));
+        let held = self.held.load(Ordering::SeqCst);
+        if held && known.as_ref() == Some(&tag) {
+            return respond(&mut stream, 304, content_type(&path), "", b"", true);
+        }
+        let tag = format!("ETag: {tag}\r\n");
         let total = claimed.unwrap_or(size);
         let (status, extra, body) = match range.as_deref().map(|text| parse_range(text, size)) {
             None => (200, String::new(), &bytes[..]),
@@ -289,10 +296,7 @@ impl Site {
                 &bytes[first..=last],
             ),
         };
-        let caching = match self.held.load(Ordering::SeqCst) {
-            true => "no-cache",
-            false => "no-store",
-        };
+        let caching = if held { "no-cache" } else { "no-store" };
         let extra = format!(
             "{extra}{tag}{encoding}Cache-Control: {caching}\r\n{}",
             self.leave()

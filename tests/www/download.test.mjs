@@ -302,6 +302,6 @@ test("what is all there is not asked for again", async () => {
   assert.equal(await bring(site), null);
   assert.equal(await bring(site), null);
   assert.equal(site.sent.size, 0);
-  const [item] = await listItems(new Set());
+  const [item] = await listItems();
   assert.deepEqual([item.state, item.elsewhere], ["whole", false]);
 });

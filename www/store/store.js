@@ -209,19 +209,24 @@ export async function describeItem(key) {
   return { key, kind, url, name, state: files.every((file) => file.whole) ? "whole" : "part", loaded, total, files, elsewhere: false };
 }
 
+/** Keys of what some tab is working on. */
+export async function busyKeys() {
+  const { held = [] } = await navigator.locks.query();
+  const prefix = lockName("");
+  return held.flatMap(({ name }) => (name?.startsWith(prefix) ? [name.slice(prefix.length)] : []));
+}
+
 /**
- * @param {Set<string>} mine keys of what this tab works on
+ * @param {string[]} [elsewhere] keys of what other tabs work on
  * @returns {Promise<Item[]>}
  */
-export async function listItems(mine) {
+export async function listItems(elsewhere = []) {
   const items = [];
-  const { held = [] } = await navigator.locks.query();
-  const locked = new Set(held.map(({ name }) => name));
   for await (const [key, handle] of (await root()).entries()) {
     if (handle.kind !== "directory") continue;
     const item = await describeItem(key);
     // A folder without a plan is what a crash at its making or removal left.
-    if (item) items.push({ ...item, elsewhere: locked.has(lockName(key)) && !mine.has(key) });
+    if (item) items.push({ ...item, elsewhere: elsewhere.includes(key) });
     else await removeItem(key).catch(() => {});
   }
   return items.sort((a, b) => a.name.localeCompare(b.name));

@@ -14,13 +14,14 @@ import { diagnose } from "./diagnose.js";
 import { normalise } from "./address.js";
 import { download, verify } from "./download.js";
 import { StoreError } from "./errors.js";
-import { CHANNEL, itemFiles, keyOf, listItems, removeItem } from "./store.js";
+import { CHANNEL, busyKeys, itemFiles, keyOf, listItems, removeItem } from "./store.js";
 
 /** @import { WorkerReply, WorkerRequest } from "../types.d.ts" */
 /**
  * All that is stored, and the room for it.
  * @typedef {object} Listing
  * @property {import("./store.js").Item[]} items
+ * @property {string[]} elsewhere keys of what other tabs work on, also before anything of it is there
  * @property {number | null} usage bytes of this site, all told
  * @property {number | null} quota bytes that the browser grants it
  * @property {boolean} persisted whether the browser promises not to clear it by itself
@@ -73,10 +74,11 @@ async function stop(key) {
 /** @type {Record<string, (id: number, ...args: any[]) => Promise<unknown>>} */
 const methods = {
   async list() {
-    const items = await listItems(new Set(running.keys()));
+    const elsewhere = (await busyKeys()).filter((key) => !running.has(key));
+    const items = await listItems(elsewhere);
     const { usage = null, quota = null } = (await navigator.storage.estimate?.().catch(() => null)) ?? {};
     const persisted = (await navigator.storage.persisted?.().catch(() => false)) ?? false;
-    return { items, usage, quota, persisted };
+    return { items, elsewhere, usage, quota, persisted };
   },
   async download(id, { kind, url, name }) {
     const href = normalise(url, page);
