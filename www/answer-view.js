@@ -40,7 +40,7 @@ export class AnswerView {
     this.name = steered ? "Steered" : "Base";
     this.body = h("div", { className: "answer-body" });
     this.markdown = new MarkdownView(this.body);
-    this.verdict = h("span", { className: "verdict", hidden: true });
+    this.verdict = h("button", { type: "button", className: "verdict", "data-term": "refusal", hidden: true });
     this.chip = h("span", { className: "chip" });
     this.meta = h("span", { className: "answer-meta" });
     this.tools = h(

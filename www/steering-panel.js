@@ -149,7 +149,7 @@ export class SteeringPanel {
     const { choices, report } = this.settings;
     if (!choices.hook) return "Steering needs a dictionary of the model.";
     if (!choices.steering) return "Off: both answers are the same model's.";
-    if (measured) return zone(measured, choices.strength);
+    if (measured) return choices.temperature > 0 ? `${zone(measured, choices.strength)} Measured at temperature 0.` : zone(measured, choices.strength);
     if (!report) return "Nobody has measured what this feature does: try it.";
     return choices.feature === report.feature ? "Not measured for this operator and these positions." : "Not measured for this feature: try it.";
   }
