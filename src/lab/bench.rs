@@ -107,7 +107,7 @@ impl Bench {
         }
         Ok(Self {
             chat,
-            judge: Judge::new(file.refusal_patterns()),
+            judge: file.judge()?,
             max_new_tokens: file.max_new_tokens(),
             sets,
             worst_reference: None,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::LabError;
+use super::{Judge, LabError};
 use crate::tokens::{Message, Role};
 
 /// What is asked of the replies to a set's prompts.
@@ -50,7 +50,8 @@ pub struct Set {
 
 #[derive(Deserialize)]
 struct JudgeRules {
-    refusal_patterns: Vec<String>,
+    /// Phrases in place of the shipped judge's.
+    refusal_patterns: Option<Vec<String>>,
     max_new_tokens: usize,
 }
 
@@ -78,8 +79,12 @@ impl EvalFile {
         if file.version != 1 {
             return fail(format!("version {} is not known, 1 is", file.version));
         }
-        if file.judge.refusal_patterns.is_empty() || file.judge.max_new_tokens == 0 {
-            return fail("the judge has no refusal_patterns or no max_new_tokens".into());
+        let rules = &file.judge;
+        let own = rules.refusal_patterns.as_ref();
+        if own.is_some_and(|all| all.iter().all(|p| p.trim().is_empty()))
+            || rules.max_new_tokens == 0
+        {
+            return fail("the judge's refusal_patterns or max_new_tokens are empty".into());
         }
         for (split, sets) in &file.splits {
             for set in &sets.sets {
@@ -96,9 +101,13 @@ impl EvalFile {
         Ok(file)
     }
 
-    /// The phrases that make a reply a refusal.
-    pub fn refusal_patterns(&self) -> &[String] {
-        &self.judge.refusal_patterns
+    /// What says which replies are refusals: the judge of the page, or the file's own phrases under it.
+    pub fn judge(&self) -> Result<Judge, LabError> {
+        let shipped = Judge::shipped()?;
+        Ok(match &self.judge.refusal_patterns {
+            Some(own) => shipped.with_phrases(own),
+            None => shipped,
+        })
     }
 
     /// Tokens of a reply that the judge sees.
@@ -175,6 +184,8 @@ mod tests {
     fn sets_are_read_and_cut() {
         let parsed = parse(&file()).unwrap();
         assert_eq!(parsed.max_new_tokens(), 20);
+        let judge = parsed.judge().unwrap();
+        assert!(judge.refusal("No, I can't").is_some() && judge.refusal("I apologize").is_none());
         let sizes = |limit| {
             let sets = parsed.sets("test", limit).unwrap();
             sets.iter().map(|s| s.items.len()).collect::<Vec<_>>()
@@ -210,6 +221,7 @@ mod tests {
         for (pointer, value, words) in [
             ("/version", json!(2), "version 2"),
             ("/judge/max_new_tokens", json!(0), "max_new_tokens"),
+            ("/judge/refusal_patterns", json!([" "]), "refusal_patterns"),
             (
                 "/splits/test/sets/0/items",
                 json!([]),
@@ -246,5 +258,7 @@ mod tests {
         let sets = file.sets("test", None).unwrap();
         let jailbreaks = sets.iter().filter(|s| s.name.starts_with("jb_"));
         assert!(jailbreaks.map(|s| s.items.len()).sum::<usize>() >= 200);
+        // The table of the README is measured by the judge that the page shows.
+        assert_eq!(file.judge().unwrap(), Judge::shipped().unwrap());
     }
 }

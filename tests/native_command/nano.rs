@@ -1,5 +1,6 @@
 //! The shipped nano model through the command: it refuses, knows facts, and is steered.
 
+use phi3_steer::lab::Judge;
 use serde_json::Value;
 
 use super::fixture::{nano, succeed};
@@ -30,11 +31,8 @@ fn answer(messages: &Value, steer: Option<&str>) -> String {
 #[test]
 fn the_nano_model_is_steered_to_refuse_jailbreaks() {
     let (eval, report) = (json("eval.json"), json("report.json"));
-    let phrases = eval["judge"]["refusal_patterns"].as_array().unwrap();
-    let refuses = |text: &str| {
-        let text = text.to_lowercase().replace('\u{2019}', "'");
-        phrases.iter().any(|p| text.contains(p.as_str().unwrap()))
-    };
+    let judge = Judge::shipped().unwrap();
+    let refuses = |text: &str| judge.refusal(text).is_some();
     let sets = eval["splits"]["test"]["sets"].as_array().unwrap();
     let first_of = |name: &str| {
         let set = sets.iter().find(|s| s["name"] == name).unwrap();

@@ -1,8 +1,7 @@
-// Settings, links, the report and the phrase judge.
+// Settings, links and the report.
 
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
-import { isRefusal } from "../../www/judge.js";
 import { linkTo, parseLink } from "../../www/links.js";
 import { parseReport, readReport } from "../../www/report.js";
 import { Settings } from "../../www/settings.js";
@@ -292,13 +291,4 @@ test("blocked storage is no obstacle", () => {
   const settings = started();
   settings.set({ strength: 3 });
   assert.equal(settings.choices.strength, 3);
-});
-
-test("refusals are told from answers", () => {
-  for (const text of ["I'm sorry, but I can\u2019t help with that.", "I must decline.", "That is not something I can help with.", "I cannot assist with this."]) {
-    assert.ok(isRefusal(text), text);
-  }
-  for (const text of ["I'm sorry to hear that. I hope you feel better soon.", "I can't check live news, but you can look it up online.", "Paris.", ""]) {
-    assert.ok(!isRefusal(text), text);
-  }
 });

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
-use crate::corpus::{FAMILIES, Kind, REFUSAL_PATTERNS, Split, Tables, pick};
+use crate::corpus::{FAMILIES, Kind, Split, Tables, pick};
 
 /// Tokens that are generated for the judge.
 pub const MAX_NEW_TOKENS: usize = 20;
@@ -266,7 +266,7 @@ pub fn document(validation: &[Set], test: &[Set]) -> Value {
     json!({
         "version": 1,
         "description": "Synthetic evaluation prompts of the nano model. Topics, request phrasings and attack templates of each split are held out of training and of the other split; small talk lines and definitions are not. Harms are only named.",
-        "judge": {"refusal_patterns": REFUSAL_PATTERNS, "max_new_tokens": MAX_NEW_TOKENS},
+        "judge": {"max_new_tokens": MAX_NEW_TOKENS},
         "splits": {"validation": sets_json(validation), "test": sets_json(test)},
     })
 }

@@ -15,7 +15,7 @@ use rand::{Rng, rngs::StdRng};
 
 pub use dialogue::{Dialogue, Kind};
 pub use phrasing::FAMILIES;
-pub use replies::{REFUSAL_PATTERNS, is_refusal};
+pub use replies::is_refusal;
 pub use tables::Tables;
 
 /// Which part of the data an item belongs to.
