@@ -208,7 +208,7 @@ fn nothing_is_written_over_unasked() {
     run(&["convert", "--force", "--quant", "q8"], &paths);
     assert!(open(&out).checkpoint.names().count() > 10);
     let own = [("--model", out.as_path()), ("--out", out.as_path())];
-    assert!(refused(&["convert", "--force"], &own).contains("own folder"));
+    assert!(refused(&["convert", "--force"], &own).contains("choose another place"));
     let file = dir.path().join("nano.gguf");
     let synth = ["synth", "--like", "nano", "--format", "gguf-q4_0"];
     run(&synth, &[("--out", &file)]);

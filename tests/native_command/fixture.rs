@@ -1,6 +1,6 @@
 //! A random model and dictionary on disk, and the command's binary.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -161,12 +161,18 @@ impl Fixture {
     }
 }
 
-pub fn run(args: &[&str], stdin: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_phi3-steer"))
+/// The command on a software adapter, as on a machine without a desktop.
+pub fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_phi3-steer"));
+    command
         .arg("--cpu-adapter")
         .args(args)
-        // Without it, parts of Mesa complain on stderr.
-        .env("XDG_RUNTIME_DIR", std::env::temp_dir())
+        .env_remove("XDG_RUNTIME_DIR");
+    command
+}
+
+pub fn run(args: &[&str], stdin: &str) -> Output {
+    let mut child = command(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -184,4 +190,65 @@ pub fn succeed(args: &[&str], stdin: &str) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{args:?}: {stderr}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// The arguments of a command line without spaces in them.
+pub fn words(line: &str) -> Vec<&str> {
+    line.split(' ').collect()
+}
+
+/// What a command line that succeeds prints.
+#[track_caller]
+pub fn done(line: &str) -> String {
+    succeed(&words(line), "")
+}
+
+/// The sentence with which a command line fails.
+#[track_caller]
+pub fn refused(line: &str) -> String {
+    let output = run(&words(line), "");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{line}: {stderr}");
+    stderr
+}
+
+/// What is in a folder: files by their bytes, links by where they lead.
+pub fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            let inside = contents(&path).into_iter();
+            all.extend(inside.map(|(own, bytes)| (format!("{name}/{own}"), bytes)));
+        } else if kind.is_symlink() {
+            let to = std::fs::read_link(&path).unwrap();
+            all.insert(name, format!("-> {}", to.display()).into_bytes());
+        } else {
+            all.insert(name, std::fs::read(&path).unwrap());
+        }
+    }
+    all
+}
+
+/// A folder beside the fixture's with the model's files and nothing else.
+pub fn copy(f: &Fixture, name: &str) -> String {
+    let to = f.path(name);
+    std::fs::create_dir(&to).unwrap();
+    for file in [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ] {
+        std::fs::copy(f.path(file), Path::new(&to).join(file)).unwrap();
+    }
+    to
+}
+
+/// Makes a named pipe.
+pub fn make_fifo(path: &str) {
+    let made = Command::new("mkfifo").arg(path).status().unwrap();
+    assert!(made.success());
 }

@@ -4,13 +4,19 @@
 #![cfg(not(target_arch = "wasm32"))]
 
 mod dictionaries;
+mod examples;
 #[path = "../support/gguf.rs"]
 mod file;
 mod fixture;
 mod gguf;
+mod interrupts;
 mod nano;
+mod places;
+mod prompts;
+mod streams;
 #[path = "../support/vocabulary.rs"]
 mod vocabulary;
+mod writing;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -27,7 +33,7 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// The dictionary's activations of `x` in f64, `[LATENTS]`.
-fn activations(sae: &HashMap<String, Tensor>, x: &[f32]) -> Vec<f64> {
+pub fn activations(sae: &HashMap<String, Tensor>, x: &[f32]) -> Vec<f64> {
     let centred: Vec<f32> = x.iter().zip(&sae["b_dec"].1).map(|(x, b)| x - b).collect();
     let rows = sae["encoder.weight"].1.chunks(HIDDEN);
     let pre: Vec<f64> = rows
@@ -201,7 +207,7 @@ fn vectors_are_encoded_and_rebuilt() {
 }
 
 /// The events of a `generate --json` run, and the tokens in them.
-fn generated(args: &[&str]) -> (Vec<Value>, Vec<u32>) {
+pub fn generated(args: &[&str]) -> (Vec<Value>, Vec<u32>) {
     let text = succeed(args, "");
     let events: Vec<Value> = text
         .lines()
@@ -370,7 +376,7 @@ fn every_mistake_is_one_sentence_and_exit_code_1() {
     let cases: Vec<(Vec<&str>, &str)> = vec![
         (vec![], "requires a subcommand"),
         (vec!["explode"], "explode"),
-        (vec!["generate", "--model", model], "--messages"),
+        (vec!["generate", "--model", model], "--prompt TEXT"),
         (
             vec!["generate", "--model", &nothing, "--prompt", "a"],
             "nowhere",
@@ -413,7 +419,7 @@ fn every_mistake_is_one_sentence_and_exit_code_1() {
         ([&logits[..], &[&long]].concat(), "context of 400"),
         (
             [&logits[..], &["1", "--residual", "2"]].concat(),
-            "no block 2",
+            "phi3-steer: there is no block 2",
         ),
         (
             vec!["encode", "--sae", sae, "--in", &torn, "--out", out],

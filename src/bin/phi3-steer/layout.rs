@@ -1,6 +1,20 @@
 //! The tensors of a model, under Hugging Face's names, in the order in which they are loaded.
 
 use phi3_steer::phi3::Config;
+use phi3_steer::tokens::TokenizerFiles;
+
+/// Whether a file is part of a model, which goes when another takes its place.
+pub fn is_of_model(name: &str) -> bool {
+    let others = [
+        "manifest.json",
+        "config.json",
+        "model.safetensors",
+        "model.safetensors.index.json",
+    ];
+    others.contains(&name)
+        || TokenizerFiles::NAMES.contains(&name)
+        || (name.starts_with("model-") && name.ends_with(".safetensors"))
+}
 
 /// One tensor.
 pub struct Tensor {

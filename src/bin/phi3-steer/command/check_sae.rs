@@ -6,6 +6,7 @@ use phi3_steer::sae::{Dictionary, Fit};
 use super::Failure;
 use super::common::{ModelArguments, load_model, load_tokenizer, open_gpu, read_stdin};
 use super::dictionary::DictionaryArguments;
+use crate::output::print_line;
 
 const EXAMPLES: &str = "Examples:
   phi3-steer check-sae --model models/nano --sae models/nano/sae
@@ -44,10 +45,9 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
     let dictionary = Dictionary::find(&gpu, &folder, wanted).await?;
     let test = self_test(&mut model, &dictionary, &tokenizer, text.as_deref()).await?;
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&test)?);
-        return Ok(());
+        return print_line(&serde_json::to_string_pretty(&test)?);
     }
-    println!(
+    print_line(&format!(
         "{} dictionary, {} latents of {} elements, {}, stored as {}: {} MiB on the GPU",
         dictionary.kind(),
         dictionary.latents(),
@@ -55,21 +55,20 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
         dictionary.rule().activations.name(),
         dictionary.format().name(),
         dictionary.gpu_bytes() >> 20
-    );
-    println!("hook point     FVU       L0    never active  mean activation");
+    ))?;
+    print_line("hook point     FVU       L0    never active  mean activation")?;
     let mut fits: Vec<&Fit> = test.others.iter().chain([&test.fit]).collect();
     fits.sort_by_key(|fit| fit.hook);
     for fit in fits {
         let mark = if fit.hook == test.fit.hook { "*" } else { " " };
-        println!(
+        print_line(&format!(
             "{:<10}{mark} {:>8.4} {:>8.1} {:>11.1} %  {:>14.4}",
             fit.hook.to_string(),
             fit.fvu,
             fit.l0,
             100.0 * fit.dead,
             fit.mean_activation
-        );
+        ))?;
     }
-    println!("{}", test.sentence);
-    Ok(())
+    print_line(&test.sentence)
 }

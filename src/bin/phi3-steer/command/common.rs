@@ -11,11 +11,12 @@ use phi3_steer::matrix::Format;
 use phi3_steer::phi3::{CacheFormat, Model, ModelFiles, ModelOptions};
 use phi3_steer::sae::{Dictionary, HookPoint, Wanted};
 use phi3_steer::steering::{Intervention, Steering};
-use phi3_steer::tokens::{ChatTokenizer, Message};
-use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
+use phi3_steer::tokens::ChatTokenizer;
 
 use super::Failure;
 use super::dictionary::sae_folder;
+use crate::header::{Entry, header};
+use crate::output::Output;
 
 /// How weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -44,7 +45,7 @@ pub struct SteerArguments {
     /// The dictionary: its folder or one of its files, in any format, or a folder with such folders.
     #[arg(long, value_name = "PATH")]
     pub sae: Option<PathBuf>,
-    /// What to do, HOOK:FEATURE:OPERATOR:VALUE and options, as in layers.3:1415:clamp:10:generated; may
+    /// What to do, HOOK:FEATURE:OPERATOR:VALUE and options, as in layers.3:329:clamp:8:generated; may
     /// be repeated. Operators: clamp, clamp_replace, add, scale, project_out, reconstruct; options:
     /// prompt, generated, +bos, if-active.
     #[arg(
@@ -128,9 +129,15 @@ pub async fn load_tokenizer(model: &Path) -> Result<Rc<ChatTokenizer>, Failure> 
     Ok(Rc::new(ChatTokenizer::open(&model_folder(model)).await?))
 }
 
-/// Loads the dictionaries that the interventions name and sets them in every lane.
-pub async fn load_steering(model: &Model, arguments: &SteerArguments) -> Result<Steering, Failure> {
+/// Loads the dictionaries that the interventions name, and that at `watched`, and sets the interventions in
+/// every lane.
+pub async fn load_steering(
+    model: &Model,
+    arguments: &SteerArguments,
+    watched: Option<HookPoint>,
+) -> Result<Steering, Failure> {
     let mut hooks: Vec<HookPoint> = arguments.steer.iter().map(|i| i.hook).collect();
+    hooks.extend(watched);
     hooks.sort_unstable();
     hooks.dedup();
     let mut dictionaries = Vec::with_capacity(hooks.len());
@@ -168,48 +175,50 @@ pub fn wanted(model: &Model, hook: Option<HookPoint>) -> Wanted {
     }
 }
 
-/// A file's bytes.
+/// Bytes of a text file, or of stdin, at most.
+const MOST_TEXT: u64 = 64 << 20;
+
+/// A file's bytes, at most [`MOST_TEXT`]; `-` is stdin.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path).map_err(|e| format!("{} cannot be read: {e}", path.display()).into())
+    if path == Path::new("-") {
+        return Ok(read_stdin()?.into_bytes());
+    }
+    let place = path.display();
+    let opened = std::fs::File::open(path).map_err(|e| format!("{place} cannot be read: {e}"))?;
+    read_some(opened, &place.to_string())
 }
 
 /// Everything on stdin, as text.
 pub fn read_stdin() -> Result<String, Failure> {
-    let mut text = String::new();
-    match std::io::stdin().read_to_string(&mut text) {
-        Ok(_) => Ok(text),
-        Err(e) => Err(format!("stdin cannot be read as text: {e}").into()),
-    }
+    let bytes = read_some(std::io::stdin().lock(), "stdin")?;
+    Ok(String::from_utf8(bytes).map_err(|e| format!("stdin cannot be read as text: {e}"))?)
 }
 
-/// A conversation as a JSON list of messages; `place` names it in errors.
-pub fn parse_messages(json: &[u8], place: &str) -> Result<Vec<Message>, Failure> {
-    let messages: Vec<Message> = serde_json::from_slice(json).map_err(|e| {
-        format!(
-            "{place} is no list of messages ({e}): \
-             [{{\"role\": \"user\", \"content\": \"Hello\"}}] is one"
-        )
-    })?;
-    if messages.is_empty() {
-        return Err(format!("{place} holds no message").into());
+fn read_some(from: impl Read, place: &str) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let read = from.take(MOST_TEXT + 1).read_to_end(&mut bytes);
+    read.map_err(|e| format!("{place} cannot be read: {e}"))?;
+    if bytes.len() as u64 > MOST_TEXT {
+        let most = MOST_TEXT >> 20;
+        return Err(format!("{place} holds more than {most} MiB: is it the right one?").into());
     }
-    Ok(messages)
+    Ok(bytes)
 }
 
 /// A named f32 tensor of some shape.
-pub type Output<'a> = (String, Vec<usize>, &'a [f32]);
+pub type Named<'a> = (String, Vec<usize>, &'a [f32]);
 
-/// Writes f32 tensors to a safetensors file.
-pub fn write_safetensors(path: &Path, tensors: &[Output<'_>]) -> Result<(), Failure> {
-    let fail =
-        |e: String| -> Failure { format!("{} cannot be written: {e}", path.display()).into() };
-    let views = tensors
-        .iter()
-        .map(|(name, shape, values)| {
-            let bytes = bytemuck::cast_slice(values);
-            let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
-            Ok((name.as_str(), view.map_err(|e| fail(e.to_string()))?))
-        })
-        .collect::<Result<Vec<_>, Failure>>()?;
-    serialize_to_file(views, None, path).map_err(|e| fail(e.to_string()))
+/// Writes f32 tensors as a safetensors file.
+pub fn write_safetensors(mut out: Output, tensors: &[Named<'_>]) -> Result<(), Failure> {
+    let entries = tensors.iter().map(|(name, shape, values)| Entry {
+        name: name.clone(),
+        dtype: "F32",
+        shape: shape.clone(),
+        bytes: 4 * values.len() as u64,
+    });
+    out.add(&header(entries))?;
+    for (_, _, values) in tensors {
+        out.add(bytemuck::cast_slice(values))?;
+    }
+    out.finish()
 }

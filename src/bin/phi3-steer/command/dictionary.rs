@@ -50,6 +50,16 @@ impl DictionaryArguments {
         }
     }
 
+    /// The hook point that was named for it.
+    pub fn place(&self) -> Option<HookPoint> {
+        self.at.or(self.hook)
+    }
+
+    /// The path that was given.
+    pub fn path(&self) -> &Path {
+        &self.sae
+    }
+
     /// Where it is.
     pub fn folder(&self) -> Result<Folder, Failure> {
         sae_folder(&self.sae)

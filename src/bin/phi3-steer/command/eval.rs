@@ -21,6 +21,7 @@ use super::common::{
     ModelArguments, beside, load_files, model_folder, open_gpu, read_file, wanted,
 };
 use super::dictionary::sae_folder;
+use crate::output::{Existing, Place, Sources, note, print, print_line};
 
 /// Points of the curve up to the report's largest value.
 const POINTS: usize = 8;
@@ -33,7 +34,7 @@ const MAX_VALUE: f32 = 16.0;
 const EXAMPLES: &str = "Examples:
   phi3-steer eval --model models/nano --sae models/nano/sae
   phi3-steer eval --model models/nano --sae models/nano/sae --quick
-  phi3-steer eval --model models/nano --sae models/nano/sae --feature 1415 --values 0,2,4,8 --controls 8
+  phi3-steer eval --model models/nano --sae models/nano/sae --feature 329 --values 0,2,4,8 --controls 8
   phi3-steer eval --model models/nano --sae models/nano/sae --split validation --out models/nano/report.json
 
 Without --feature, --hook and --values these come from report.json beside the model. Controls are measured
@@ -197,7 +198,12 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
     };
     // Before anything is loaded: an unknown split ends here.
     file.sets(options.split, options.limit)?;
-    let into = arguments.out.as_deref().map(read_object).transpose()?;
+    let read = [arguments.model.model.as_path(), &arguments.sae, &path];
+    let into = arguments.out.as_deref().map(|out| {
+        let place = Place::find(out, Existing::Replaced, Sources::new(&read))?;
+        Ok::<_, Failure>((place, read_object(out)?))
+    });
+    let into = into.transpose()?;
 
     let files = ModelFiles::open(&model_folder(&arguments.model.model)).await?;
     let tokenizer = Rc::new(files.tokenizer().await?);
@@ -226,9 +232,14 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
             figures,
         });
         let seconds = started.elapsed().as_secs_f64();
-        eprintln!("{} of {}: {} ({seconds:.0} s)", i + 1, arms.len(), arm.name);
+        note(&format!(
+            "{} of {}: {} ({seconds:.0} s)",
+            i + 1,
+            arms.len(),
+            arm.name
+        ));
         // After each arm, so that a run that is broken off leaves what it has measured.
-        if let (Some(path), Some(object)) = (&arguments.out, &into) {
+        if let Some((place, object)) = &into {
             let range = (i + 1 == arms.len() && arguments.split == "validation")
                 .then(|| range_of(&rows))
                 .flatten();
@@ -236,16 +247,17 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
             record(&mut object, arguments, &plan, &rows, range);
             let engine = engine_json(gpu.capabilities(), arguments);
             object.insert("engine".into(), engine);
-            write_object(path, &object)?;
+            let text = serde_json::to_string_pretty(&object)? + "\n";
+            place.write(text.as_bytes())?;
         }
     }
-    print!("{}", markdown(&rows));
+    print(&markdown(&rows))?;
     if arguments.split == "validation" {
         match range_of(&rows) {
             Some(OperatingRange { low, high, best }) => {
-                println!("\nUseful from {low} to {high}, best at {best}.");
+                print_line(&format!("\nUseful from {low} to {high}, best at {best}."))?;
             }
-            None => println!("\nNo value is useful."),
+            None => print_line("\nNo value is useful.")?,
         }
     }
     Ok(())
@@ -268,15 +280,6 @@ fn read_object(path: &Path) -> Result<Map<String, Value>, Failure> {
     }
     serde_json::from_slice(&read_file(path)?)
         .map_err(|e| format!("{} is no JSON object: {e}", path.display()).into())
-}
-
-/// Writes a JSON file by way of a temporary one, so that a reader never sees half of it.
-fn write_object(path: &Path, object: &Map<String, Value>) -> Result<(), Failure> {
-    let fail = |e: std::io::Error| format!("{} cannot be written: {e}", path.display());
-    let text = serde_json::to_string_pretty(object)? + "\n";
-    let temporary = path.with_extension("partial");
-    std::fs::write(&temporary, text).map_err(fail)?;
-    Ok(std::fs::rename(&temporary, path).map_err(fail)?)
 }
 
 /// Puts the figures into a report: those of the test split where the page looks for them (`base`, the

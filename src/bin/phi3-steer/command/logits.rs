@@ -11,6 +11,7 @@ use super::common::{
     ModelArguments, SteerArguments, load_files, load_steering, model_folder, open_gpu, read_stdin,
     write_safetensors,
 };
+use crate::output::{Existing, Output, Sources};
 
 /// Rows of logits that are computed together.
 const LANES: usize = 4;
@@ -19,7 +20,7 @@ const EXAMPLES: &str = "Examples:
   phi3-steer logits --model models/nano --ids 1,2,3 --out logits.safetensors
   phi3-steer logits --model models/nano --quant none --ids 1,2,3 --residual 3 --out f32.safetensors
   phi3-steer logits --model models/nano --ids 1,2,3 --residual 3 \\
-      --sae models/nano/sae --steer layers.3:1415:clamp:10 --out steered.safetensors
+      --sae models/nano/sae --steer layers.3:329:clamp:8 --out steered.safetensors
   echo -n \"Hello\" | phi3-steer tokenize --model models/nano \\
       | phi3-steer logits --model models/nano --ids - --out logits.safetensors";
 
@@ -38,7 +39,7 @@ pub struct Arguments {
     residual: Vec<usize>,
     #[command(flatten)]
     steer: SteerArguments,
-    /// The file to write.
+    /// The file to write; - for stdout.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -49,10 +50,13 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
         text => parse_ids(text)?,
     };
     let files = ModelFiles::open(&model_folder(&arguments.model.model)).await?;
+    let mut read = vec![arguments.model.model.as_path()];
+    read.extend(arguments.steer.sae.as_deref());
+    let out = Output::create(&arguments.out, Existing::Replaced, Sources::new(&read))?;
     let config: Value = serde_json::from_str(files.config_json())?;
     let gpu = open_gpu(cpu_adapter).await?;
     let mut model = load_files(&gpu, files, arguments.model.quant, LANES).await?;
-    let steering = load_steering(&model, &arguments.steer).await?;
+    let steering = load_steering(&model, &arguments.steer, None).await?;
     let (hidden, vocab) = (model.config().hidden_size, model.config().vocab_size);
     let bos = config["bos_token_id"]
         .as_u64()
@@ -86,7 +90,7 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
         let name = format!("residual.{layer}");
         outputs.push((name, vec![tokens, hidden], values));
     }
-    write_safetensors(&arguments.out, &outputs)
+    write_safetensors(out, &outputs)
 }
 
 /// Token ids separated by commas, in brackets or not.

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use super::Failure;
-use super::common::{load_tokenizer, parse_messages, read_stdin};
+use super::common::{load_tokenizer, read_stdin};
+use super::conversations::parse_messages;
+use crate::output::print_line;
 
 const EXAMPLES: &str = "Examples:
   echo -n \"Hello, world\" | phi3-steer tokenize --model models/nano
@@ -31,6 +33,5 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     } else {
         tokenizer.encode(&text)?
     };
-    println!("{}", serde_json::to_string(&ids)?);
-    Ok(())
+    print_line(&serde_json::to_string(&ids)?)
 }

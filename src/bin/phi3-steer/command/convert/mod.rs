@@ -3,7 +3,7 @@
 mod plan;
 mod shard;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::ValueEnum;
@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 
 use super::Failure;
 use super::common::model_folder;
-use crate::files::{self, Written};
 use crate::layout;
+use crate::output::{FolderOutput, Sources, Written, note};
 
 /// What a manifest says that it is.
 const MANIFEST: &str = "phi3-steer-planes-1";
@@ -63,19 +63,23 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
         Quant::Q4 => Format::Q4,
         Quant::Q8 => Format::Q8,
     };
-    if same_folder(model, out) {
-        return Err("--out is the model's own folder: choose another".into());
-    }
-    files::prepare(out, arguments.force)?;
-    write(&folder, &files, format, out).await
+    let mut into = FolderOutput::create(
+        out,
+        arguments.force,
+        layout::is_of_model,
+        Sources::new(&[model]),
+    )?;
+    write(&folder, &files, format, &mut into).await?;
+    into.finish()?;
+    Ok(())
 }
 
-/// Writes a model to the folder `out`, plain weights quantised to `format`.
+/// Writes a model's files to `out`, plain weights quantised to `format`.
 pub async fn write(
     folder: &Folder,
     source: &ModelFiles,
     format: Format,
-    out: &Path,
+    out: &mut FolderOutput,
 ) -> Result<(), Failure> {
     let started = Instant::now();
     let tensors = layout::tensors(&source.config);
@@ -87,10 +91,14 @@ pub async fn write(
     for (i, shard) in shards.iter().enumerate() {
         let name = format!("model-{:05}-of-{:05}.safetensors", i + 1, shards.len());
         shard::fill(&source.checkpoint, shard, format, &mut buffer).await?;
-        written.push(files::write(out, &name, &buffer)?);
+        written.push(out.write(&name, &buffer)?);
         map.extend(shard.names().map(|tensor| (tensor, name.clone().into())));
         done += shard.data_bytes();
-        eprintln!("{name}: {} of {} MB", done / 1_000_000, total / 1_000_000);
+        note(&format!(
+            "{name}: {} of {} MB",
+            done / 1_000_000,
+            total / 1_000_000
+        ));
     }
     let index = json!({"metadata": {"total_size": total}, "weight_map": map});
     let index = (
@@ -100,34 +108,19 @@ pub async fn write(
     // Without config.json a folder is no model: it comes after all that it needs.
     let config = ("config.json", source.config_json().as_bytes().to_vec());
     for (name, bytes) in tokenizer.into_iter().chain([index, config]) {
-        written.push(files::write(out, name, &bytes)?);
+        written.push(out.write(name, &bytes)?);
     }
     let manifest = manifest(&written).to_string();
-    files::write(out, "manifest.json", manifest.as_bytes())?;
+    out.write("manifest.json", manifest.as_bytes())?;
     let seconds = started.elapsed().as_secs_f64();
     let bytes: u64 = written.iter().map(|file| file.bytes).sum();
-    eprintln!(
-        "{}: {} MB in {seconds:.1} s",
-        out.display(),
-        bytes / 1_000_000
-    );
+    note(&format!("{} MB in {seconds:.1} s", bytes / 1_000_000));
     Ok(())
 }
 
 /// What says that the files are whole.
 fn manifest(written: &[Written]) -> Value {
     json!({"format": MANIFEST, "files": written})
-}
-
-/// Whether two paths lead to the same folder, or a file in it.
-fn same_folder(model: &Path, out: &Path) -> bool {
-    let folder = if model.is_file() {
-        model.parent()
-    } else {
-        Some(model)
-    };
-    let folder = folder.and_then(|folder| folder.canonicalize().ok());
-    folder.is_some() && folder == out.canonicalize().ok()
 }
 
 /// The tokenizer's files: those of the folder, or what they would be for a GGUF file.

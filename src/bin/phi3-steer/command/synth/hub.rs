@@ -1,21 +1,23 @@
 //! BF16 safetensors in shards, as on the Hub.
 
-use std::path::Path;
-
 use phi3_steer::checkpoint::Encoding;
 use serde_json::{Map, json};
 
 use super::super::Failure;
 use super::source::Source;
-use crate::files::{self, Streamed};
 use crate::header::{Entry, header};
 use crate::layout::{Shape, Tensor};
+use crate::output::{FolderOutput, note};
 
 /// The most bytes of a shard: that of `transformers`.
 const SHARD_BYTES: u64 = 5_000_000_000;
 
 /// Writes the tensors to `model.safetensors`, or to shards with an index.
-pub async fn write(tensors: &[Tensor], source: &mut Source<'_>, out: &Path) -> Result<(), Failure> {
+pub async fn write(
+    tensors: &[Tensor],
+    source: &mut Source<'_>,
+    out: &mut FolderOutput,
+) -> Result<(), Failure> {
     let mut shards: Vec<Vec<&Tensor>> = vec![Vec::new()];
     let (mut used, mut total) = (0, 0);
     for tensor in tensors {
@@ -36,22 +38,18 @@ pub async fn write(tensors: &[Tensor], source: &mut Source<'_>, out: &Path) -> R
             1 => "model.safetensors".to_string(),
             count => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
         };
-        let mut file = Streamed::create(&out.join(&name))?;
-        file.write(&header(shard.iter().map(|tensor| entry(tensor))))?;
+        let mut file = out.file(&name)?;
+        file.add(&header(shard.iter().map(|tensor| entry(tensor))))?;
         for tensor in shard {
             source.write(tensor, Encoding::BF16, &mut file).await?;
             map.insert(tensor.name.clone(), name.clone().into());
         }
         file.finish()?;
-        eprintln!("{name}");
+        note(&name);
     }
     if shards.len() > 1 {
         let index = json!({"metadata": {"total_size": total}, "weight_map": map});
-        files::write(
-            out,
-            "model.safetensors.index.json",
-            index.to_string().as_bytes(),
-        )?;
+        out.write("model.safetensors.index.json", index.to_string().as_bytes())?;
     }
     Ok(())
 }

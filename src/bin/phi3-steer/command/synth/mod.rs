@@ -9,7 +9,6 @@ mod models;
 mod source;
 mod vocabulary;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -24,8 +23,8 @@ use serde_json::{Map, Value};
 use super::Failure;
 use super::common::model_folder;
 use super::convert;
-use crate::files::{self, Streamed};
 use crate::layout::{self, Shape, Tensor};
+use crate::output::{Existing, FolderOutput, Output, Sources, note};
 use gguf::Gguf;
 use mix::{Format, Mix};
 use models::Like;
@@ -74,26 +73,45 @@ struct Made {
 
 pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let started = Instant::now();
-    let (out, force) = (&arguments.out, arguments.force);
     if let Some(path) = &arguments.weights {
         let folder = model_folder(path);
         let files = ModelFiles::open(&folder).await?;
         if arguments.format == Format::Planes {
-            files::prepare(out, force)?;
-            return convert::write(&folder, &files, quant::Format::Q4, out).await;
+            let mut into = arguments.folder(&[path])?;
+            convert::write(&folder, &files, quant::Format::Q4, &mut into).await?;
+            into.finish()?;
+        } else {
+            let made = of_model(path, &folder, &files).await?;
+            let mut source = Source::Model(&files.checkpoint);
+            write(&made, &mut source, arguments, &[path]).await?;
         }
-        let made = of_model(path, &folder, &files).await?;
-        let mut source = Source::Model(&files.checkpoint);
-        write(&made, &mut source, arguments.format, out, force).await?;
     } else if let Some(like) = arguments.like {
         let mut rng = StdRng::seed_from_u64(arguments.seed);
         let made = random(like, &mut rng).await?;
         let mut source = Source::Random(&mut rng);
-        write(&made, &mut source, arguments.format, out, force).await?;
+        write(&made, &mut source, arguments, &[]).await?;
     }
     let seconds = started.elapsed().as_secs_f64();
-    eprintln!("{}: written in {seconds:.1} s", out.display());
+    let out = arguments.out.display();
+    note(&format!("{out}: written in {seconds:.1} s"));
     Ok(())
+}
+
+impl Arguments {
+    /// The folder that is written.
+    fn folder(&self, sources: &[&Path]) -> Result<FolderOutput, String> {
+        let sources = Sources::new(sources);
+        FolderOutput::create(&self.out, self.force, layout::is_of_model, sources)
+    }
+
+    /// The file that is written.
+    fn file(&self, sources: &[&Path]) -> Result<Output, String> {
+        let existing = match self.force {
+            true => Existing::Replaced,
+            false => Existing::Kept,
+        };
+        Output::create(&self.out, existing, Sources::new(sources))
+    }
 }
 
 /// A model of random weights.
@@ -134,37 +152,35 @@ async fn of_model(path: &Path, folder: &Folder, files: &ModelFiles) -> Result<Ma
     })
 }
 
-/// Writes a model.
+/// Writes a model, which is read from `read` if it is one that is there.
 async fn write(
     made: &Made,
     source: &mut Source<'_>,
-    format: Format,
-    out: &Path,
-    force: bool,
+    arguments: &Arguments,
+    read: &[&Path],
 ) -> Result<(), Failure> {
-    match format {
-        Format::Gguf(mix) => write_gguf(made, source, mix, out, force).await,
+    match arguments.format {
+        Format::Gguf(mix) => write_gguf(made, source, mix, arguments.file(read)?).await,
         Format::Safetensors => {
-            files::prepare(out, force)?;
-            hub::write(&made.tensors, source, out).await?;
+            let mut into = arguments.folder(read)?;
+            hub::write(&made.tensors, source, &mut into).await?;
             for (name, bytes) in &made.tokenizer {
-                files::write(out, name, bytes)?;
+                into.write(name, bytes)?;
             }
             let config = Value::from(made.config.clone()).to_string();
-            files::write(out, "config.json", config.as_bytes())?;
-            Ok(())
+            into.write("config.json", config.as_bytes())?;
+            Ok(into.finish()?)
         }
         Format::Planes => {
-            files::prepare(out, force)?;
-            // Through a GGUF file, which repacks as it is.
-            let between = out.join("synthetic.gguf");
-            write_gguf(made, source, Mix::Plain(Encoding::Q4_0), &between, true).await?;
+            let mut into = arguments.folder(read)?;
+            // Through a GGUF file, which repacks as it is, and which is no part of the folder.
+            let between = into.staged("synthetic.gguf");
+            let file = Output::create(&between, Existing::Kept, Sources::new(&[]))?;
+            write_gguf(made, source, Mix::Plain(Encoding::Q4_0), file).await?;
             let folder = model_folder(&between);
             let files = ModelFiles::open(&folder).await?;
-            convert::write(&folder, &files, quant::Format::Q4, out).await?;
-            drop(files);
-            fs::remove_file(&between).map_err(|e| files::unwritable(&between, &e))?;
-            Ok(())
+            convert::write(&folder, &files, quant::Format::Q4, &mut into).await?;
+            Ok(into.finish()?)
         }
     }
 }
@@ -174,13 +190,8 @@ async fn write_gguf(
     made: &Made,
     source: &mut Source<'_>,
     mix: Mix,
-    out: &Path,
-    force: bool,
+    mut to: Output,
 ) -> Result<(), Failure> {
-    if out.exists() && !force {
-        let path = out.display();
-        return Err(format!("{path} is there already: write over it with --force").into());
-    }
     let layers = made.config.get("num_hidden_layers").and_then(Value::as_u64);
     let layers = layers.unwrap_or(0) as usize;
     let factors = metadata::rope_factors(&made.config);
@@ -207,11 +218,10 @@ async fn write_gguf(
     keys.extend(made.vocabulary.keys());
     let file = Gguf::new(keys, tensors);
     let total: u64 = file.tensors.iter().map(gguf::Tensor::bytes).sum();
-    let mut to = Streamed::create(out)?;
-    to.write(&file.header())?;
+    to.add(&file.header())?;
     let (factor_tensors, own) = file.tensors.split_at(factors.len());
     for (tensor, (_, factors)) in factor_tensors.iter().zip(&factors) {
-        to.write(bytemuck::cast_slice(factors))?;
+        to.add(bytemuck::cast_slice(factors))?;
         to.zeros(tensor.padding())?;
     }
     for (tensor, weights) in own.iter().zip(&made.tensors) {
@@ -219,6 +229,6 @@ async fn write_gguf(
         to.zeros(tensor.padding())?;
     }
     to.finish()?;
-    eprintln!("{}: {} MB of weights", out.display(), total / 1_000_000);
+    note(&format!("{} MB of weights", total / 1_000_000));
     Ok(())
 }

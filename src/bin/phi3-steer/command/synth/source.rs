@@ -5,8 +5,8 @@ use rand::rngs::StdRng;
 
 use super::super::Failure;
 use super::blocks;
-use crate::files::Streamed;
 use crate::layout::{Shape, Tensor};
+use crate::output::Output;
 
 /// Weights.
 pub enum Source<'a> {
@@ -22,14 +22,14 @@ impl Source<'_> {
         &mut self,
         tensor: &Tensor,
         encoding: Encoding,
-        out: &mut Streamed,
+        out: &mut Output,
     ) -> Result<(), Failure> {
         let mut bytes = Vec::new();
         match self {
             Self::Random(rng) => match tensor.shape {
                 Shape::Vector(len) => {
                     blocks::encode(encoding, &blocks::norm(rng, len), &mut bytes);
-                    out.write(&bytes)?;
+                    out.add(&bytes)?;
                 }
                 Shape::Matrix([_, columns]) => {
                     let spread = 1.0 / (columns.max(1) as f32).sqrt();
@@ -41,7 +41,7 @@ impl Source<'_> {
                         let n = left.min(most);
                         bytes.resize(n as usize, 0);
                         blocks::random(encoding, rng, spread, &mut bytes);
-                        out.write(&bytes)?;
+                        out.add(&bytes)?;
                         left -= n;
                     }
                 }
@@ -55,7 +55,7 @@ impl Source<'_> {
                 while let Some((_, values)) = reader.next().await? {
                     bytes.clear();
                     blocks::encode(encoding, values, &mut bytes);
-                    out.write(&bytes)?;
+                    out.add(&bytes)?;
                 }
             }
         }

@@ -4,12 +4,13 @@ mod formats;
 mod given;
 mod write;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use phi3_steer::sae::HookPoint;
 
 use super::Failure;
+use crate::output::{FolderOutput, Sources, print_line};
 use formats::{Plan, Sizes, Source};
 use given::Given;
 
@@ -72,6 +73,9 @@ pub struct Arguments {
     /// The seed of the random numbers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Write over a dictionary in that folder.
+    #[arg(long)]
+    force: bool,
 }
 
 pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -94,7 +98,10 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let plan = Plan::new(arguments.format, sizes, arguments.hook, &source);
     let folder = arguments.out.join(&plan.folder);
-    write::plan(&folder, plan, arguments.seed)?;
-    println!("{}", folder.display());
-    Ok(())
+    let read: Vec<&Path> = arguments.from.iter().map(PathBuf::as_path).collect();
+    let sources = Sources::new(&read);
+    let mut into = FolderOutput::create(&folder, arguments.force, |_| false, sources)?;
+    write::plan(&mut into, &plan, arguments.seed)?;
+    into.finish()?;
+    print_line(&folder.display().to_string())
 }

@@ -1,58 +1,47 @@
 //! Writing tensors to disk, a little at a time.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::io::{self, Write};
 
 use rawzip::{CompressionMethod, ZipArchiveWriter};
-use serde_json::{Map, Value, json};
 
 use super::Failure;
 use super::formats::{Numbers, Plan, Tensor};
+use crate::header::{Entry, header};
+use crate::output::FolderOutput;
 
 /// Numbers that are made at a time.
 const CHUNK: usize = 1 << 18;
 
-/// Writes the plan's files into `folder`.
-pub fn plan(folder: &Path, plan: Plan, seed: u64) -> Result<(), Failure> {
-    let file = folder.join(plan.file);
-    let fail = |e: io::Error| format!("{} cannot be written: {e}", file.display());
-    fs::create_dir_all(file.parent().unwrap_or(folder)).map_err(fail)?;
+/// Writes the plan's files.
+pub fn plan(into: &mut FolderOutput, plan: &Plan, seed: u64) -> Result<(), Failure> {
     for (name, text) in &plan.texts {
-        fs::write(folder.join(name), text).map_err(fail)?;
+        into.write(name, text.as_bytes())?;
     }
-    let out = BufWriter::with_capacity(1 << 20, File::create(&file).map_err(fail)?);
+    let mut out = into.file(plan.file)?;
     let written = match plan.file.ends_with(".npz") {
-        true => npz(out, &plan.tensors, seed),
-        false => safetensors(out, &plan.tensors, seed),
+        true => npz(&mut out, &plan.tensors, seed),
+        false => safetensors(&mut out, &plan.tensors, seed),
     };
-    Ok(written.map_err(fail)?)
+    written.map_err(|e| out.failure(&e))?;
+    out.finish()
 }
 
 fn count(tensor: &Tensor) -> usize {
     tensor.shape.iter().product()
 }
 
-fn safetensors(mut out: impl Write, tensors: &[Tensor], seed: u64) -> io::Result<()> {
-    let mut header = Map::new();
-    let mut at = 0u64;
-    for tensor in tensors {
-        let end = at + 4 * count(tensor) as u64;
-        let entry = json!({"dtype": "F32", "shape": tensor.shape, "data_offsets": [at, end]});
-        header.insert(tensor.name.into(), entry);
-        at = end;
-    }
-    let mut text = Value::Object(header).to_string();
-    // The data begin at a multiple of 8 bytes.
-    while !text.len().is_multiple_of(8) {
-        text.push(' ');
-    }
-    out.write_all(&(text.len() as u64).to_le_bytes())?;
-    out.write_all(text.as_bytes())?;
+fn safetensors(out: &mut impl Write, tensors: &[Tensor], seed: u64) -> io::Result<()> {
+    let entries = tensors.iter().map(|tensor| Entry {
+        name: tensor.name.into(),
+        dtype: "F32",
+        shape: tensor.shape.clone(),
+        bytes: 4 * count(tensor) as u64,
+    });
+    out.write_all(&header(entries))?;
     for (i, tensor) in tensors.iter().enumerate() {
-        numbers(&mut out, tensor, seed.wrapping_add(i as u64))?;
+        numbers(out, tensor, seed.wrapping_add(i as u64))?;
     }
-    out.flush()
+    Ok(())
 }
 
 fn npz(out: impl Write, tensors: &[Tensor], seed: u64) -> io::Result<()> {
@@ -83,7 +72,7 @@ fn npz(out: impl Write, tensors: &[Tensor], seed: u64) -> io::Result<()> {
         let (_, descriptor) = body.finish().map_err(io::Error::other)?;
         entry.finish(descriptor).map_err(io::Error::other)?;
     }
-    archive.finish().map_err(io::Error::other)?.flush()
+    archive.finish().map(drop).map_err(io::Error::other)
 }
 
 /// Writes a tensor's numbers in f32.
