@@ -17,6 +17,17 @@ FIREFOX_TESTS="web_smoke"
 test_types() {
   say "the page's JavaScript: types, then unit tests"
   npx --yes --prefer-offline --package "typescript@$TYPESCRIPT_VERSION" -- tsc -p www
+  # A page of somebody's own, with what ships.
+  local own
+  own=$(mktemp -d)
+  mkdir -p "$own/phi3-steer/src/web"
+  cp -R www "$own/phi3-steer/"
+  cp src/web/types.d.ts "$own/phi3-steer/src/web/"
+  cp types/engine-client.d.ts "$own/phi3-steer/www/"
+  cp tests/www/types/*.ts "$own/"
+  npx --yes --prefer-offline --package "typescript@$TYPESCRIPT_VERSION" -- tsc --noEmit --strict --target es2022 \
+    --module es2022 --moduleResolution bundler --lib es2023,dom,dom.asynciterable --types "" "$own"/*.ts
+  rm -rf "$own"
   node --test tests/www/*.test.mjs
 }
 

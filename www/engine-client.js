@@ -15,16 +15,26 @@
 
 import { asEngineError, EngineError, Line } from "./line.js";
 
+/** @import { Engine as Declared } from "../types/engine-client.d.ts" */
 /** @import { ChatEvent, ChatOptions, Info, Intervention, LoadOptions, Source, TokenFeatures } from "./types.d.ts" */
 
 /**
- * An address as the page means it: the worker, which is elsewhere, would read it as its own.
+ * An address as the page, or the worker that asks, means it: the engine's worker, which is elsewhere, would
+ * read it as its own.
  * @param {Source} source
  * @returns {Source}
  */
-const absolute = (source) => (typeof source === "string" && URL.canParse(source, document.baseURI) ? new URL(source, document.baseURI).href : source);
+function absolute(source) {
+  const base = globalThis.document?.baseURI ?? globalThis.location?.href;
+  return typeof source === "string" && URL.canParse(source, base) ? new URL(source, base).href : source;
+}
 
-/** The engine in its worker. */
+export { EngineError };
+
+/**
+ * The engine in its worker; types/engine-client.d.ts has the types that ship.
+ * @implements {Declared}
+ */
 export class Engine {
   /**
    * @param {Line} line

@@ -155,3 +155,27 @@ test("a failed load ends the worker", async () => {
   await assert.rejects(loading, code("not-found"));
   assert.ok(worker.ended);
 });
+
+test("addresses are those of the caller, be it a page with a base or a worker", async () => {
+  const sent = async (model) => {
+    const options = { model, lanes: 1 };
+    const loading = Engine.load(options);
+    worker.answer = ({ id }) => worker.says({ id, ok: INFO });
+    worker.says({ ready: true });
+    await loading;
+    assert.equal(options.model, model, "the caller's object stays as it was");
+    return worker.sent[0].args[0].model;
+  };
+  const { document, location } = globalThis;
+  try {
+    globalThis.document = { baseURI: "https://a.example/deep/page.html?x#y" };
+    assert.equal(await sent("../sae/?token=1"), "https://a.example/sae/?token=1");
+    delete globalThis.document;
+    globalThis.location = { href: "https://c.example/w/worker.js" };
+    assert.equal(await sent("m/"), "https://c.example/w/m/");
+    delete globalThis.location;
+    assert.equal(await sent("https://b.example/m.gguf"), "https://b.example/m.gguf");
+  } finally {
+    Object.assign(globalThis, { document, location });
+  }
+});
