@@ -15,6 +15,7 @@ mod models;
 mod monkey;
 mod native;
 mod offline;
+mod own_page;
 mod requests;
 mod server;
 mod store;

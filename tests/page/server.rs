@@ -44,8 +44,8 @@ struct Site {
     seen: Mutex<Vec<String>>,
     /// Bytes of bodies sent, by path.
     sent: Mutex<HashMap<String, usize>>,
-    /// Whether pages of other sites may read the files.
-    cross: bool,
+    /// Headers of every answer, each with its line's end.
+    headers: String,
     /// The status of what is not there.
     missing: AtomicU16,
     /// Whether the browser may hold what it fetched.
@@ -69,6 +69,21 @@ impl Server {
     /// Serves a folder with the files of another folder in front of its own.
     /// Pages of other sites may read them if `cross`.
     pub fn start_with(root: &Path, front: Option<&Path>, cross: bool) -> std::io::Result<Server> {
+        let headers = match cross {
+            true => {
+                "Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Content-Range, ETag\r\n"
+            }
+            false => "",
+        };
+        Server::start_saying(root, front, headers.into())
+    }
+
+    /// The same with more headers in every answer, each with its line's end.
+    pub fn start_saying(
+        root: &Path,
+        front: Option<&Path>,
+        headers: String,
+    ) -> std::io::Result<Server> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         let site = Arc::new(Site {
@@ -77,7 +92,7 @@ impl Server {
             faults: Mutex::default(),
             seen: Mutex::default(),
             sent: Mutex::default(),
-            cross,
+            headers,
             missing: AtomicU16::new(404),
             held: AtomicBool::new(false),
             open: AtomicBool::new(true),
@@ -170,15 +185,6 @@ impl Site {
         })
     }
 
-    /// The header that lets pages of other sites read the files.
-    fn leave(&self) -> &'static str {
-        if self.cross {
-            "Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Content-Range, ETag\r\n"
-        } else {
-            ""
-        }
-    }
-
     /// What goes wrong with this request.
     fn fault(&self, path: &str, head: bool) -> Option<Fault> {
         let mut faults = lock(&self.faults);
@@ -230,7 +236,7 @@ impl Site {
                 &mut stream,
                 self.missing.load(Ordering::SeqCst),
                 "text/plain",
-                self.leave(),
+                &self.headers,
                 b"not here",
                 head,
             );
@@ -242,7 +248,7 @@ impl Site {
         match fault {
             None => {}
             Some(Fault::Status(status)) => {
-                return respond(&mut stream, status, "text/plain", self.leave(), b"", head);
+                return respond(&mut stream, status, "text/plain", &self.headers, b"", head);
             }
             Some(Fault::IgnoreRanges) => range = None,
             Some(Fault::DropAfter(count)) => drop_after = Some(count),
@@ -253,7 +259,7 @@ impl Site {
             Some(Fault::Slow(time)) => wait = time,
             Some(Fault::LieLength(length)) => claimed = Some(length),
             Some(Fault::RefuseHead(status)) if head => {
-                return respond(&mut stream, status, "text/plain", self.leave(), b"", head);
+                return respond(&mut stream, status, "text/plain", &self.headers, b"", head);
             }
             Some(Fault::RefuseHead(_)) => {}
             Some(Fault::Gzip(packed)) if range.is_some() => {
@@ -267,7 +273,7 @@ impl Site {
                     &mut stream,
                     416,
                     "application/xml",
-                    self.leave(),
+                    &self.headers,
                     text,
                     head,
                 );
@@ -299,7 +305,7 @@ impl Site {
         let caching = if held { "no-cache" } else { "no-store" };
         let extra = format!(
             "{extra}{tag}{encoding}Cache-Control: {caching}\r\n{}",
-            self.leave()
+            self.headers
         );
         let kind = content_type(&path);
         if let Some(count) = drop_after.filter(|count| *count < body.len()) {

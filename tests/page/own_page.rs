@@ -1,0 +1,215 @@
+//! What the README promises to those who put the page, or the engine, on a site of their own.
+
+use std::path::{Path, PathBuf};
+
+use phi3_steer::lab::Judge;
+use serde_json::json;
+
+use crate::browser::{Browser, Result};
+use crate::chat::{dist, ended, ready};
+use crate::server::Server;
+
+/// The first block of code in a language that a section of the README has.
+fn block(section: &str, language: &str) -> Result<String> {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(readme)?;
+    let found = readme.split(&format!("\n## {section}\n")).nth(1);
+    let found = found.and_then(|text| text.split("\n## ").next());
+    let found = found.and_then(|text| text.split(&format!("\n```{language}\n")).nth(1));
+    let found = found.and_then(|text| text.split("\n```").next());
+    found
+        .map(Into::into)
+        .ok_or_else(|| format!("the README's \"{section}\" has no block of {language}").into())
+}
+
+/// Copies a folder with all that is in it.
+fn copy(from: &Path, to: &Path) -> Result {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => copy(&entry.path(), &to.join(entry.file_name()))?,
+            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name()))?),
+        }
+    }
+    Ok(())
+}
+
+/// The snippet in a folder that was empty, with the built page beside it: nothing else.
+#[tokio::test]
+async fn built_page_serves_a_page_of_ones_own() -> Result {
+    let site = tempfile::tempdir()?;
+    copy(&dist()?, &site.path().join("phi3-steer"))?;
+    let snippet = block("In your own page", "html")?;
+    std::fs::create_dir(site.path().join("deep"))?;
+    std::fs::write(site.path().join("index.html"), &snippet)?;
+    // A page that says where it counts from.
+    let based = snippet.replacen("<meta", "<base href=\"../\" />\n<meta", 1);
+    assert_ne!(based, snippet);
+    std::fs::write(site.path().join("deep/based.html"), based)?;
+    let server = Server::start(site.path())?;
+    let browser = Browser::start(&[]).await?;
+    let judge = Judge::shipped()?;
+    for page in ["", "deep/based.html"] {
+        browser
+            .client
+            .goto(&format!("{}{page}", server.url()))
+            .await?;
+        browser
+            .wait_until(
+                "both answers have ended",
+                "document.title === 'Done' || document.title.startsWith('Error')",
+            )
+            .await?;
+        let answers = "[...document.querySelectorAll('pre')].map((answer) => answer.textContent)";
+        let answers = browser.eval(answers).await?;
+        let errors = browser.console_errors().await?;
+        assert_eq!(browser.client.title().await?, "Done", "{errors:?}");
+        let text = |lane: usize| answers[lane].as_str().unwrap_or_default();
+        assert!(
+            !text(0).is_empty() && judge.refusal(text(0)).is_none(),
+            "{answers}"
+        );
+        assert!(judge.refusal(text(1)).is_some(), "{answers}");
+        assert!(errors.is_empty(), "{errors:?}");
+    }
+    // A wrong address is named in full.
+    let wrong = snippet.replace("models/nano/\"", "models/nowhere/\"");
+    assert_ne!(wrong, snippet);
+    std::fs::write(site.path().join("wrong.html"), wrong)?;
+    browser
+        .client
+        .goto(&format!("{}wrong.html", server.url()))
+        .await?;
+    browser
+        .wait_until("the error is there", "document.title.startsWith('Error')")
+        .await?;
+    let title = browser.client.title().await?;
+    let address = format!("{}phi3-steer/models/nowhere/", server.url());
+    assert!(title.contains(&address), "{title}");
+    browser.close().await
+}
+
+/// The page works with the headers that the README has hosts send, and with those that it calls needless.
+#[tokio::test]
+async fn built_page_works_with_the_headers_of_a_host() -> Result {
+    let headers = block("On a host of your own", "text")?;
+    let wanted = [
+        "Content-Security-Policy: ",
+        "X-Content-Type-Options: nosniff",
+        "Referrer-Policy: ",
+        "Cross-Origin-Opener-Policy: same-origin",
+        "Cache-Control: no-cache",
+    ];
+    for header in wanted {
+        assert!(
+            headers.lines().any(|line| line.starts_with(header)),
+            "{header}"
+        );
+    }
+    let isolated = format!("{headers}\nCross-Origin-Embedder-Policy: require-corp");
+    let browser = Browser::start(&[]).await?;
+    for (headers, is_isolated) in [(headers, false), (isolated, true)] {
+        let lines: String = headers.lines().map(|line| format!("{line}\r\n")).collect();
+        let server = Server::start_saying(&dist()?, None, lines)?;
+        browser.client.goto(&server.url()).await?;
+        ready(&browser).await?;
+        assert_eq!(
+            browser.eval("crossOriginIsolated").await?,
+            json!(is_isolated)
+        );
+        let field = browser.find("#message").await?;
+        field
+            .send_keys("What is the capital of France?\u{e007}")
+            .await?;
+        ended(&browser, 1).await?;
+        let answers = browser
+            .eval("[...document.querySelectorAll('.answer-body')].map((a) => a.textContent)")
+            .await?;
+        assert!(
+            answers[0]
+                .as_str()
+                .is_some_and(|text| text.contains("Paris")),
+            "{answers}"
+        );
+        // Kept and opened without a network.
+        crate::offline::kept(&browser).await?;
+        let address = server.url();
+        server.stop();
+        browser.client.goto(&address).await?;
+        ready(&browser).await?;
+        let errors = browser.console_errors().await?;
+        let own = errors
+            .iter()
+            .filter(|e| !e.contains("ERR_CONNECTION_REFUSED"));
+        assert_eq!(own.count(), 0, "{errors:?}");
+    }
+    // Another site cannot put it into a frame.
+    let headers = block("On a host of your own", "text")?;
+    let lines: String = headers.lines().map(|line| format!("{line}\r\n")).collect();
+    let page = Server::start_saying(&dist()?, None, lines)?;
+    let other = tempfile::tempdir()?;
+    let frame = format!(
+        "<!doctype html><title>x</title><iframe src=\"{}\" onload=\"document.title = 'framed'\"></iframe>",
+        page.url()
+    );
+    std::fs::write(other.path().join("index.html"), frame)?;
+    let other = Server::start(other.path())?;
+    browser.client.goto(&other.url()).await?;
+    browser
+        .wait_until("the frame has loaded or not", "document.title === 'framed'")
+        .await?;
+    let errors = browser.console_errors().await?;
+    assert!(
+        errors.iter().any(|e| e.contains("frame-ancestors")),
+        "{errors:?}"
+    );
+    browser.close().await
+}
+
+/// Types and notices are where they are looked for.
+#[test]
+fn built_page_ships_types_and_notices() -> Result {
+    let dist = dist()?;
+    let mut open = vec![dist.join("www/engine-client.d.ts")];
+    let mut seen: Vec<PathBuf> = Vec::new();
+    while let Some(file) = open.pop() {
+        let text = std::fs::read_to_string(&file)
+            .map_err(|error| format!("{}: {error}", file.display()))?;
+        let imports = text
+            .lines()
+            .filter_map(|line| line.split(" from \"").nth(1));
+        let imports = imports.filter_map(|rest| rest.split('"').next());
+        let folder = file.parent().ok_or("a file is in a folder")?;
+        open.extend(imports.map(|import| folder.join(import)));
+        seen.push(file);
+    }
+    assert!(seen.len() > 1);
+    for name in ["LICENSE", "LICENSE-MIT", "LICENSE-APACHE"] {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        assert_eq!(
+            std::fs::read(dist.join(name))?,
+            std::fs::read(own)?,
+            "{name}"
+        );
+    }
+    let notices = std::fs::read_to_string(dist.join("THIRD-PARTY.txt"))?;
+    for part in [
+        "\nwgpu ",
+        "\ntokenizers ",
+        "Apache License",
+        "Permission is hereby granted",
+    ] {
+        assert!(notices.contains(part), "{part}");
+    }
+    // Nobody waits for them: the page never asks.
+    let kept = std::fs::read_to_string(dist.join("sw.js"))?;
+    for name in ["THIRD-PARTY.txt", "LICENSE", "www/engine-client.d.ts"] {
+        assert!(
+            !kept.contains(&format!("[\"{name}\", ")),
+            "{name} is kept for the page"
+        );
+    }
+    assert!(kept.contains("[\"www/judge.json\", "));
+    Ok(())
+}
