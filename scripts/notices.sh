@@ -39,21 +39,34 @@ folder_of() {
   done
 }
 
-# choice EXPRESSION: the licence that is taken, "all" of it where several hold together.
+# choice EXPRESSION: the licence that is taken; "all", where several hold together and each is known.
 choice() {
-  local terms one
-  terms=$(printf ' %s ' "$1" | tr '/()' '   ')
-  case $terms in
-    *' AND '*) terms=$(printf '%s' "$terms" | sed 's/ AND / /g; s/ OR / /g; s/ Unicode-3.0 / /') ;;
+  local rest part one found
+  rest=$(printf '%s' "$1" | tr '/()' '   ')
+  case $rest in
+    *' AND '*)
+      while [ -n "$rest" ]; do
+        part=${rest%% AND *}
+        case $rest in *' AND '*) rest=${rest#* AND } ;; *) rest= ;; esac
+        found=
+        for one in $CHOICES Unicode-3.0; do
+          case " $part " in *" $one "*) found=yes ;; esac
+        done
+        [ -n "$found" ] || return 0
+      done
+      printf 'all'
+      ;;
+    *)
+      for one in $CHOICES; do
+        case " $rest " in
+          *" $one "*)
+            printf '%s' "$one"
+            return
+            ;;
+        esac
+      done
+      ;;
   esac
-  for one in $CHOICES; do
-    case $terms in
-      *" $one "*)
-        case $1 in *' AND '*) printf 'all' ;; *) printf '%s' "$one" ;; esac
-        return
-        ;;
-    esac
-  done
 }
 
 # texts FOLDER CHOICE: the files that say the licence, and notices.

@@ -215,3 +215,65 @@ fn built_page_ships_types_and_notices() -> Result {
     assert!(kept.contains("[\"www/judge.json\", "));
     Ok(())
 }
+
+/// A crate without a licence, or with one that nobody has looked at, is no part of a page that is shipped.
+#[cfg(unix)]
+#[test]
+fn built_page_has_a_licence_for_every_crate() -> Result {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempfile::tempdir()?;
+    let bin = home.path().join(".cargo/bin");
+    std::fs::create_dir_all(&bin)?;
+    // A cargo that names one crate more.
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let script = format!(
+        "#!/bin/sh\n'{cargo}' \"$@\" || exit\n[ \"$1\" != tree ] || [ -z \"$ONE_MORE\" ] || printf '%s\\n' \"$ONE_MORE\"\n"
+    );
+    std::fs::write(bin.join("cargo"), script)?;
+    std::fs::set_permissions(bin.join("cargo"), PermissionsExt::from_mode(0o755))?;
+    let own = std::env::var("HOME")?;
+    let folder =
+        |name: &str, usual: &str| std::env::var(name).unwrap_or_else(|_| format!("{own}/{usual}"));
+    let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock");
+    let lock = std::fs::read_to_string(lock)?;
+    let half = lock.split("\nname = \"half\"\nversion = \"").nth(1);
+    let half = half
+        .and_then(|rest| rest.split('"').next())
+        .ok_or("half is locked")?;
+    let half = format!("half v{half}");
+    for (one_more, words) in [
+        (String::new(), None),
+        (format!("{half}||"), Some("states no licence")),
+        (format!("{half}|GPL-3.0|"), Some("may it be shipped?")),
+        (
+            format!("{half}|MIT AND GPL-3.0|"),
+            Some("may it be shipped?"),
+        ),
+        (format!("{half}|MIT-0|"), Some("may it be shipped?")),
+        (
+            "nowhere v1.0.0|MIT|".into(),
+            Some("are not on this machine"),
+        ),
+    ] {
+        let out = tempfile::tempdir()?;
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/notices.sh");
+        let output = std::process::Command::new("bash")
+            .arg(script)
+            .arg(out.path())
+            .env("HOME", home.path())
+            .env("CARGO_HOME", folder("CARGO_HOME", ".cargo"))
+            .env("RUSTUP_HOME", folder("RUSTUP_HOME", ".rustup"))
+            .env("ONE_MORE", &one_more)
+            .output()?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            output.status.success(),
+            words.is_none(),
+            "{one_more}: {stderr}"
+        );
+        assert!(stderr.contains(words.unwrap_or("")), "{one_more}: {stderr}");
+        let written = out.path().join("THIRD-PARTY.txt").exists();
+        assert_eq!(written, words.is_none(), "{one_more}");
+    }
+    Ok(())
+}
