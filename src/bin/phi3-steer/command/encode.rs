@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use phi3_steer::checkpoint::{BLOCK_BYTES, Checkpoint, CheckpointError, FileSource, Source};
+use phi3_steer::checkpoint::{
+    BLOCK_BYTES, Checkpoint, CheckpointError, FileSource, Source, shown_list,
+};
 use phi3_steer::sae::{Dictionary, HookPoint, encode_all};
 
 use super::Failure;
@@ -110,26 +112,11 @@ fn tensor(
         (Some(name), _) | (None, [name]) => Ok(name.to_string()),
         (None, []) => Err(format!(
             "has neither a tensor \"x\" nor a residual stream, but {}: choose one with --tensor",
-            list(&all)
+            shown_list(&all, ", ")
         )),
         (None, several) => Err(format!(
             "has several residual streams, {}: choose one with --tensor, or the dictionary with --hook",
-            list(several)
+            shown_list(several, ", ")
         )),
     }
-}
-
-/// Some names, to be read.
-fn list(names: &[&str]) -> String {
-    const MOST: usize = 8;
-    let mut text = names
-        .iter()
-        .take(MOST)
-        .copied()
-        .collect::<Vec<_>>()
-        .join(", ");
-    if names.len() > MOST {
-        text += &format!(" and {} more", names.len() - MOST);
-    }
-    text
 }
