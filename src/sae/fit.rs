@@ -116,7 +116,7 @@ impl SelfTest {
         let at = |fits: &[Fit], hook| fits.iter().position(|fit| fit.hook == hook);
         let fit = fits.remove(at(&fits, stated.unwrap_or(best))?);
         let other = fits.iter().find(|fit| fit.hook == best);
-        let explained = |fit: &Fit| format!("{:.0} %", 100.0 * (1.0 - fit.fvu).max(0.0));
+        let explained = |fit: &Fit| format!("{:.0}%", 100.0 * (1.0 - fit.fvu).max(0.0));
         let better = other.filter(|other| other.fvu < BETTER * fit.fvu && other.fvu < GOOD);
         let (verdict, sentence) = match better {
             Some(other) => {
@@ -129,12 +129,13 @@ impl SelfTest {
                     false => String::new(),
                 };
                 let sentence = format!(
-                    "The dictionary explains {} of the residual stream at {}, but {} at {}{why}: it \
-                     belongs there, choose that hook point.",
+                    "The dictionary explains {} of the residual stream at {}, but {} at {}{why}, the most \
+                     of the {} places tried: choose that hook point.",
                     explained(&fit),
                     fit.hook,
                     explained(other),
-                    other.hook
+                    other.hook,
+                    fits.len() + 1
                 );
                 (Verdict::Elsewhere(other.hook), sentence)
             }
@@ -188,8 +189,8 @@ mod tests {
     fn verdicts_follow_from_the_fits() {
         let at = |layer| Some(HookPoint::block(layer));
         for (stated, fvus, verdict, word) in [
-            (at(3), [0.5, 0.2, 0.4], Verdict::Fits, "80 %"),
-            (at(3), [0.17, 0.18, 0.4], Verdict::Fits, "82 %"),
+            (at(3), [0.5, 0.2, 0.4], Verdict::Fits, "80%"),
+            (at(3), [0.17, 0.18, 0.4], Verdict::Fits, "82%"),
             (
                 at(3),
                 [0.1, 0.5, 0.9],
@@ -200,9 +201,9 @@ mod tests {
                 at(3),
                 [0.9, 0.8, 0.3],
                 Verdict::Elsewhere(HookPoint::block(4)),
-                "layers.4",
+                "layers.4, the most of the 3 places tried",
             ),
-            (at(3), [1.5, 9.0, 1.1], Verdict::Nowhere, "0 %"),
+            (at(3), [1.5, 9.0, 1.1], Verdict::Nowhere, "0%"),
             (at(3), [f64::NAN; 3], Verdict::Nowhere, "none of the places"),
             (None, [0.6, 0.5, 0.3], Verdict::Fits, "layers.4"),
         ] {
