@@ -61,7 +61,6 @@ const ADVICE = {
   "bad-checkpoint": { title: "The model's file is damaged", steps: ["Fetch the file again: it is cut short or was changed on the way."], reload: true },
   "missing-tensor": { title: "The model's file lacks a tensor", steps: ["Use a checkpoint in the Hugging Face layout of Phi-3."], reload: true },
   "wrong-shape": { title: "The model's file and its config do not agree", steps: ["Use config.json and model.safetensors of the same model."], reload: true },
-  overflow: { title: "The numbers grew too large", steps: ["Choose a smaller strength."], reload: false },
   "not-finite": { title: "The model's file holds a number that is not finite", steps: ["Fetch the file again, or use another checkpoint."], reload: true },
   "bad-hook": {
     title: "This hook point cannot be used",
@@ -127,7 +126,6 @@ const STORE_ADVICE = {
   server: { title: "The server is in trouble", steps: ["Go on later: what has come stays."], reload: true },
   "bad-answer": { title: "The server answered with something else", steps: ["Check the address."], reload: true },
   unreachable: { title: "The server does not answer", steps: ["Check the address and the connection, then try again: what has come stays."], reload: true },
-  offline: { title: "This machine is offline", steps: ["Go on when there is a connection again: what has come stays. What is on this disk opens without one."], reload: true },
   "too-large": { title: "This is larger than anything of its kind", steps: ["Check the address."], reload: true },
   "wrong-length": { title: "The file has another length than promised", steps: ["The file was changed after its list was made. Try again later, or ask who published it."], reload: true },
   changed: { title: "The file changes while it is downloaded", steps: ["Try again later."], reload: true },

@@ -81,6 +81,13 @@ test("a server that refuses HEAD is asked with GET", async () => {
   });
   const plan = await resolve(BASE, "model", broken);
   assert.deepEqual(plan.files.map((file) => file.bytes), [2, 2, 5]);
+  // Nor to a range that a browser cannot take.
+  const whole = world((url, method, range) => {
+    if (method === "HEAD" || range) throw new TypeError("Failed to fetch");
+    const text = MODEL[url.slice(BASE.length)];
+    return text === undefined ? no() : yes(text);
+  });
+  assert.deepEqual((await resolve(BASE, "model", whole)).files.map((file) => file.bytes), [2, 2, 5]);
   // A compressed answer's length is not the file's.
   const packed = world((url) => (url.slice(BASE.length) in MODEL ? yes("x", { "Content-Encoding": "gzip" }) : no()));
   assert.deepEqual((await resolve(BASE, "model", packed)).files.map((file) => file.bytes), [null, null, null]);

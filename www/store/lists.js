@@ -87,9 +87,10 @@ export async function probe(url, net) {
       const found = await head(url, net);
       if (found) return found;
     }
-    // A server that knows no HEAD, or says no to it: the first byte tells as much.
+    // A server that knows no HEAD, or says no to it: the first byte tells as much, and where there is no
+    // answer to that either, the head of the whole.
     const connection = new Connection(url, net);
-    await connection.open({ range: "bytes=0-0" });
+    await connection.open({ range: failures % 2 ? null : "bytes=0-0" });
     connection.close();
     const { response } = connection;
     const range = response.status === 206 ? contentRange(header(response, "Content-Range") ?? "") : null;

@@ -43,6 +43,12 @@ import { shownUrl } from "./shown.js";
 
 /** @typedef {Net & Particulars} Options */
 
+/**
+ * Requests for a first range without any answer before the file is asked for in one: a browser gives none
+ * where the server compresses a range.
+ */
+const RANGED_TRIES = 2;
+
 /** Bytes between two notes of what is on disk. */
 const SAVE_BYTES = 8 << 20;
 
@@ -72,6 +78,8 @@ export class Transfer {
     this.active = 0;
     /** Bytes of an answer that holds the whole file, which count only at its end. */
     this.received = 0;
+    /** Requests without any answer. */
+    this.unanswered = 0;
     /** Where the last such answer ended early. */
     this.ended = -1;
     this.parts = new Parts([], this.options.part);
@@ -189,6 +197,7 @@ export class Transfer {
    * @returns {Promise<Connection | null>} null for an empty file
    */
   async open() {
+    if (this.unanswered >= RANGED_TRIES) throw new NoRanges();
     // This form of range needs no permission of a foreign server beyond that for reading, and its
     // length header can be read where Content-Range is hidden.
     const connection = await this.connect("bytes=0-", this.options.signal);
@@ -282,7 +291,12 @@ export class Transfer {
   async connect(range, signal) {
     signal.throwIfAborted();
     const connection = new Connection(this.url, this.options, signal);
-    await connection.open({ range });
+    try {
+      await connection.open({ range });
+    } catch (error) {
+      if (error instanceof Passing && error.unanswered) this.unanswered += 1;
+      throw error;
+    }
     return connection;
   }
 
