@@ -148,14 +148,7 @@ async fn loads_from_files_with_progress() {
     let heard = heard.take();
     let mut stages: Vec<&str> = heard.iter().filter_map(|e| e["stage"].as_str()).collect();
     stages.dedup();
-    let wanted = [
-        "config",
-        "tokenizer",
-        "weights",
-        "dictionary",
-        "test",
-        "warmup",
-    ];
+    let wanted = ["config", "tokenizer", "weights", "dictionary", "warmup"];
     assert_eq!(stages, wanted);
     let weights = heard.iter().rfind(|e| e["file"] == "model.safetensors");
     let weights = weights.expect("progress of the weights");
@@ -182,15 +175,89 @@ async fn loads_from_files_with_progress() {
         (&sae["kind"], &sae["stored"]),
         (&json!("sparsify"), &json!("f32"))
     );
-    // A random dictionary rebuilds nothing, and the test says so.
-    assert_eq!(sae["test"]["fit"]["hook"], HOOK);
-    assert_eq!(sae["test"]["verdict"]["kind"], "nowhere");
     assert!(
         info["adapter"]["name"]
             .as_str()
             .is_some_and(|n| !n.is_empty())
     );
     engine.dispose();
+}
+
+async fn test_sae(engine: &Engine) -> Result<Value, Refusal> {
+    let test = engine.test_sae().await.map_err(Refusal::of)?;
+    Ok(from_js(test.into()))
+}
+
+#[wasm_bindgen_test]
+async fn a_dictionary_is_tested_on_demand() {
+    let engine = engine().await;
+    let ask = question("What is the capital of France?", 5);
+    let first = chat(&engine, &ask).await.expect("an answer");
+    // A random dictionary rebuilds nothing, and the test says so.
+    let test = test_sae(&engine).await.expect("a test");
+    assert_eq!(test["fit"]["hook"], HOOK);
+    assert_eq!(test["verdict"]["kind"], "nowhere");
+    assert_eq!(test_sae(&engine).await.expect("a test"), test);
+    // The conversation goes on as if nothing had been.
+    let again = chat(&engine, &ask).await.expect("an answer");
+    assert_eq!(ids(&first, 0), ids(&again, 0));
+
+    // It is stopped by a cancel, wherever that comes.
+    let mut rng = fresh_rng();
+    for _ in 0..3 {
+        let (testing, other) = (engine.clone(), engine.clone());
+        let after = rng.random_range(0..3);
+        wasm_bindgen_futures::spawn_local(async move {
+            sleep(after).await;
+            other.cancel();
+        });
+        match test_sae(&testing).await {
+            Err(refused) => assert_eq!(refused.code, "cancelled", "{}", refused.message),
+            Ok(whole) => assert_eq!(whole, test),
+        }
+        sleep(5).await;
+        check_order(&chat(&engine, &ask).await.expect("an answer"), 5);
+    }
+
+    let mut rng = fresh_rng();
+    let files = model_files(&random_model(&mut rng));
+    let bare = load(&options(&files, None)).await.expect("an engine");
+    let refused = test_sae(&bare).await.expect_err("no dictionary");
+    assert_eq!(refused.code, "bad-request", "{}", refused.message);
+    bare.dispose();
+}
+
+fn memory(engine: &Engine) -> (f64, f64) {
+    let memory = from_js(engine.memory().expect("figures").into());
+    let of = |name: &str| memory[name].as_f64().expect("a number");
+    (of("gpuBytes"), of("heapBytes"))
+}
+
+#[wasm_bindgen_test]
+async fn the_engine_tells_its_memory_as_it_is() {
+    let mut rng = fresh_rng();
+    let files = model_files(&random_model(&mut rng));
+    let sae = dictionary(&mut rng, WIDTH).files("");
+    let mut first = None;
+    for _ in 0..3 {
+        let engine = load(&options(&files, Some(&sae))).await.expect("an engine");
+        let info = from_js(engine.info().expect("info").into());
+        let (gpu, heap) = memory(&engine);
+        assert!(gpu > info["model"]["gpuBytes"].as_f64().expect("a number"));
+        assert_eq!(*first.get_or_insert(gpu), gpu);
+        assert!(heap >= info["heapBytes"].as_f64().expect("a number"));
+        chat(&engine, &question("Hello", 5))
+            .await
+            .expect("an answer");
+        test_sae(&engine).await.expect("a test");
+        assert_eq!(memory(&engine).0, gpu, "something was left behind");
+        let answer = start(&engine, &question("Hello", 50)).expect("an answer");
+        answer.next().await.expect("no error");
+        engine.dispose();
+        // Freed once the answer has noticed.
+        let _ = answer.rest().await;
+        assert_eq!(memory(&engine).0, 0.0);
+    }
 }
 
 #[wasm_bindgen_test]

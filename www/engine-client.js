@@ -8,6 +8,8 @@
 //   chat         [ChatOptions]            ChatEvent     null
 //   setSteering  [lane, Intervention[]]   none          the setting's number
 //   topFeatures  [text, hook, k]          none          TokenFeatures
+//   testSae      []                       none          SelfTest
+//   memory       []                       none          Memory
 //   cancel       []                       none          null
 //   ping         []                       none          null
 //   dispose      []                       none          null
@@ -16,7 +18,7 @@
 import { asEngineError, EngineError, Line } from "./line.js";
 
 /** @import { Engine as Declared } from "../types/engine-client.d.ts" */
-/** @import { ChatEvent, ChatOptions, Info, Intervention, LoadOptions, Source, TokenFeatures } from "./types.d.ts" */
+/** @import { ChatEvent, ChatOptions, Info, Intervention, LoadOptions, Memory, SelfTest, Source, TokenFeatures } from "./types.d.ts" */
 
 /**
  * An address as the page, or the worker that asks, means it: the engine's worker, which is elsewhere, would
@@ -177,6 +179,23 @@ export class Engine {
    */
   topFeatures(text, hook, k) {
     return this.line.call("topFeatures", [text, hook, k]);
+  }
+
+  /**
+   * Whether the dictionary fits the model, measured on a built-in text. A chat that comes meanwhile ends it
+   * with the code "cancelled" and is answered at once.
+   * @returns {Promise<SelfTest>}
+   */
+  testSae() {
+    return this.line.call("testSae", []);
+  }
+
+  /**
+   * What the engine takes of the machine's memory now.
+   * @returns {Promise<Memory>}
+   */
+  memory() {
+    return this.line.call("memory", []);
   }
 
   /** Ends the running chat within a token. */

@@ -12,6 +12,17 @@ const post = (reply) => self.postMessage(reply);
 let engine = null;
 /** @type {any} */
 let Engine = null;
+/** @type {Promise<unknown> | null} the dictionary's test, while it runs */
+let testing = null;
+/** How often a cancel came. */
+let cancels = 0;
+
+/** Ends the dictionary's test, if it runs: what else needs the model comes first. */
+async function endTest() {
+  if (!testing) return;
+  engine.cancel();
+  await testing.catch(() => {});
+}
 
 /**
  * @param {any} error
@@ -38,8 +49,11 @@ const methods = {
     return engine.info;
   },
   async chat(id, options) {
+    const before = cancels;
+    await endTest();
     // A reader and not `for await`, which Safari does not have for streams.
     const reader = engine.chat(options).getReader();
+    if (cancels !== before) engine.cancel();
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return null;
@@ -50,12 +64,26 @@ const methods = {
     return engine.setSteering(lane, interventions);
   },
   async topFeatures(_id, text, hook, k) {
+    await endTest();
     return engine.topFeatures(text, hook, k);
   },
   async ping() {
     return null;
   },
+  async testSae() {
+    const test = engine.testSae();
+    testing = test;
+    try {
+      return await test;
+    } finally {
+      if (testing === test) testing = null;
+    }
+  },
+  async memory() {
+    return engine.memory();
+  },
   async cancel() {
+    cancels += 1;
     await engine.cancel();
     return null;
   },

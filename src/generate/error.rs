@@ -24,6 +24,9 @@ pub enum GenerateError {
     /// The steering was refused.
     #[error(transparent)]
     Steering(#[from] SteeringError),
+    /// It was stopped.
+    #[error("this was stopped before its end")]
+    Cancelled,
     /// There is nothing to answer.
     #[error("lane {lane} has nothing to answer: write a message first")]
     EmptyPrompt {

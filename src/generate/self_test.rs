@@ -1,5 +1,7 @@
 //! Whether a dictionary fits the model: the self-test on a text.
 
+use std::cell::Cell;
+
 use super::{GenerateError, TraceRequest, Traced, trace};
 use crate::phi3::Model;
 use crate::sae::{Dictionary, Encoder, Fit, HookPoint, SaeError, SelfTest};
@@ -9,8 +11,9 @@ use crate::tokens::{ChatTokenizer, Message, Prompt, Role, TokenRole};
 /// Tokens that are looked at, at most: the model runs over them once.
 const MOST_TOKENS: usize = 256;
 
-/// Vectors that are encoded at a time.
-const ROWS: usize = 64;
+/// Tokens that are run, and vectors that are encoded, at a time: few, so that it can be stopped soon even
+/// where a large model runs on a processor.
+const CHUNK: usize = 16;
 
 const QUESTION: &str = "Please describe a day in a small town by the sea.";
 
@@ -30,12 +33,13 @@ dances, and the last bus leaves at a quarter past ten.";
 /// hook point, at those of all blocks. The output of the block before is what `hook_resid_pre` of the
 /// dictionary's block reads. The first token, whose residual is unlike others', does not count.
 ///
-/// The lanes' caches are overwritten.
+/// The lanes' caches are overwritten. Set `cancel` to stop it with [`GenerateError::Cancelled`].
 pub async fn self_test(
     model: &mut Model,
     dictionary: &Dictionary,
     tokenizer: &ChatTokenizer,
     text: Option<&str>,
+    cancel: &Cell<bool>,
 ) -> Result<SelfTest, GenerateError> {
     let gpu = model.gpu().clone();
     let layers = model.config().num_hidden_layers;
@@ -61,6 +65,8 @@ pub async fn self_test(
         prompts: &[prompt],
         logits: &|_, _| false,
         residual: &tried,
+        chunk: CHUNK,
+        cancel,
     };
     let mut take = |traced: Traced<'_>| {
         if let Traced::Residual {
@@ -77,11 +83,12 @@ pub async fn self_test(
     };
     let unsteered = Steering::new(model, Vec::new()).await?;
     trace(model, &unsteered, &request, &mut take).await?;
-    let encoder = Encoder::new(&gpu, dictionary, ROWS).await?;
+    let encoder = Encoder::new(&gpu, dictionary, CHUNK).await?;
     let mut fits = Vec::with_capacity(tried.len());
     for (&layer, x) in tried.iter().zip(&vectors) {
         let hook = HookPoint::block(layer);
-        fits.push(Fit::measure(&encoder, hook, x).await?);
+        let fit = Fit::measure(&encoder, hook, x, cancel).await?;
+        fits.push(fit.ok_or(GenerateError::Cancelled)?);
     }
     SelfTest::conclude(stated, fits).ok_or_else(|| {
         let hook = stated.unwrap_or(HookPoint::block(0));

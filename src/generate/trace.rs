@@ -1,5 +1,7 @@
 //! Given tokens through the model: logits and residual stream wherever they are asked for.
 
+use std::cell::Cell;
+
 use super::GenerateError;
 use super::lane::flags;
 use crate::phi3::{MAX_ROWS, Model, ModelError, Row, Tap};
@@ -14,6 +16,10 @@ pub struct TraceRequest<'a> {
     pub logits: &'a dyn Fn(usize, usize) -> bool,
     /// The blocks whose outputs are wanted, after steering, at every token.
     pub residual: &'a [usize],
+    /// Tokens that are run at a time, at most [`MAX_ROWS`].
+    pub chunk: usize,
+    /// Set to stop after the chunk under way.
+    pub cancel: &'a Cell<bool>,
 }
 
 /// What a trace shows.
@@ -40,7 +46,7 @@ pub enum Traced<'a> {
     },
 }
 
-/// Runs the prompts in chunks of up to [`MAX_ROWS`] tokens and tells what was asked for: first the
+/// Runs the prompts chunk by chunk and tells what was asked for: first the
 /// lanes' tokens in order, for each chunk the residual streams before the logits.
 pub async fn trace(
     model: &mut Model,
@@ -55,13 +61,17 @@ pub async fn trace(
     model.reach(longest);
     model.reserve(longest).await?;
     let rows = rows_of(request.prompts);
+    let chunk_rows = request.chunk.clamp(1, MAX_ROWS);
     let (hidden, vocab) = (model.config().hidden_size, model.config().vocab_size);
     let mut buffers = Vec::with_capacity(request.residual.len());
     for &layer in request.residual {
-        let bytes = (MAX_ROWS.min(rows.len()) * hidden * 4) as u64;
-        buffers.push((layer, model.gpu().storage("residual trace", bytes).await?));
+        let bytes = (chunk_rows.min(rows.len()) * hidden * 4) as u64;
+        buffers.push((layer, model.gpu().storage("residual trace", bytes)?));
     }
-    for chunk in rows.chunks(MAX_ROWS) {
+    for chunk in rows.chunks(chunk_rows) {
+        if request.cancel.get() {
+            return Err(GenerateError::Cancelled);
+        }
         let taps: Vec<Tap<'_>> = buffers
             .iter()
             .map(|(layer, buffer)| Tap {

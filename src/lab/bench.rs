@@ -9,6 +9,7 @@ use super::{Arm, EvalFile, Figures, Item, Judge, Kind, LabError, Scope, Share, a
 use crate::generate::{
     Chat, ChatRequest, DoneReason, Event, FeatureWish, Sampling, TraceRequest, Traced, trace,
 };
+use crate::phi3::MAX_ROWS;
 use crate::sae::HookPoint;
 use crate::steering::Intervention;
 use crate::tokens::{Message, Prompt, Role, TokenRole};
@@ -344,6 +345,8 @@ impl Bench {
                 prompts: &prompts,
                 logits: &|lane, position| next(lane, position).is_some(),
                 residual: &[],
+                chunk: MAX_ROWS,
+                cancel: &Cell::new(false),
             };
             let (model, steering) = self.chat.model_and_steering();
             let mut add = |traced: Traced<'_>| {

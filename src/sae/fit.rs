@@ -1,5 +1,7 @@
 //! How well a dictionary fits the vectors that it is given.
 
+use std::cell::Cell;
+
 use serde::Serialize;
 
 use super::{Encoder, HookPoint, SaeError};
@@ -25,12 +27,13 @@ pub struct Fit {
 
 impl Fit {
     /// Measures the dictionary of `encoder` on the vectors `x` `[n, width]` of the residual stream at
-    /// `hook`.
+    /// `hook`; nothing if `cancel` was set before the end.
     pub async fn measure(
         encoder: &Encoder<'_>,
         hook: HookPoint,
         x: &[f32],
-    ) -> Result<Self, SaeError> {
+        cancel: &Cell<bool>,
+    ) -> Result<Option<Self>, SaeError> {
         let dictionary = encoder.dictionary();
         let (width, latents) = (dictionary.width(), dictionary.latents());
         let n = x.len() / width;
@@ -44,6 +47,9 @@ impl Fit {
         let (mut active, mut sum) = (0usize, 0.0f64);
         let mut seen = vec![false; latents];
         for chunk in x.chunks(encoder.most() * width) {
+            if cancel.get() {
+                return Ok(None);
+            }
             let encoded = encoder.run(chunk).await?;
             let rows = chunk.chunks_exact(width);
             for (row, rebuilt) in rows.zip(encoded.recon.chunks_exact(width)) {
@@ -63,14 +69,14 @@ impl Fit {
             }
         }
         let ever = seen.iter().filter(|seen| **seen).count();
-        Ok(Self {
+        Ok(Some(Self {
             hook,
             vectors: n,
             fvu: error / variance.max(f64::MIN_POSITIVE),
             l0: active as f64 / n.max(1) as f64,
             dead: 1.0 - ever as f64 / latents as f64,
             mean_activation: sum / active.max(1) as f64,
-        })
+        }))
     }
 }
 

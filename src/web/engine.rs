@@ -11,7 +11,9 @@ use super::load::load;
 use super::options;
 use super::request::{self, ChatSettings};
 use super::types::*;
-use crate::generate::{Chat, ChatRequest, Event, FeatureWish, GenerateError, Sampling};
+use crate::generate::{
+    Chat, ChatRequest, Event, FeatureWish, GenerateError, Sampling, self_test,
+};
 use crate::gpu::{Gpu, Reduction};
 use crate::sae::{HookPoint, MAX_K, SelfTest};
 use crate::steering::SteeringError;
@@ -34,7 +36,7 @@ impl Engine {
     pub async fn load(options: LoadOptions) -> Result<Engine, JsValue> {
         console_error_panic_hook::set_once();
         let loaded = load(options.as_ref()).await?;
-        let info = info(&loaded.chat, loaded.name, loaded.test);
+        let info = info(&loaded.chat, loaded.name);
         let chat = loaded.chat;
         Ok(Engine {
             gpu: chat.model().gpu().clone(),
@@ -152,6 +154,24 @@ impl Engine {
         Ok(to_js(&TokenFeatures { tokens })?.unchecked_into())
     }
 
+    /// Whether the dictionary fits the model, measured on a built-in text. What the lanes' caches hold is
+    /// read again with the next answer. [`Engine::cancel`] stops it, with the code "cancelled".
+    #[wasm_bindgen(js_name = testSae)]
+    pub async fn test_sae(&self) -> Result<SelfTestObject, JsValue> {
+        let mut loan = self.take()?;
+        let test = fit(loan.chat()?, &self.tokenizer, &self.cancel).await?;
+        Ok(to_js(&test)?.unchecked_into())
+    }
+
+    /// What the engine takes of the machine's memory now.
+    pub fn memory(&self) -> Result<MemoryObject, JsValue> {
+        let memory = Memory {
+            gpu_bytes: self.gpu.live_bytes() as f64,
+            heap_bytes: heap_bytes(),
+        };
+        Ok(to_js(&memory)?.unchecked_into())
+    }
+
     /// Stops the answer under way within one token.
     pub fn cancel(&self) {
         self.cancel.set(true);
@@ -184,7 +204,26 @@ impl Engine {
     }
 }
 
-fn info(chat: &Chat, name: String, test: Option<SelfTest>) -> Info {
+/// Bytes of wasm's memory, which never shrinks.
+fn heap_bytes() -> f64 {
+    (std::arch::wasm32::memory_size::<0>() << 16) as f64
+}
+
+/// The self-test of the chat's dictionary.
+async fn fit(
+    chat: &mut Chat,
+    tokenizer: &ChatTokenizer,
+    cancel: &Cell<bool>,
+) -> Result<SelfTest, WebError> {
+    let (model, steering) = chat.model_and_steering();
+    let point = steering.points().first().copied();
+    let Some(hook) = point.and_then(|point| steering.hook(point)) else {
+        return Err(WebError::new("bad-request", "no dictionary is loaded"));
+    };
+    Ok(self_test(model, hook.dictionary(), tokenizer, None, cancel).await?)
+}
+
+fn info(chat: &Chat, name: String) -> Info {
     let model = chat.model();
     let config = model.config();
     let capabilities = model.gpu().capabilities();
@@ -206,8 +245,7 @@ fn info(chat: &Chat, name: String, test: Option<SelfTest>) -> Info {
             subgroups: capabilities.reduction == Reduction::Subgroup,
             cpu: capabilities.cpu,
         },
-        // wasm's memory never shrinks.
-        heap_bytes: (std::arch::wasm32::memory_size::<0>() << 16) as f64,
+        heap_bytes: heap_bytes(),
         sae: chat.steering().points().first().and_then(|&point| {
             let dictionary = chat.steering().hook(point)?.dictionary();
             Some(SaeInfo {
@@ -217,7 +255,6 @@ fn info(chat: &Chat, name: String, test: Option<SelfTest>) -> Info {
                 kind: dictionary.kind(),
                 activations: dictionary.rule().activations.name(),
                 stored: dictionary.format().name(),
-                test,
             })
         }),
     }

@@ -170,6 +170,7 @@ impl Code for GenerateError {
             GenerateError::Token(e) => e.code(),
             GenerateError::Sae(e) => e.code(),
             GenerateError::Steering(e) => e.code(),
+            GenerateError::Cancelled => "cancelled",
             GenerateError::EmptyPrompt { .. } => "empty-prompt",
             GenerateError::NotFinite { .. } => "overflow",
             GenerateError::ForeignToken { .. } => "bad-tokenizer",

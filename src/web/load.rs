@@ -9,13 +9,12 @@ use super::error::WebError;
 use super::request::LoadSettings;
 use super::types::Progress;
 use crate::checkpoint::Folder;
-use crate::generate::{Chat, ChatRequest, Sampling, self_test};
+use crate::generate::Chat;
 use crate::gpu::{Gpu, GpuOptions};
 use crate::matrix::Format;
 use crate::phi3::{CacheFormat, Model, ModelFiles, ModelOptions};
-use crate::sae::{Dictionary, HookPoint, SaeError, SelfTest, Wanted};
+use crate::sae::{Dictionary, HookPoint, SaeError, Wanted};
 use crate::steering::Steering;
-use crate::tokens::{Message, Role};
 
 /// Reads member `name` of an object.
 fn member(object: &JsValue, name: &str) -> JsValue {
@@ -82,11 +81,10 @@ impl Reporter {
     }
 }
 
-/// A loaded chat, the model's name, and whether the dictionary fits.
+/// A loaded chat and the model's name.
 pub struct Loaded {
     pub chat: Chat,
     pub name: String,
-    pub test: Option<SelfTest>,
 }
 
 /// Loads everything that `options` (`LoadOptions`) names.
@@ -117,7 +115,7 @@ async fn load_onto(
     let tokenizer = parts.tokenizer().await?;
 
     reporter.reach("weights");
-    let mut model = Model::from_checkpoint(
+    let model = Model::from_checkpoint(
         gpu.clone(),
         parts.config,
         &parts.checkpoint,
@@ -135,25 +133,23 @@ async fn load_onto(
 
     reporter.reach("dictionary");
     let mut dictionaries = Vec::new();
-    let mut test = None;
     let sae = member(options, "sae");
     if !sae.is_undefined() && !sae.is_null() {
         let files = reporter.watch(folder(&sae, "sae")?);
-        let dictionary = find(gpu, &files, settings.sae_hook, &model).await?;
-        reporter.reach("test");
-        test = Some(self_test(&mut model, &dictionary, &tokenizer, None).await?);
-        dictionaries.push(dictionary);
+        dictionaries.push(find(gpu, &files, settings.sae_hook, &model).await?);
     }
-    let steering = Steering::new(&model, dictionaries).await?;
 
+    // Compiled since the formats were known. No pass is run to warm up: a large model's would take longer
+    // than what it spares the first answer.
     reporter.reach("warmup");
-    let mut chat = Chat::new(model, Rc::new(tokenizer), steering).await?;
-    warm_up(&mut chat).await?;
+    let steering = Steering::new(&model, dictionaries).await?;
+    let chat = Chat::new(model, Rc::new(tokenizer), steering).await?;
+    gpu.finish().await?;
     let label = files.label();
     let label = label.split(['?', '#']).next().unwrap_or(label);
     let label = label.trim_end_matches('/');
     let name = label.rsplit('/').next().unwrap_or(label).to_string();
-    Ok(Loaded { chat, name, test })
+    Ok(Loaded { chat, name })
 }
 
 /// The dictionary of `folder` that belongs at `hook`; one that its files put elsewhere is put there, since
@@ -181,23 +177,4 @@ async fn find(
         }
         other => Ok(other?),
     }
-}
-
-/// One token, so that the first answer does not pay for the driver's start.
-async fn warm_up(chat: &mut Chat) -> Result<(), WebError> {
-    let hello = Message {
-        role: Role::User,
-        content: "Hello".into(),
-    };
-    let prompt = chat.tokenizer().chat(&[hello], true)?;
-    let request = ChatRequest {
-        prompts: &[prompt],
-        max_tokens: 2,
-        sampling: Sampling::default(),
-        features: None,
-        cancel: Rc::default(),
-    };
-    chat.run(&request, &mut |_| {}).await?;
-    chat.reset();
-    Ok(())
 }

@@ -2,7 +2,7 @@
 export type Source = string | File[];
 
 export interface LoadProgress {
-  stage: "config" | "tokenizer" | "weights" | "dictionary" | "test" | "warmup";
+  stage: "config" | "tokenizer" | "weights" | "dictionary" | "warmup";
   /** Bytes of the file so far. */
   loaded: number;
   /** Bytes of the file, 0 when not known. */
@@ -41,6 +41,14 @@ export interface Info {
     stored: Format;
     test?: SelfTest;
   };
+}
+
+/** What the engine takes of the machine's memory, as it is now. */
+export interface Memory {
+  /** Bytes of all its buffers on the GPU. */
+  gpuBytes: number;
+  /** Bytes of its own memory, which never shrinks. */
+  heapBytes: number;
 }
 
 /** How weights are stored on the GPU: bits, m with a minimum. */

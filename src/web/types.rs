@@ -5,7 +5,6 @@ use wasm_bindgen::prelude::*;
 
 use super::error::WebError;
 use crate::generate::{DoneReason, Stats};
-use crate::sae::SelfTest;
 
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = include_str!("types.d.ts");
@@ -30,6 +29,12 @@ extern "C" {
     /// `TokenFeatures`
     #[wasm_bindgen(typescript_type = "TokenFeatures")]
     pub type TokenFeaturesObject;
+    /// `SelfTest`
+    #[wasm_bindgen(typescript_type = "SelfTest")]
+    pub type SelfTestObject;
+    /// `Memory`
+    #[wasm_bindgen(typescript_type = "Memory")]
+    pub type MemoryObject;
 }
 
 #[derive(Serialize)]
@@ -62,8 +67,6 @@ pub struct SaeInfo {
     pub kind: &'static str,
     pub activations: &'static str,
     pub stored: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub test: Option<SelfTest>,
 }
 
 #[derive(Serialize)]
@@ -73,6 +76,14 @@ pub struct Info {
     pub adapter: AdapterInfo,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sae: Option<SaeInfo>,
+    pub heap_bytes: f64,
+}
+
+/// What the engine takes of the machine's memory.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Memory {
+    pub gpu_bytes: f64,
     pub heap_bytes: f64,
 }
 

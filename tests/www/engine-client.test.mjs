@@ -88,6 +88,16 @@ test("chat streams its events in order and ends", async () => {
   assert.deepEqual(seen, [...Array(20).keys()]);
 });
 
+test("the dictionary's test and the memory are asked for", async () => {
+  const engine = await loaded();
+  const answers = { testSae: { sentence: "it fits" }, memory: { gpuBytes: 5, heapBytes: 6 } };
+  worker.answer = ({ id, method }) => worker.says({ id, ok: answers[method] });
+  assert.deepEqual(await engine.testSae(), answers.testSae);
+  assert.deepEqual(await engine.memory(), answers.memory);
+  worker.answer = ({ id }) => worker.says({ id, error: { code: "cancelled", message: "It was stopped." } });
+  await assert.rejects(engine.testSae(), code("cancelled"));
+});
+
 test("leaving a chat early cancels it", async () => {
   const engine = await loaded();
   let chat;

@@ -1,5 +1,7 @@
 //! `phi3-steer check-sae`
 
+use std::cell::Cell;
+
 use phi3_steer::generate::self_test;
 use phi3_steer::sae::{Dictionary, Fit};
 
@@ -43,7 +45,8 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
     wanted.layers = Some(model.config().num_hidden_layers);
     let folder = arguments.dictionary.folder()?;
     let dictionary = Dictionary::find(&gpu, &folder, wanted).await?;
-    let test = self_test(&mut model, &dictionary, &tokenizer, text.as_deref()).await?;
+    let never = Cell::new(false);
+    let test = self_test(&mut model, &dictionary, &tokenizer, text.as_deref(), &never).await?;
     if arguments.json {
         return print_line(&serde_json::to_string_pretty(&test)?);
     }

@@ -1,9 +1,10 @@
 //! `phi3-steer logits`
 
+use std::cell::Cell;
 use std::path::PathBuf;
 
 use phi3_steer::generate::{TraceRequest, Traced, bare_prompt, trace};
-use phi3_steer::phi3::ModelFiles;
+use phi3_steer::phi3::{MAX_ROWS, ModelFiles};
 use serde_json::Value;
 
 use super::Failure;
@@ -72,6 +73,8 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
         prompts: &[bare_prompt(ids, bos)],
         logits: &|_, _| true,
         residual: &layers,
+        chunk: MAX_ROWS,
+        cancel: &Cell::new(false),
     };
     // One lane: its tokens come in order.
     let mut take = |traced: Traced<'_>| match traced {
