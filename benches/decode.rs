@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use phi3_steer::checkpoint::Folder;
 use phi3_steer::generate::{Chat, ChatRequest, FeatureWish, Sampling, Stats};
-use phi3_steer::gpu::{Gpu, GpuOptions, dispatches};
+use phi3_steer::gpu::{Gpu, GpuOptions};
 use phi3_steer::phi3::{Model, ModelOptions};
 use phi3_steer::sae::{Dictionary, HookPoint, Wanted};
 use phi3_steer::steering::{Intervention, Operator, Steering};
@@ -263,9 +263,9 @@ async fn line(chat: &mut Chat, mode: Mode) -> Outcome<Line> {
     // A longer answer has only more passes; the first step of an answer needs none.
     let mut recorded = Vec::new();
     for passes in [2, 3] {
-        let before = dispatches();
+        let before = chat.model().gpu().dispatches();
         run(chat, mode, passes).await?;
-        recorded.push(dispatches() - before);
+        recorded.push(chat.model().gpu().dispatches() - before);
     }
     prefills.sort();
     passes.sort();
@@ -304,8 +304,8 @@ async fn run(chat: &mut Chat, mode: Mode, max_tokens: usize) -> Outcome<Stats> {
 async fn copy_bandwidth(gpu: &Gpu) -> Outcome<f64> {
     const BYTES: u64 = 64 << 20;
     const COPIES: u64 = 8;
-    let from = gpu.storage("copied", BYTES).await?;
-    let to = gpu.storage("copy", BYTES).await?;
+    let from = gpu.storage("copied", BYTES)?;
+    let to = gpu.storage("copy", BYTES)?;
     let copy = |times: u64| {
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         for _ in 0..times {

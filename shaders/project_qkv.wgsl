@@ -8,6 +8,9 @@
 // mind), so that a pair is one store; v keeps its natural order.
 //
 // Units: q, k and v, head_dim / 2 a head.
+//
+// With x, the norm's weight and the matrix's two planes these are 8 storage buffers, all that WebGPU
+// promises a stage.
 @group(0) @binding(6) var<storage, read> rotary: array<vec2f>; // [positions, rotary_dim/2] (cos, sin)
 @group(0) @binding(7) var<storage, read_write> q: array<vec2f>; // [rows, heads, head_dim/2]
 @group(0) @binding(8) var<storage, read_write> k_cache: array<KvPair>; // [lanes, kv_heads, capacity, head_dim/2]

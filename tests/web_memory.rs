@@ -178,7 +178,7 @@ async fn uploads_wait_within_bounds() {
     let before = counted("live");
     let gpu = open().await;
     let width = 512;
-    let vocab = rng.random_range(30_000..40_000);
+    let vocab = rng.random_range(55_000..60_000);
     let json = config(
         json!({"hidden_size": width, "head_dim": 64, "num_attention_heads": 8,
         "num_key_value_heads": 8, "intermediate_size": 6000, "vocab_size": vocab}),

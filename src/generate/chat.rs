@@ -55,7 +55,8 @@ impl Chat {
         tokenizer: Rc<ChatTokenizer>,
         steering: Steering,
     ) -> Result<Self, GenerateError> {
-        let sampler = Sampler::new(&model).await?;
+        let sampler = Sampler::new(&model)?;
+        model.gpu().settle().await?;
         let lanes = (0..model.lanes()).map(|_| LaneCache::default()).collect();
         Ok(Self {
             model,

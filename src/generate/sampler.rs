@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::GenerateError;
-use crate::gpu::{Access, Gpu, GpuError, KernelDescriptor, Step, shaders};
+use crate::gpu::{Access, Buffer, Gpu, GpuError, KernelDescriptor, Step, shaders};
 use crate::phi3::{Model, Phase};
 
 /// How the next token is chosen.
@@ -137,17 +137,17 @@ impl Sampled {
 /// The sampler of a model: reads its logits, writes its decode rows.
 pub struct Sampler {
     step: Step,
-    lanes: wgpu::Buffer,
-    seen: wgpu::Buffer,
-    stops: wgpu::Buffer,
-    out: wgpu::Buffer,
+    lanes: Buffer,
+    seen: Buffer,
+    stops: Buffer,
+    out: Buffer,
     lane_count: usize,
     vocab: usize,
 }
 
 impl Sampler {
     /// The sampler of `model`.
-    pub async fn new(model: &Model) -> Result<Self, GpuError> {
+    pub fn new(model: &Model) -> Result<Self, GpuError> {
         Self::of(
             model.gpu(),
             model.lanes(),
@@ -155,47 +155,36 @@ impl Sampler {
             model.logits(),
             model.rows(Phase::Decode),
         )
-        .await
     }
 
     /// A sampler over `logits` `[lanes, vocab]` that advances `rows`.
-    pub async fn of(
+    pub fn of(
         gpu: &Gpu,
         lane_count: usize,
         vocab: usize,
-        logits: &wgpu::Buffer,
-        rows: &wgpu::Buffer,
+        logits: &Buffer,
+        rows: &Buffer,
     ) -> Result<Self, GpuError> {
-        let kernel = gpu
-            .kernel(&KernelDescriptor {
-                label: "sample",
-                parts: &[shaders::ROWS, gpu.reduction_part(), shaders::SAMPLE],
-                constants: &[("WG", INVOCATIONS as f64)],
-                bindings: &[
-                    (0, Access::Read),
-                    (1, Access::Write),
-                    (2, Access::Write),
-                    (3, Access::Uniform),
-                    (4, Access::Write),
-                    (5, Access::Write),
-                    (6, Access::Read),
-                ],
-            })
-            .await?;
-        let lanes = gpu
-            .storage(
-                "sampler lanes",
-                (lane_count * size_of::<LaneState>()) as u64,
-            )
-            .await?;
+        let kernel = gpu.kernel(&KernelDescriptor {
+            label: "sample",
+            parts: &[shaders::ROWS, gpu.reduction_part(), shaders::SAMPLE],
+            constants: &[("WG", INVOCATIONS as f64)],
+            bindings: &[
+                (0, Access::Read),
+                (1, Access::Write),
+                (2, Access::Write),
+                (3, Access::Uniform),
+                (4, Access::Write),
+                (5, Access::Write),
+                (6, Access::Read),
+            ],
+        });
+        let states = lane_count * size_of::<LaneState>();
+        let lanes = gpu.storage("sampler lanes", states as u64)?;
         let words = vocab.div_ceil(32);
-        let seen = gpu
-            .storage("seen tokens", (lane_count * words * 4) as u64)
-            .await?;
-        let stops = gpu.storage("stop tokens", (words * 4) as u64).await?;
-        let out = gpu
-            .storage("sampled", (lane_count * size_of::<Sampled>()) as u64)
-            .await?;
+        let seen = gpu.storage("seen tokens", (lane_count * words * 4) as u64)?;
+        let stops = gpu.storage("stop tokens", (words * 4) as u64)?;
+        let out = gpu.storage("sampled", (lane_count * size_of::<Sampled>()) as u64)?;
         let shape = SampleShape {
             vocab: vocab as u32,
             words: words as u32,
@@ -258,7 +247,7 @@ impl Sampler {
     }
 
     /// What was chosen, `[lanes]` of [`Sampled`].
-    pub fn out(&self) -> &wgpu::Buffer {
+    pub fn out(&self) -> &Buffer {
         &self.out
     }
 }

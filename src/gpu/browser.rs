@@ -26,6 +26,10 @@ export function adapter_name() {
   const { description, vendor, architecture } = adapter?.info ?? {};
   return description || [vendor, architecture].filter(Boolean).join(" ");
 }
+export function on_uncaptured_error(device, report) {
+  device.addEventListener("uncapturederror", ({ error }) =>
+    report(error instanceof GPUOutOfMemoryError, error.message));
+}
 export function request_subgroups() {
   if (!adapter) return;
   adapter.requestDevice = (descriptor = {}) =>
@@ -46,6 +50,9 @@ extern "C" {
     pub fn adapter_is_fallback() -> bool;
     /// What the browser says that the adapter is; empty where it keeps that to itself.
     pub fn adapter_name() -> String;
+    /// Makes `report` hear of a device's errors outside of any scope: whether it is one of memory, and the
+    /// browser's words.
+    pub fn on_uncaptured_error(device: &JsValue, report: &JsValue);
     /// Makes that adapter's device come with subgroups.
     pub fn request_subgroups();
 }

@@ -10,7 +10,9 @@ pub enum GpuError {
     NoWebGpu,
     /// No adapter answers.
     #[error(
-        "no GPU adapter is available ({reason}): check the graphics driver and that the browser may use the GPU"
+        "no GPU adapter is available ({reason}): check the graphics driver and that the browser may use the \
+         GPU; after its graphics process has crashed several times, a browser gives out no adapter until it \
+         is restarted"
     )]
     NoAdapter {
         /// The driver's words.

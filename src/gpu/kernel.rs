@@ -1,19 +1,12 @@
 //! Compute kernels: a pipeline with an explicit layout, and prepared dispatches.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cell::Cell;
+use std::rc::Rc;
 
-use super::{Gpu, GpuError, Reduction};
-
-/// Dispatches recorded so far.
-static DISPATCHES: AtomicU64 = AtomicU64::new(0);
-
-/// How many dispatches this process has recorded, on all devices: for measurements.
-pub fn dispatches() -> u64 {
-    DISPATCHES.load(Ordering::Relaxed)
-}
+use super::{Buffer, Gpu, GpuError, Reduction};
 
 /// How a kernel uses a binding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
     /// Uniform buffer.
     Uniform,
@@ -35,9 +28,18 @@ pub struct KernelDescriptor<'a> {
     pub bindings: &'a [(u32, Access)],
 }
 
+/// What a kernel was compiled from: its text, its constants (their bits) and its bindings.
+#[derive(PartialEq, Eq, Hash)]
+pub(super) struct Made {
+    source: String,
+    constants: Vec<(String, u64)>,
+    bindings: Vec<(u32, Access)>,
+}
+
 /// A compiled kernel.
+#[derive(Clone)]
 pub struct Kernel {
-    label: String,
+    label: Rc<str>,
     pipeline: wgpu::ComputePipeline,
     layout: wgpu::BindGroupLayout,
 }
@@ -45,16 +47,37 @@ pub struct Kernel {
 /// Workgroups in x, y and z.
 pub type Grid = [u32; 3];
 
-/// A kernel with its buffers, ready to dispatch.
+/// A kernel with its buffers, ready to dispatch. It must live until what it has recorded is submitted.
 pub struct Step {
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
+    /// Holds them for as long as they may be used.
+    _buffers: Vec<Buffer>,
+    dispatches: Rc<Cell<u64>>,
 }
 
 impl Gpu {
-    /// Compiles a kernel; a fault in its text or layout is an error with the compiler's words.
-    pub async fn kernel(&self, desc: &KernelDescriptor<'_>) -> Result<Kernel, GpuError> {
-        let source = self.assemble(desc.parts);
+    /// Compiles a kernel, unless the same was compiled before. It is usable at once; whether there is a fault
+    /// in its text or layout, [`Gpu::settle`] says, in the compiler's words.
+    pub fn kernel(&self, desc: &KernelDescriptor<'_>) -> Kernel {
+        let made = Made {
+            source: self.assemble(desc.parts),
+            constants: desc
+                .constants
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.to_bits()))
+                .collect(),
+            bindings: desc.bindings.to_vec(),
+        };
+        if let Some(kernel) = self.kernels.borrow().get(&made) {
+            return kernel.clone();
+        }
+        let kernel = self.compile(desc, &made.source);
+        self.kernels.borrow_mut().insert(made, kernel.clone());
+        kernel
+    }
+
+    fn compile(&self, desc: &KernelDescriptor<'_>, source: &str) -> Kernel {
         let scope = self
             .device()
             .push_error_scope(wgpu::ErrorFilter::Validation);
@@ -108,17 +131,17 @@ impl Gpu {
                 },
                 cache: None,
             });
-        if let Some(error) = scope.pop().await {
-            return Err(GpuError::Validation(format!(
-                "kernel {}: {error}",
-                desc.label
-            )));
-        }
-        Ok(Kernel {
-            label: desc.label.into(),
+        let (label, fault): (Rc<str>, _) = (desc.label.into(), scope.pop());
+        let name = label.clone();
+        self.ask(async move {
+            let error = fault.await?;
+            Some(GpuError::Validation(format!("kernel {name}: {error}")))
+        });
+        Kernel {
+            label,
             pipeline,
             layout,
-        })
+        }
     }
 
     /// The preludes and `parts` as one WGSL text.
@@ -152,7 +175,7 @@ impl Gpu {
 
 impl Kernel {
     /// Binds `buffers` (binding, buffer), one for each binding of the layout.
-    pub fn bind(&self, gpu: &Gpu, buffers: &[(u32, &wgpu::Buffer)]) -> Step {
+    pub fn bind(&self, gpu: &Gpu, buffers: &[(u32, &Buffer)]) -> Step {
         let entries: Vec<_> = buffers
             .iter()
             .map(|&(binding, buffer)| wgpu::BindGroupEntry {
@@ -168,6 +191,8 @@ impl Kernel {
         Step {
             pipeline: self.pipeline.clone(),
             bind_group,
+            _buffers: buffers.iter().map(|&(_, b)| b.clone()).collect(),
+            dispatches: gpu.dispatches.clone(),
         }
     }
 }
@@ -178,6 +203,6 @@ impl Step {
         pass.set_pipeline(&self.pipeline);
         pass.set_bind_group(0, &self.bind_group, &[]);
         pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
-        DISPATCHES.fetch_add(1, Ordering::Relaxed);
+        self.dispatches.set(self.dispatches.get() + 1);
     }
 }

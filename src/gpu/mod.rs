@@ -2,21 +2,26 @@
 
 #[cfg(target_arch = "wasm32")]
 mod browser;
+mod buffer;
 mod capabilities;
 mod error;
 mod kernel;
-mod pace;
+mod outcome;
 mod readback;
 pub mod shaders;
 
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
+pub use buffer::Buffer;
 pub use capabilities::{Capabilities, MatmulKind, Reduction};
 pub use error::GpuError;
-pub use kernel::{Access, Grid, Kernel, KernelDescriptor, Step, dispatches};
-pub use pace::Pace;
+use kernel::Made;
+pub use kernel::{Access, Grid, Kernel, KernelDescriptor, Step};
+use outcome::{Caught, Outcome};
 pub use readback::Staging;
-use wgpu::util::DeviceExt;
 
 /// How to open the GPU; what is `None` follows the adapter.
 #[derive(Clone, Debug, Default)]
@@ -33,14 +38,8 @@ pub struct GpuOptions {
     pub many_rows: Option<MatmulKind>,
     /// Bytes of a buffer at most, where the adapter allows more.
     pub buffer_bytes: Option<u64>,
-}
-
-/// What the device's handlers have caught.
-#[derive(Default)]
-struct Caught {
-    lost: Option<String>,
-    error: Option<String>,
-    out_of_memory: bool,
+    /// Bytes of all buffers at most: more is as if the GPU had no memory.
+    pub memory_bytes: Option<u64>,
 }
 
 /// An open device with its queue.
@@ -49,6 +48,16 @@ pub struct Gpu {
     queue: wgpu::Queue,
     capabilities: Capabilities,
     caught: Arc<Mutex<Caught>>,
+    /// What was asked for and is not answered, in order.
+    asked: RefCell<VecDeque<Outcome>>,
+    /// What was compiled, by what it was compiled from.
+    kernels: RefCell<HashMap<Made, Kernel>>,
+    memory_limit: Option<u64>,
+    /// Bytes of all buffers there are.
+    live: Rc<Cell<u64>>,
+    /// Bytes that were written and may not have been taken yet.
+    waiting: Cell<u64>,
+    dispatches: Rc<Cell<u64>>,
 }
 
 impl Gpu {
@@ -87,25 +96,17 @@ impl Gpu {
             })
             .await
             .map_err(|e| GpuError::Device(e.to_string()))?;
-        let caught = Arc::new(Mutex::new(Caught::default()));
-        let at = caught.clone();
-        device.set_device_lost_callback(move |reason, message| {
-            if let Ok(mut caught) = at.lock() {
-                caught.lost.get_or_insert(format!("{reason:?}: {message}"));
-            }
-        });
-        let at = caught.clone();
-        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            if let Ok(mut caught) = at.lock() {
-                caught.out_of_memory |= matches!(error, wgpu::Error::OutOfMemory { .. });
-                caught.error.get_or_insert(error.to_string());
-            }
-        }));
         Ok(Self {
+            caught: outcome::watch(&device),
             device,
             queue,
             capabilities,
-            caught,
+            asked: RefCell::default(),
+            kernels: RefCell::default(),
+            memory_limit: options.memory_bytes,
+            live: Rc::default(),
+            waiting: Cell::default(),
+            dispatches: Rc::default(),
         })
     }
 
@@ -150,92 +151,13 @@ impl Gpu {
         &self.queue
     }
 
-    /// An error if the device was lost or has reported one outside of a scope.
-    pub fn check(&self) -> Result<(), GpuError> {
-        let Ok(caught) = self.caught.lock() else {
-            return Err(GpuError::Lost("an error handler stopped".into()));
-        };
-        if let Some(reason) = &caught.lost {
-            return Err(GpuError::Lost(reason.clone()));
-        }
-        match &caught.error {
-            Some(_) if caught.out_of_memory => Err(GpuError::OutOfMemory {
-                what: "a computation".into(),
-                bytes: 0,
-            }),
-            Some(e) => Err(GpuError::Validation(e.clone())),
-            None => Ok(()),
-        }
+    /// How many dispatches have been recorded: for measurements.
+    pub fn dispatches(&self) -> u64 {
+        self.dispatches.get()
     }
 
     /// Destroys the device, which frees its memory; everything made from it is lost.
     pub fn destroy(&self) {
         self.device.destroy();
-    }
-
-    /// Bytes of a storage buffer at most: 128 MiB where the adapter offers no more than WebGPU promises.
-    pub fn storage_limit(&self) -> u64 {
-        let limits = self.device.limits();
-        limits
-            .max_buffer_size
-            .min(limits.max_storage_buffer_binding_size)
-    }
-
-    /// A zeroed storage buffer of `bytes` (rounded up to whole 16 bytes) that can be copied from and
-    /// to. Fails when it exceeds the device's limits or memory.
-    pub async fn storage(&self, what: &str, bytes: u64) -> Result<wgpu::Buffer, GpuError> {
-        self.buffer(what, bytes, wgpu::BufferUsages::STORAGE).await
-    }
-
-    /// A zeroed buffer for `usage`, copied from and to.
-    pub async fn buffer(
-        &self,
-        what: &str,
-        bytes: u64,
-        usage: wgpu::BufferUsages,
-    ) -> Result<wgpu::Buffer, GpuError> {
-        let size = bytes.max(16).next_multiple_of(16);
-        let limit = if usage.contains(wgpu::BufferUsages::STORAGE) {
-            self.storage_limit()
-        } else {
-            self.device.limits().max_buffer_size
-        };
-        if size > limit {
-            return Err(GpuError::TooLarge {
-                what: what.into(),
-                bytes: size,
-                limit,
-            });
-        }
-        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(what),
-            size,
-            usage: usage | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        match memory.pop().await {
-            Some(_) => Err(GpuError::OutOfMemory {
-                what: what.into(),
-                bytes: size,
-            }),
-            None => Ok(buffer),
-        }
-    }
-
-    /// A uniform buffer with contents that can be written again.
-    pub fn uniform<T: bytemuck::Pod>(&self, what: &str, value: &T) -> wgpu::Buffer {
-        self.device
-            .create_buffer_init(&wgpu::util::BufferInitDescriptor {
-                label: Some(what),
-                contents: bytemuck::bytes_of(value),
-                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-            })
-    }
-
-    /// Writes `data` at byte `offset` of `buffer`, ordered before the next submission.
-    pub fn write<T: bytemuck::Pod>(&self, buffer: &wgpu::Buffer, offset: u64, data: &[T]) {
-        self.queue
-            .write_buffer(buffer, offset, bytemuck::cast_slice(data));
     }
 }

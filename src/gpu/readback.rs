@@ -4,18 +4,18 @@ use std::ops::Range;
 
 use futures_channel::oneshot;
 
-use super::{Gpu, GpuError};
+use super::{Buffer, Gpu, GpuError};
 
 /// A mappable buffer that results are copied into and read from, without holding up what is
 /// submitted after.
 pub struct Staging {
-    buffer: wgpu::Buffer,
+    buffer: Buffer,
 }
 
 /// A read under way.
 pub struct Pending<'a> {
     gpu: &'a Gpu,
-    buffer: wgpu::Buffer,
+    buffer: Buffer,
     bytes: u64,
     done: oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>,
     #[cfg_attr(target_arch = "wasm32", allow(dead_code))]
@@ -25,17 +25,13 @@ pub struct Pending<'a> {
 impl Staging {
     /// A staging buffer of `bytes`.
     pub fn new(gpu: &Gpu, what: &str, bytes: u64) -> Self {
-        let buffer = gpu.device().create_buffer(&wgpu::BufferDescriptor {
-            label: Some(what),
-            size: bytes.max(16).next_multiple_of(16),
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let buffer = gpu.make(what, bytes, usage);
         Self { buffer }
     }
 
     /// Where to copy results.
-    pub fn buffer(&self) -> &wgpu::Buffer {
+    pub fn buffer(&self) -> &Buffer {
         &self.buffer
     }
 
@@ -67,15 +63,9 @@ impl Pending<'_> {
     /// Waits for the results.
     pub async fn wait(self) -> Result<Vec<u8>, GpuError> {
         #[cfg(not(target_arch = "wasm32"))]
-        self.gpu
-            .device()
-            .poll(wgpu::PollType::Wait {
-                submission_index: Some(self.submission),
-                timeout: None,
-            })
-            .map_err(|e| GpuError::Readback(e.to_string()))?;
+        self.gpu.wait_for(self.submission)?;
         let mapped = self.done.await;
-        self.gpu.check()?;
+        self.gpu.settle().await?;
         match mapped {
             Ok(Ok(())) => {}
             Ok(Err(e)) => return Err(GpuError::Readback(e.to_string())),
@@ -93,20 +83,20 @@ impl Pending<'_> {
 }
 
 impl Gpu {
-    /// Waits until everything submitted so far is done.
-    pub async fn finish(&self) -> Result<(), GpuError> {
-        let marker = Staging::new(self, "marker", 16);
-        let submission = self.queue().submit([]);
-        marker.read(self, 16, submission).wait().await?;
+    /// Waits for `submission`.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn wait_for(&self, submission: wgpu::SubmissionIndex) -> Result<(), GpuError> {
+        self.device()
+            .poll(wgpu::PollType::Wait {
+                submission_index: Some(submission),
+                timeout: None,
+            })
+            .map_err(|e| GpuError::Readback(e.to_string()))?;
         Ok(())
     }
 
     /// Reads a range of bytes of `buffer` (both ends multiples of 4).
-    pub async fn read(
-        &self,
-        buffer: &wgpu::Buffer,
-        range: Range<u64>,
-    ) -> Result<Vec<u8>, GpuError> {
+    pub async fn read(&self, buffer: &Buffer, range: Range<u64>) -> Result<Vec<u8>, GpuError> {
         let bytes = range.end - range.start;
         let staging = Staging::new(self, "readback", bytes);
         let mut encoder = self.device().create_command_encoder(&Default::default());
@@ -120,7 +110,7 @@ impl Gpu {
     /// Reads `count` elements of `buffer` from the element `first` on.
     pub async fn read_vec<T: bytemuck::Pod>(
         &self,
-        buffer: &wgpu::Buffer,
+        buffer: &Buffer,
         first: usize,
         count: usize,
     ) -> Result<Vec<T>, GpuError> {

@@ -7,12 +7,12 @@ mod product;
 mod table;
 
 pub(crate) use product::few_reads;
-pub use product::{Operands, Product, ProductShape, ProductSpec, ProductStep, Prologue};
+pub use product::{Operands, Product, ProductShape, ProductStep, Prologue};
 pub use table::{Table, rows_that_fit};
 
 pub use crate::quant::Format;
 
-use crate::gpu::{Access, Gpu, GpuError, shaders};
+use crate::gpu::{Access, Buffer, Gpu, GpuError, shaders};
 use crate::quant::{self, Planes};
 
 /// The weight twin of a format.
@@ -41,29 +41,29 @@ pub struct Matrix {
     cols: usize,
     format: Format,
     /// `[rows, words a row]` u32
-    words: wgpu::Buffer,
+    words: Buffer,
     /// `[rows, side a row]` u32, where the format has one
-    side: Option<wgpu::Buffer>,
+    side: Option<Buffer>,
 }
 
 impl Matrix {
     /// A matrix of zero bits.
-    pub async fn zeros(
+    pub fn zeros(
         gpu: &Gpu,
         what: &str,
         [rows, cols]: [usize; 2],
         format: Format,
     ) -> Result<Self, GpuError> {
-        let plane = async |row: usize| gpu.storage(what, (rows * row * 4) as u64).await;
+        let plane = |row: usize| gpu.storage(what, (rows * row * 4) as u64);
         let side = match format.row_side(cols) {
             0 => None,
-            row => Some(plane(row).await?),
+            row => Some(plane(row)?),
         };
         Ok(Self {
             rows,
             cols,
             format,
-            words: plane(format.row_words(cols)).await?,
+            words: plane(format.row_words(cols))?,
             side,
         })
     }
@@ -111,11 +111,11 @@ impl Matrix {
 
     /// Bytes on the GPU.
     pub fn gpu_bytes(&self) -> u64 {
-        self.words.size() + self.side.as_ref().map_or(0, wgpu::Buffer::size)
+        self.words.size() + self.side.as_ref().map_or(0, |side| side.size())
     }
 
     /// The buffers at the weight twin's bindings.
-    pub fn buffers(&self) -> Vec<(u32, &wgpu::Buffer)> {
+    pub fn buffers(&self) -> Vec<(u32, &Buffer)> {
         let side = self.side.as_ref().map(|side| (2, side));
         [Some((1, &self.words)), side]
             .into_iter()

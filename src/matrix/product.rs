@@ -1,9 +1,7 @@
 //! Matrix products: one kernel in two skeletons, for few and for many rows of activations.
 
 use super::{Format, Matrix, weights_bindings, weights_part};
-use crate::gpu::{
-    Access, Gpu, GpuError, Grid, Kernel, KernelDescriptor, MatmulKind, Step, shaders,
-};
+use crate::gpu::{Access, Buffer, Gpu, Grid, Kernel, KernelDescriptor, MatmulKind, Step, shaders};
 use crate::quant;
 
 /// What happens to the activations before the product.
@@ -17,22 +15,19 @@ pub enum Prologue {
     Subtract,
 }
 
-/// What a product is made of.
-pub struct ProductSpec<'a> {
+/// One kind of product, for matrices of any format. Its kernels are compiled when they are first asked for,
+/// each for one format and one skeleton.
+pub struct Product {
     /// Its name.
-    pub label: &'a str,
+    pub label: &'static str,
     /// The kernel: `rows_of`, `input_row` and `finish`.
-    pub kernel: &'a str,
+    pub kernel: &'static str,
     /// WGSL texts that the kernel needs before it.
-    pub parts: &'a [&'a str],
+    pub parts: Vec<&'static str>,
     /// What is done to the activations.
     pub prologue: Prologue,
-    /// The weights' format.
-    pub format: Format,
-    /// Columns of the matrices.
-    pub cols: usize,
     /// The kernel's own bindings, from 6 on.
-    pub bindings: &'a [(u32, Access)],
+    pub bindings: &'static [(u32, Access)],
     /// Rows of a decode pass: lanes.
     pub few_rows: usize,
 }
@@ -88,25 +83,13 @@ pub struct Operands<'a> {
     /// Its sizes.
     pub shape: &'a ProductShape,
     /// Activations `[rows, cols]`.
-    pub x: &'a wgpu::Buffer,
+    pub x: &'a Buffer,
     /// The prologue's vector `[cols]`; any storage buffer where there is no prologue.
-    pub pre: &'a wgpu::Buffer,
+    pub pre: &'a Buffer,
     /// The pass's rows.
-    pub rows: &'a wgpu::Buffer,
+    pub rows: &'a Buffer,
     /// The kernel's own buffers.
-    pub own: &'a [(u32, &'a wgpu::Buffer)],
-}
-
-struct Skeleton {
-    kernel: Kernel,
-    kind: MatmulKind,
-    tile: u32,
-}
-
-/// A compiled product, for few and for many rows.
-pub struct Product {
-    few: Skeleton,
-    many: Skeleton,
+    pub own: &'a [(u32, &'a Buffer)],
 }
 
 /// A product with its buffers, ready to dispatch.
@@ -120,12 +103,15 @@ pub struct ProductStep {
 /// Invocations that share a unit in the split skeleton.
 const SPLIT: u32 = 32;
 
+/// Rows of activations that share one read of the weights in passes of many rows.
+const MANY_TILE: u32 = 4;
+
 /// Rows of activations that share one read of the weights, in passes of `rows` rows.
 fn few_tile(rows: usize) -> u32 {
     match rows {
         0 | 1 => 1,
         2 => 2,
-        _ => 4,
+        _ => MANY_TILE,
     }
 }
 
@@ -135,57 +121,16 @@ pub(crate) fn few_reads(rows: usize) -> u64 {
 }
 
 impl Product {
-    /// Compiles the product in the device's variants.
-    pub async fn new(gpu: &Gpu, spec: &ProductSpec<'_>) -> Result<Self, GpuError> {
-        let capabilities = gpu.capabilities();
-        let tile = few_tile(spec.few_rows);
-        Ok(Self {
-            few: Skeleton::new(gpu, spec, capabilities.few_rows, tile).await?,
-            many: Skeleton::new(gpu, spec, capabilities.many_rows, 4).await?,
-        })
-    }
-
-    /// Binds a product in the skeleton for many rows, or for few.
-    pub fn bind(&self, gpu: &Gpu, many: bool, operands: &Operands<'_>) -> ProductStep {
-        let skeleton = if many { &self.many } else { &self.few };
-        let shape = gpu.uniform("shape", operands.shape);
-        let mut buffers = operands.matrix.buffers();
-        buffers.extend([
-            (0, operands.x),
-            (3, &shape),
-            (4, operands.pre),
-            (5, operands.rows),
-        ]);
-        buffers.extend_from_slice(operands.own);
-        ProductStep {
-            step: skeleton.kernel.bind(gpu, &buffers),
-            kind: skeleton.kind,
-            tile: skeleton.tile,
-            units: operands.shape.units,
-        }
-    }
-}
-
-impl Skeleton {
-    async fn new(
-        gpu: &Gpu,
-        spec: &ProductSpec<'_>,
-        kind: MatmulKind,
-        tile: u32,
-    ) -> Result<Self, GpuError> {
-        let mut parts = vec![
-            shaders::ROWS,
-            shaders::MATMUL_INPUT,
-            weights_part(spec.format),
-        ];
-        parts.extend_from_slice(spec.parts);
-        parts.push(spec.kernel);
+    /// The kernel for matrices of `cols` columns in `format`, in the skeleton for many rows or for few.
+    pub fn compile(&self, gpu: &Gpu, format: Format, cols: usize, many: bool) -> Kernel {
+        let (kind, tile) = self.skeleton(gpu, many);
+        let mut parts = vec![shaders::ROWS, shaders::MATMUL_INPUT, weights_part(format)];
+        parts.extend_from_slice(&self.parts);
+        parts.push(self.kernel);
+        let tail = !cols.is_multiple_of(quant::GROUP);
         let mut constants = vec![
-            ("PROLOGUE", spec.prologue as u32 as f64),
-            (
-                "TAIL",
-                f64::from(u8::from(!spec.cols.is_multiple_of(quant::GROUP))),
-            ),
+            ("PROLOGUE", self.prologue as u32 as f64),
+            ("TAIL", f64::from(u8::from(tail))),
         ];
         match kind {
             MatmulKind::Thread => {
@@ -208,17 +153,45 @@ impl Skeleton {
             (4, Access::Read),
             (5, Access::Uniform),
         ];
-        bindings.extend_from_slice(weights_bindings(spec.format));
-        bindings.extend_from_slice(spec.bindings);
-        let kernel = gpu
-            .kernel(&KernelDescriptor {
-                label: spec.label,
-                parts: &parts,
-                constants: &constants,
-                bindings: &bindings,
-            })
-            .await?;
-        Ok(Self { kernel, kind, tile })
+        bindings.extend_from_slice(weights_bindings(format));
+        bindings.extend_from_slice(self.bindings);
+        gpu.kernel(&KernelDescriptor {
+            label: self.label,
+            parts: &parts,
+            constants: &constants,
+            bindings: &bindings,
+        })
+    }
+
+    /// The device's skeleton for many rows or for few, and the rows that share a read of the weights.
+    fn skeleton(&self, gpu: &Gpu, many: bool) -> (MatmulKind, u32) {
+        let capabilities = gpu.capabilities();
+        match many {
+            true => (capabilities.many_rows, MANY_TILE),
+            false => (capabilities.few_rows, few_tile(self.few_rows)),
+        }
+    }
+
+    /// Binds a product in the skeleton for many rows, or for few.
+    pub fn bind(&self, gpu: &Gpu, many: bool, operands: &Operands<'_>) -> ProductStep {
+        let matrix = operands.matrix;
+        let kernel = self.compile(gpu, matrix.format(), matrix.cols(), many);
+        let shape = gpu.uniform("shape", operands.shape);
+        let mut buffers = matrix.buffers();
+        buffers.extend([
+            (0, operands.x),
+            (3, &shape),
+            (4, operands.pre),
+            (5, operands.rows),
+        ]);
+        buffers.extend_from_slice(operands.own);
+        let (kind, tile) = self.skeleton(gpu, many);
+        ProductStep {
+            step: kernel.bind(gpu, &buffers),
+            kind,
+            tile,
+            units: operands.shape.units,
+        }
     }
 }
 

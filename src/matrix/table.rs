@@ -23,7 +23,7 @@ pub struct Table {
 
 impl Table {
     /// A table of zero bits, in buffers of at most `most` bytes.
-    pub async fn zeros(
+    pub fn zeros(
         gpu: &Gpu,
         what: &str,
         [rows, cols]: [usize; 2],
@@ -34,7 +34,7 @@ impl Table {
         let mut parts = Vec::with_capacity(rows.div_ceil(per_part));
         for first in (0..rows).step_by(per_part) {
             let count = per_part.min(rows - first);
-            parts.push(Matrix::zeros(gpu, what, [count, cols], format).await?);
+            parts.push(Matrix::zeros(gpu, what, [count, cols], format)?);
         }
         Ok(Self {
             rows,

@@ -1,7 +1,7 @@
 //! The key-value cache of all lanes; it grows.
 
-use super::{Config, ModelError};
-use crate::gpu::{Gpu, shaders};
+use super::Config;
+use crate::gpu::{Buffer, Gpu, GpuError, shaders};
 
 /// How keys and values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +32,8 @@ impl CacheFormat {
 
 /// Keys and values of one block, `[lanes, kv_heads, capacity, head_dim / 2]` pairs each.
 pub(super) struct LayerCache {
-    pub keys: wgpu::Buffer,
-    pub values: wgpu::Buffer,
+    pub keys: Buffer,
+    pub values: Buffer,
 }
 
 /// Keys and values of all blocks.
@@ -46,17 +46,17 @@ pub(super) struct Cache {
 
 impl Cache {
     /// An empty cache for `capacity` positions in each of `lanes` lanes.
-    pub async fn new(
+    pub fn new(
         gpu: &Gpu,
         config: &Config,
         lanes: usize,
         capacity: usize,
         format: CacheFormat,
-    ) -> Result<Self, ModelError> {
+    ) -> Result<Self, GpuError> {
         let strips = (lanes * config.num_key_value_heads) as u64;
         let position_bytes = config.head_dim as u64 / 2 * format.pair_bytes();
         let bytes = Self::buffer_bytes(config, lanes, capacity, format);
-        let layers = Self::allocate(gpu, config.num_hidden_layers, bytes).await?;
+        let layers = Self::allocate(gpu, config.num_hidden_layers, bytes)?;
         Ok(Self {
             layers,
             capacity,
@@ -76,22 +76,23 @@ impl Cache {
         pairs as u64 * format.pair_bytes()
     }
 
-    async fn allocate(gpu: &Gpu, layers: usize, bytes: u64) -> Result<Vec<LayerCache>, ModelError> {
+    fn allocate(gpu: &Gpu, layers: usize, bytes: u64) -> Result<Vec<LayerCache>, GpuError> {
         let mut all = Vec::with_capacity(layers);
         for _ in 0..layers {
             all.push(LayerCache {
-                keys: gpu.storage("key cache", bytes).await?,
-                values: gpu.storage("value cache", bytes).await?,
+                keys: gpu.storage("key cache", bytes)?,
+                values: gpu.storage("value cache", bytes)?,
             });
         }
         Ok(all)
     }
 
     /// Makes room for `capacity` positions, keeping what is there; on an error nothing has changed.
-    pub async fn grow(&mut self, gpu: &Gpu, capacity: usize) -> Result<(), ModelError> {
+    pub async fn grow(&mut self, gpu: &Gpu, capacity: usize) -> Result<(), GpuError> {
         let strip = |capacity: usize| capacity as u64 * self.position_bytes;
         let (old, new) = (strip(self.capacity), strip(capacity));
-        let layers = Self::allocate(gpu, self.layers.len(), self.strips * new).await?;
+        let layers = Self::allocate(gpu, self.layers.len(), self.strips * new)?;
+        gpu.settle().await?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         for (before, after) in self.layers.iter().zip(&layers) {
             for i in 0..self.strips {

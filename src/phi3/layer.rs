@@ -4,10 +4,9 @@ use super::cache::{Cache, CacheFormat};
 use super::rows::MAX_ROWS;
 use super::weights::{LayerWeights, Weights};
 use super::{Config, ModelError};
-use crate::gpu::{Access, Gpu, Grid, Kernel, KernelDescriptor, Step, shaders};
+use crate::gpu::{Access, Buffer, Gpu, Grid, Kernel, KernelDescriptor, Step, shaders};
 use crate::matrix::{
-    Format, Operands, Product, ProductShape, ProductSpec, ProductStep, Prologue, weights_bindings,
-    weights_part,
+    Operands, Product, ProductShape, ProductStep, Prologue, weights_bindings, weights_part,
 };
 
 /// Splits of a decode step's attention over a long cache.
@@ -17,107 +16,36 @@ const SPLIT_FROM: usize = 512;
 /// Invocations of an attention workgroup.
 const ATTENTION_INVOCATIONS: u32 = 64;
 
-/// One kind of product, compiled for each format that its matrices are in.
-struct Products {
-    first: Product,
-    others: Vec<(Format, Product)>,
-}
-
-impl Products {
-    /// Compiles the product of `spec` for `formats`.
-    async fn new<'a>(
-        gpu: &Gpu,
-        formats: &[Format],
-        spec: impl Fn(Format) -> ProductSpec<'a>,
-    ) -> Result<Self, ModelError> {
-        let first = formats.first().copied().unwrap_or(Format::F32);
-        let mut products = Self {
-            first: Product::new(gpu, &spec(first)).await?,
-            others: Vec::new(),
-        };
-        for &format in formats {
-            if format != first && !products.others.iter().any(|(f, _)| *f == format) {
-                let product = Product::new(gpu, &spec(format)).await?;
-                products.others.push((format, product));
-            }
-        }
-        Ok(products)
-    }
-
-    /// Binds the product in its matrix's format.
-    fn bind(&self, gpu: &Gpu, many: bool, operands: &Operands<'_>) -> ProductStep {
-        let format = operands.matrix.format();
-        let other = self.others.iter().find(|(f, _)| *f == format);
-        let product = other.map_or(&self.first, |(_, product)| product);
-        product.bind(gpu, many, operands)
-    }
-}
-
-/// The compiled kernels of a model.
+/// The kernels of a model.
 pub(super) struct Kernels {
     embed: Kernel,
-    qkv: Products,
+    qkv: Product,
     attention: Kernel,
     merge: Kernel,
-    residual_o: Products,
-    swiglu: Products,
-    residual_down: Products,
-    head: Products,
+    /// Adds to the residual stream: the attention's output, the MLP's.
+    residual: Product,
+    swiglu: Product,
+    head: Product,
 }
 
 impl Kernels {
-    /// Compiles the kernels for `config` and the formats of `weights`.
-    pub async fn new(
+    /// Starts to compile all that the passes of a model with `weights` need, which need not be read yet.
+    pub fn new(
         gpu: &Gpu,
         config: &Config,
         lanes: usize,
         weights: &Weights,
         cache: CacheFormat,
-    ) -> Result<Self, ModelError> {
-        let c = config;
-        let adds: &[_] = &[(6, Access::Write)];
-        let spec = |label, kernel, prologue, cols| {
-            move |format| ProductSpec {
-                label,
-                kernel,
-                parts: &[],
-                prologue,
-                format,
-                cols,
-                bindings: adds,
-                few_rows: lanes,
-            }
+    ) -> Self {
+        let product = |label, kernel, prologue| Product {
+            label,
+            kernel,
+            parts: Vec::new(),
+            prologue,
+            bindings: &[(6, Access::Write)],
+            few_rows: lanes,
         };
-        let cache_part = [cache.part()];
-        let qkv = |format| ProductSpec {
-            parts: &cache_part,
-            bindings: &[
-                (6, Access::Read),
-                (7, Access::Write),
-                (8, Access::Write),
-                (9, Access::Write),
-            ],
-            ..spec("qkv", shaders::PROJECT_QKV, Prologue::Norm, c.hidden_size)(format)
-        };
-        let o = spec(
-            "attention output",
-            shaders::PROJECT_RESIDUAL,
-            Prologue::None,
-            c.attention_width(),
-        );
-        let swiglu = spec(
-            "gate and up",
-            shaders::PROJECT_SWIGLU,
-            Prologue::Norm,
-            c.hidden_size,
-        );
-        let down = spec(
-            "down",
-            shaders::PROJECT_RESIDUAL,
-            Prologue::None,
-            c.intermediate_size,
-        );
-        let head = spec("head", shaders::PROJECT_HEAD, Prologue::Norm, c.hidden_size);
+        let norm = Prologue::Norm;
         let embedding = weights.embed.format();
         let mut embed_bindings = vec![
             (3, Access::Uniform),
@@ -125,73 +53,92 @@ impl Kernels {
             (6, Access::Write),
         ];
         embed_bindings.extend_from_slice(weights_bindings(embedding));
-        Ok(Self {
-            embed: gpu
-                .kernel(&KernelDescriptor {
-                    label: "embed",
-                    parts: &[shaders::ROWS, weights_part(embedding), shaders::EMBED],
-                    constants: &[],
-                    bindings: &embed_bindings,
-                })
-                .await?,
-            qkv: Products::new(gpu, &weights.formats(|l| &l.qkv), qkv).await?,
-            attention: gpu
-                .kernel(&KernelDescriptor {
-                    label: "attention",
-                    parts: &[
-                        shaders::ROWS,
-                        gpu.reduction_part(),
-                        cache.part(),
-                        shaders::ATTENTION,
-                    ],
-                    constants: &[("WG", ATTENTION_INVOCATIONS as f64)],
-                    bindings: &[
-                        (0, Access::Read),
-                        (1, Access::Read),
-                        (2, Access::Read),
-                        (3, Access::Uniform),
-                        (4, Access::Write),
-                        (5, Access::Uniform),
-                    ],
-                })
-                .await?,
-            merge: gpu
-                .kernel(&KernelDescriptor {
-                    label: "attention merge",
-                    parts: &[shaders::ROWS, shaders::ATTENTION_MERGE],
-                    constants: &[],
-                    bindings: &[
-                        (0, Access::Read),
-                        (3, Access::Uniform),
-                        (4, Access::Write),
-                        (5, Access::Uniform),
-                    ],
-                })
-                .await?,
-            residual_o: Products::new(gpu, &weights.formats(|l| &l.o), o).await?,
-            swiglu: Products::new(gpu, &weights.formats(|l| &l.gate_up), swiglu).await?,
-            residual_down: Products::new(gpu, &weights.formats(|l| &l.down), down).await?,
-            head: Products::new(gpu, &[weights.head().format()], head).await?,
-        })
+        let kernels = Self {
+            embed: gpu.kernel(&KernelDescriptor {
+                label: "embed",
+                parts: &[shaders::ROWS, weights_part(embedding), shaders::EMBED],
+                constants: &[],
+                bindings: &embed_bindings,
+            }),
+            // With those of every product (x, the norm, a matrix's two planes) these are the 8 storage
+            // buffers of a stage that WebGPU promises: there is no room for another.
+            qkv: Product {
+                parts: vec![cache.part()],
+                bindings: &[
+                    (6, Access::Read),
+                    (7, Access::Write),
+                    (8, Access::Write),
+                    (9, Access::Write),
+                ],
+                ..product("qkv", shaders::PROJECT_QKV, norm)
+            },
+            attention: gpu.kernel(&KernelDescriptor {
+                label: "attention",
+                parts: &[
+                    shaders::ROWS,
+                    gpu.reduction_part(),
+                    cache.part(),
+                    shaders::ATTENTION,
+                ],
+                constants: &[("WG", ATTENTION_INVOCATIONS as f64)],
+                bindings: &[
+                    (0, Access::Read),
+                    (1, Access::Read),
+                    (2, Access::Read),
+                    (3, Access::Uniform),
+                    (4, Access::Write),
+                    (5, Access::Uniform),
+                ],
+            }),
+            merge: gpu.kernel(&KernelDescriptor {
+                label: "attention merge",
+                parts: &[shaders::ROWS, shaders::ATTENTION_MERGE],
+                constants: &[],
+                bindings: &[
+                    (0, Access::Read),
+                    (3, Access::Uniform),
+                    (4, Access::Write),
+                    (5, Access::Uniform),
+                ],
+            }),
+            residual: product("residual", shaders::PROJECT_RESIDUAL, Prologue::None),
+            swiglu: product("gate and up", shaders::PROJECT_SWIGLU, norm),
+            head: product("head", shaders::PROJECT_HEAD, norm),
+        };
+        for many in [true, false] {
+            for layer in &weights.layers {
+                for (product, matrix) in [
+                    (&kernels.qkv, &layer.qkv),
+                    (&kernels.residual, &layer.o),
+                    (&kernels.swiglu, &layer.gate_up),
+                    (&kernels.residual, &layer.down),
+                ] {
+                    product.compile(gpu, matrix.format(), matrix.cols(), many);
+                }
+            }
+        }
+        let head = weights.head().format();
+        kernels.head.compile(gpu, head, config.hidden_size, false);
+        kernels
     }
 }
 
 /// The activations of a pass.
 pub(super) struct Activations {
     /// `[MAX_ROWS, hidden]` f32
-    pub residual: wgpu::Buffer,
+    pub residual: Buffer,
     /// `[MAX_ROWS, heads, head_dim / 2]` pairs of f32
-    q: wgpu::Buffer,
+    q: Buffer,
     /// `[lanes, heads, SPLITS, head_dim / 2 + 1]` pairs of f32
-    partials: wgpu::Buffer,
+    partials: Buffer,
     /// `[MAX_ROWS, heads * head_dim]` f32
-    attended: wgpu::Buffer,
+    attended: Buffer,
     /// `[MAX_ROWS, inner]` f32
-    mlp: wgpu::Buffer,
+    mlp: Buffer,
     /// `[lanes, vocab]` f32
-    pub logits: wgpu::Buffer,
+    pub logits: Buffer,
     /// `[context, rotary_dim / 2]` (cos, sin)
-    rotary: wgpu::Buffer,
+    rotary: Buffer,
 }
 
 /// Positions of the rotary table that are computed at a time.
@@ -199,7 +146,7 @@ const ROTARY_BLOCK: usize = 4096;
 
 impl Activations {
     /// Buffers for `lanes` lanes of at most `context` positions.
-    pub async fn new(
+    pub fn new(
         gpu: &Gpu,
         config: &Config,
         lanes: usize,
@@ -210,17 +157,13 @@ impl Activations {
         let partial = c.num_attention_heads * SPLITS as usize * (c.head_dim / 2 + 1);
         let table = (context * c.rotary_dim * 4) as u64;
         let activations = Self {
-            residual: gpu.storage("residual", rows(c.hidden_size)).await?,
-            q: gpu.storage("queries", rows(c.attention_width())).await?,
-            partials: gpu
-                .storage("attention splits", (lanes * partial * 8) as u64)
-                .await?,
-            attended: gpu.storage("attention", rows(c.attention_width())).await?,
-            mlp: gpu.storage("mlp", rows(c.intermediate_size)).await?,
-            logits: gpu
-                .storage("logits", (lanes * c.vocab_size * 4) as u64)
-                .await?,
-            rotary: gpu.storage("rotary table", table).await?,
+            residual: gpu.storage("residual", rows(c.hidden_size))?,
+            q: gpu.storage("queries", rows(c.attention_width()))?,
+            partials: gpu.storage("attention splits", (lanes * partial * 8) as u64)?,
+            attended: gpu.storage("attention", rows(c.attention_width()))?,
+            mlp: gpu.storage("mlp", rows(c.intermediate_size))?,
+            logits: gpu.storage("logits", (lanes * c.vocab_size * 4) as u64)?,
+            rotary: gpu.storage("rotary table", table)?,
         };
         activations.turn(gpu, config, context, false);
         Ok(activations)
@@ -281,9 +224,9 @@ pub(super) struct Bindings<'a> {
     pub activations: &'a Activations,
     pub cache: &'a Cache,
     /// The pass's rows.
-    pub rows: &'a wgpu::Buffer,
+    pub rows: &'a Buffer,
     /// The head's rows.
-    pub head_rows: &'a wgpu::Buffer,
+    pub head_rows: &'a Buffer,
     /// Whether the pass may have more rows than lanes.
     pub many: bool,
 }
@@ -386,7 +329,7 @@ impl LayerSteps {
         let (c, a, cache) = (b.config, b.activations, &b.cache.layers[i]);
         let w: &LayerWeights = &b.weights.layers[i];
         let epsilon = c.rms_norm_eps as f32;
-        let attention = |splits: u32, out: &wgpu::Buffer| {
+        let attention = |splits: u32, out: &Buffer| {
             let shape = gpu.uniform(
                 "attention shape",
                 &AttentionShape {
@@ -412,8 +355,8 @@ impl LayerSteps {
                 ],
             )
         };
-        let adds = |products: &Products, matrix, x| {
-            products.bind(
+        let adds = |matrix, x| {
+            kernels.residual.bind(
                 gpu,
                 b.many,
                 &Operands {
@@ -454,7 +397,7 @@ impl LayerSteps {
             ),
             attention: attention(1, &a.attended),
             attention_split: attention(SPLITS, &a.partials),
-            o: adds(&kernels.residual_o, &w.o, &a.attended),
+            o: adds(&w.o, &a.attended),
             swiglu: kernels.swiglu.bind(
                 gpu,
                 b.many,
@@ -472,7 +415,7 @@ impl LayerSteps {
                     own: &[(6, &a.mlp)],
                 },
             ),
-            down: adds(&kernels.residual_down, &w.down, &a.mlp),
+            down: adds(&w.down, &a.mlp),
         }
     }
 }

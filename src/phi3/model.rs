@@ -8,7 +8,7 @@ use super::rows::{MAX_ROWS, Row, Rows};
 use super::weights::Weights;
 use super::{CacheFormat, Config, ModelError, ModelFiles};
 use crate::checkpoint::{Checkpoint, Folder};
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu, GpuError};
 use crate::matrix::{Format, few_reads};
 
 /// How to load a model.
@@ -59,13 +59,15 @@ pub struct Tap<'a> {
     /// The block.
     pub layer: usize,
     /// Where the rows go, `[rows, hidden]` f32.
-    pub buffer: &'a wgpu::Buffer,
+    pub buffer: &'a Buffer,
     /// The byte to start at.
     pub offset: u64,
 }
 
 /// Positions that the cache holds at first.
 const FIRST_CAPACITY: usize = 256;
+/// Positions by which the cache grows at least, where there is no memory to double it.
+const SMALL_GROWTH: usize = 64;
 
 /// A model on the GPU, with the cache of its lanes.
 pub struct Model {
@@ -77,10 +79,10 @@ pub struct Model {
     kernels: Kernels,
     activations: Activations,
     cache: Cache,
-    prefill_rows: wgpu::Buffer,
-    prefill_head: wgpu::Buffer,
-    decode_rows: wgpu::Buffer,
-    decode_head: wgpu::Buffer,
+    prefill_rows: Buffer,
+    prefill_head: Buffer,
+    decode_rows: Buffer,
+    decode_head: Buffer,
     prefill: Steps,
     decode: Steps,
     /// Whether the rotary table has LongRoPE's long factors.
@@ -98,7 +100,7 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    fn bind(&self, rows: &wgpu::Buffer, head_rows: &wgpu::Buffer, many: bool) -> Steps {
+    fn bind(&self, rows: &Buffer, head_rows: &Buffer, many: bool) -> Steps {
         let bindings = Bindings {
             config: self.config,
             weights: self.weights,
@@ -123,7 +125,8 @@ impl Model {
         Self::from_checkpoint(gpu, files.config, &files.checkpoint, options).await
     }
 
-    /// Loads the weights of `checkpoint`.
+    /// Loads the weights of `checkpoint`. Returns when all is written and on its way to the GPU; whether it
+    /// had the memory, [`Gpu::settle`] says, or the first result that is read.
     pub async fn from_checkpoint(
         gpu: Rc<Gpu>,
         config: Config,
@@ -141,17 +144,20 @@ impl Model {
         let fit = most / Cache::buffer_bytes(&config, lanes, 1, options.cache);
         let possible = config.max_position_embeddings.min(fit as usize).max(1);
         let context = options.context.map_or(possible, |c| c.clamp(1, possible));
-        let weights = Weights::load(&gpu, &config, checkpoint, options.format, most).await?;
-        let kernels = Kernels::new(&gpu, &config, lanes, &weights, options.cache).await?;
-        let activations = Activations::new(&gpu, &config, lanes, context).await?;
+        let weights = Weights::zeros(&gpu, &config, checkpoint, options.format, most)?;
+        gpu.settle().await?;
+        // Compiled while the weights are on their way.
+        let kernels = Kernels::new(&gpu, &config, lanes, &weights, options.cache);
+        weights.fill(&gpu, checkpoint, options.format).await?;
+        let activations = Activations::new(&gpu, &config, lanes, context)?;
         let first = FIRST_CAPACITY.min(context);
-        let cache = Cache::new(&gpu, &config, lanes, first, options.cache).await?;
-        let rows = async |what| {
+        let cache = Cache::new(&gpu, &config, lanes, first, options.cache)?;
+        let rows = |what| {
             let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::STORAGE;
-            gpu.buffer(what, size_of::<Rows>() as u64, usage).await
+            gpu.buffer(what, size_of::<Rows>() as u64, usage)
         };
-        let (prefill_rows, prefill_head) = (rows("rows").await?, rows("head rows").await?);
-        let (decode_rows, decode_head) = (rows("rows").await?, rows("head rows").await?);
+        let (prefill_rows, prefill_head) = (rows("rows")?, rows("head rows")?);
+        let (decode_rows, decode_head) = (rows("rows")?, rows("head rows")?);
         let each_lane: Vec<Row> = (0..lanes as u32)
             .map(|lane| Row {
                 token: lane,
@@ -231,24 +237,25 @@ impl Model {
     }
 
     /// The residual stream, `[MAX_ROWS, hidden]` f32.
-    pub fn residual(&self) -> &wgpu::Buffer {
+    pub fn residual(&self) -> &Buffer {
         &self.activations.residual
     }
 
     /// The lanes' logits, `[lanes, vocab]` f32.
-    pub fn logits(&self) -> &wgpu::Buffer {
+    pub fn logits(&self) -> &Buffer {
         &self.activations.logits
     }
 
     /// A phase's rows: a count, then [`Row`]s from byte 16 on.
-    pub fn rows(&self, phase: Phase) -> &wgpu::Buffer {
+    pub fn rows(&self, phase: Phase) -> &Buffer {
         match phase {
             Phase::Prefill => &self.prefill_rows,
             Phase::Decode => &self.decode_rows,
         }
     }
 
-    /// Makes room for `positions` positions in every lane.
+    /// Makes room for `positions` positions in every lane, and for as many again where there is memory. On
+    /// an error nothing has changed.
     pub async fn reserve(&mut self, positions: usize) -> Result<(), ModelError> {
         if positions > self.context {
             return Err(ModelError::ContextFull {
@@ -259,7 +266,21 @@ impl Model {
         if positions <= self.cache.capacity {
             return Ok(());
         }
-        let capacity = positions.max(2 * self.cache.capacity).min(self.context);
+        let doubled = positions.max(2 * self.cache.capacity);
+        for capacity in [doubled, positions.next_multiple_of(SMALL_GROWTH)] {
+            match self.grow(capacity.min(self.context)).await {
+                Err(GpuError::OutOfMemory { .. }) => {}
+                grown => return Ok(grown?),
+            }
+        }
+        Err(ModelError::CacheFull {
+            tokens: positions,
+            held: self.cache.capacity,
+        })
+    }
+
+    /// Makes the cache hold `capacity` positions; on an error nothing has changed.
+    async fn grow(&mut self, capacity: usize) -> Result<(), GpuError> {
         self.cache.grow(&self.gpu, capacity).await?;
         let parts = Parts {
             gpu: &self.gpu,

@@ -4,19 +4,19 @@ use std::collections::BTreeSet;
 
 use super::{Config, ModelError};
 use crate::checkpoint::Checkpoint;
-use crate::gpu::{Gpu, Pace};
+use crate::gpu::{Buffer, Gpu};
 use crate::matrix::{Format, Matrix, Table};
 
 /// One block's weights.
 pub(super) struct LayerWeights {
     /// `[hidden]`
-    pub input_norm: wgpu::Buffer,
+    pub input_norm: Buffer,
     /// `[(heads + 2 * kv_heads) * head_dim, hidden]`
     pub qkv: Matrix,
     /// `[hidden, heads * head_dim]`
     pub o: Matrix,
     /// `[hidden]`
-    pub post_norm: wgpu::Buffer,
+    pub post_norm: Buffer,
     /// `[2 * inner, hidden]`
     pub gate_up: Matrix,
     /// `[hidden, inner]`
@@ -29,7 +29,7 @@ pub(super) struct Weights {
     pub embed: Table,
     pub layers: Vec<LayerWeights>,
     /// `[hidden]`
-    pub norm: wgpu::Buffer,
+    pub norm: Buffer,
     /// `[vocab, hidden]`, unless it is the embedding.
     pub head: Option<Table>,
 }
@@ -37,7 +37,7 @@ pub(super) struct Weights {
 /// A tensor of the model on the GPU.
 enum Target<'a> {
     /// `[len]`
-    Vector(&'a wgpu::Buffer),
+    Vector(&'a Buffer),
     /// `[rows, cols]`
     Matrix(&'a Matrix),
     /// `[rows, cols]`
@@ -60,20 +60,20 @@ impl Maker<'_> {
         Ok(self.checkpoint.planes(name, shape, self.format)?.format())
     }
 
-    async fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Matrix, ModelError> {
+    fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Matrix, ModelError> {
         let format = self.format(name, shape)?;
-        Ok(Matrix::zeros(self.gpu, name, shape, format).await?)
+        Ok(Matrix::zeros(self.gpu, name, shape, format)?)
     }
 
     /// A matrix in as many parts as it takes.
-    async fn table(&self, name: &str, shape: [usize; 2]) -> Result<Table, ModelError> {
+    fn table(&self, name: &str, shape: [usize; 2]) -> Result<Table, ModelError> {
         let format = self.format(name, shape)?;
-        Ok(Table::zeros(self.gpu, name, shape, format, self.most).await?)
+        Ok(Table::zeros(self.gpu, name, shape, format, self.most)?)
     }
 
-    async fn vector(&self, name: &str, len: usize) -> Result<wgpu::Buffer, ModelError> {
+    fn vector(&self, name: &str, len: usize) -> Result<Buffer, ModelError> {
         self.checkpoint.reader(name, &[len], 0)?;
-        Ok(self.gpu.storage(name, len as u64 * 4).await?)
+        Ok(self.gpu.storage(name, len as u64 * 4)?)
     }
 }
 
@@ -87,12 +87,10 @@ fn in_block(block: usize, name: &str) -> String {
 }
 
 impl Weights {
-    /// Streams all weights to the GPU, in buffers of at most `most` bytes. What the file has in plain
-    /// numbers is quantised to `format`; what it has quantised is kept as it is.
-    ///
-    /// All tensors are found and all buffers made before the first weight is read; then each file is read
-    /// from front to back.
-    pub async fn load(
+    /// Finds all tensors and makes the buffers for them, of at most `most` bytes each; [`Weights::fill`]
+    /// reads them. What the file has in plain numbers is quantised to `format`; what it has quantised is
+    /// kept as it is.
+    pub fn zeros(
         gpu: &Gpu,
         config: &Config,
         checkpoint: &Checkpoint,
@@ -105,9 +103,8 @@ impl Weights {
             format,
             most,
         };
-        let weights = Self::zeros(&maker, config).await?;
+        let weights = Self::made_by(&maker, config)?;
         weights.refuse_others(checkpoint)?;
-        weights.fill(&maker).await?;
         Ok(weights)
     }
 
@@ -134,29 +131,27 @@ impl Weights {
     }
 
     /// The buffers of all weights.
-    async fn zeros(maker: &Maker<'_>, c: &Config) -> Result<Self, ModelError> {
+    fn made_by(maker: &Maker<'_>, c: &Config) -> Result<Self, ModelError> {
         let (d, inner) = (c.hidden_size, c.intermediate_size);
         let ends = [c.vocab_size, d];
-        let embed = maker.table(EMBEDDING, ends).await?;
+        let embed = maker.table(EMBEDDING, ends)?;
         let mut layers = Vec::with_capacity(c.num_hidden_layers);
         for i in 0..c.num_hidden_layers {
             let name = |n: &str| in_block(i, n);
             let (qkv, o) = ([c.qkv_rows(), d], [d, c.attention_width()]);
             layers.push(LayerWeights {
-                input_norm: maker.vector(&name("input_layernorm"), d).await?,
-                qkv: maker.matrix(&name("self_attn.qkv_proj"), qkv).await?,
-                o: maker.matrix(&name("self_attn.o_proj"), o).await?,
-                post_norm: maker.vector(&name("post_attention_layernorm"), d).await?,
-                gate_up: maker
-                    .matrix(&name("mlp.gate_up_proj"), [2 * inner, d])
-                    .await?,
-                down: maker.matrix(&name("mlp.down_proj"), [d, inner]).await?,
+                input_norm: maker.vector(&name("input_layernorm"), d)?,
+                qkv: maker.matrix(&name("self_attn.qkv_proj"), qkv)?,
+                o: maker.matrix(&name("self_attn.o_proj"), o)?,
+                post_norm: maker.vector(&name("post_attention_layernorm"), d)?,
+                gate_up: maker.matrix(&name("mlp.gate_up_proj"), [2 * inner, d])?,
+                down: maker.matrix(&name("mlp.down_proj"), [d, inner])?,
             });
         }
-        let norm = maker.vector(NORM, d).await?;
+        let norm = maker.vector(NORM, d)?;
         let head = match c.tie_word_embeddings {
             true => None,
-            false => Some(maker.table(HEAD, ends).await?),
+            false => Some(maker.table(HEAD, ends)?),
         };
         Ok(Self {
             embed,
@@ -187,14 +182,13 @@ impl Weights {
         all
     }
 
-    /// Reads all weights in the order of the files.
-    async fn fill(&self, maker: &Maker<'_>) -> Result<(), ModelError> {
-        let Maker {
-            gpu,
-            checkpoint,
-            format,
-            ..
-        } = *maker;
+    /// Streams all weights to the GPU, each file from front to back; returns when all is written.
+    pub async fn fill(
+        &self,
+        gpu: &Gpu,
+        checkpoint: &Checkpoint,
+        format: Format,
+    ) -> Result<(), ModelError> {
         let targets = self.targets();
         let mut runs: Vec<_> = targets
             .iter()
@@ -204,7 +198,6 @@ impl Weights {
             })
             .collect();
         runs.sort_by_key(|(run, ..)| (run.file, run.start));
-        let mut pace = Pace::new(gpu);
         for (run, name, target) in runs {
             let (rows, cols) = match target {
                 Target::Vector(buffer) => {
@@ -225,10 +218,10 @@ impl Weights {
                     Target::Table(table) => table.write_planes(gpu, first, planes),
                     Target::Vector(_) => {}
                 }
-                pace.wrote(planes.bytes()).await?;
+                gpu.pace().await?;
             }
         }
-        Ok(pace.finish().await?)
+        Ok(())
     }
 
     /// The head's matrix.

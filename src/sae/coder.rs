@@ -2,10 +2,9 @@
 
 use super::rule::Normalization;
 use super::{Dictionary, SaeError};
-use crate::gpu::{Access, Gpu, Kernel, KernelDescriptor, Step, shaders};
+use crate::gpu::{Access, Buffer, Gpu, Kernel, KernelDescriptor, Step, shaders};
 use crate::matrix::{
-    Operands, Product, ProductShape, ProductSpec, ProductStep, Prologue, weights_bindings,
-    weights_part,
+    Operands, Product, ProductShape, ProductStep, Prologue, weights_bindings, weights_part,
 };
 use crate::quant;
 
@@ -51,18 +50,18 @@ pub struct Coder {
     product: Product,
     topk: Kernel,
     /// `[latents]` their numbers in the dictionary, where only some are loaded.
-    names: Option<wgpu::Buffer>,
+    names: Option<Buffer>,
     decode: Kernel,
     /// `[rows, width]`, where vectors are normalised.
-    normalized: Option<wgpu::Buffer>,
+    normalized: Option<Buffer>,
     /// `[rows]` (factor, offset) from the dictionary's units to the residual's.
-    units: wgpu::Buffer,
+    units: Buffer,
     /// `[rows, latents]`; for TopK before the largest are taken.
-    acts: wgpu::Buffer,
+    acts: Buffer,
     /// `[rows, k]` of [`Activation`]
-    features: wgpu::Buffer,
+    features: Buffer,
     /// `[rows, width]`
-    rebuilt: wgpu::Buffer,
+    rebuilt: Buffer,
 }
 
 /// A coder bound to the vectors that it encodes.
@@ -75,8 +74,8 @@ pub struct CoderStep {
 }
 
 impl Coder {
-    /// Compiles the kernels for passes of at most `rows` rows, and for decode passes of `few_rows`.
-    pub async fn new(
+    /// Starts to compile the kernels for passes of at most `rows` rows, and for decode passes of `few_rows`.
+    pub fn new(
         gpu: &Gpu,
         dictionary: &Dictionary,
         rows: usize,
@@ -87,67 +86,53 @@ impl Coder {
             true => Prologue::Subtract,
             false => Prologue::None,
         };
-        let product = Product::new(
-            gpu,
-            &ProductSpec {
-                label: "project_latents",
-                kernel: shaders::PROJECT_LATENTS,
-                parts: &[],
-                prologue,
-                format: dictionary.format(),
-                cols: dictionary.width(),
-                bindings: &[(6, Access::Read), (7, Access::Write)],
-                few_rows,
-            },
-        )
-        .await?;
+        let product = Product {
+            label: "project_latents",
+            kernel: shaders::PROJECT_LATENTS,
+            parts: Vec::new(),
+            prologue,
+            bindings: &[(6, Access::Read), (7, Access::Write)],
+            few_rows,
+        };
         let names = match dictionary.chosen() {
             Some(chosen) => {
-                let names = gpu.storage("latents", chosen.len() as u64 * 4).await?;
+                let names = gpu.storage("latents", chosen.len() as u64 * 4)?;
                 gpu.write(&names, 0, chosen);
                 Some(names)
             }
             None => None,
         };
-        let topk = gpu
-            .kernel(&KernelDescriptor {
-                label: "topk",
-                parts: &[shaders::ROWS, shaders::TOPK],
-                constants: &[("RENAMED", f64::from(u8::from(names.is_some())))],
-                bindings: &[
-                    (0, Access::Read),
-                    (1, Access::Write),
-                    (2, Access::Read),
-                    (3, Access::Uniform),
-                    (5, Access::Uniform),
-                ],
-            })
-            .await?;
+        let topk = gpu.kernel(&KernelDescriptor {
+            label: "topk",
+            parts: &[shaders::ROWS, shaders::TOPK],
+            constants: &[("RENAMED", f64::from(u8::from(names.is_some())))],
+            bindings: &[
+                (0, Access::Read),
+                (1, Access::Write),
+                (2, Access::Read),
+                (3, Access::Uniform),
+                (5, Access::Uniform),
+            ],
+        });
         let floats = |columns: usize| (rows * columns * 4) as u64;
-        let units = gpu.storage("units", floats(2)).await?;
+        let units = gpu.storage("units", floats(2))?;
         gpu.write(&units, 0, &vec![[1.0f32, 0.0]; rows]);
         let mut normalized = None;
         if dictionary.normalizes() {
             let bytes = floats(dictionary.width());
-            normalized = Some(gpu.storage("normalised vectors", bytes).await?);
+            normalized = Some(gpu.storage("normalised vectors", bytes)?);
         }
         Ok(Self {
-            normalize: normalize_kernel(gpu, rule.normalization).await?,
+            normalize: normalize_kernel(gpu, rule.normalization),
             product,
             topk,
             names,
-            decode: decode_kernel(gpu, dictionary).await?,
+            decode: decode_kernel(gpu, dictionary),
             normalized,
             units,
-            acts: gpu
-                .storage("activations", floats(dictionary.loaded()))
-                .await?,
-            features: gpu
-                .storage("active features", floats(2 * dictionary.k()))
-                .await?,
-            rebuilt: gpu
-                .storage("reconstructions", floats(dictionary.width()))
-                .await?,
+            acts: gpu.storage("activations", floats(dictionary.loaded()))?,
+            features: gpu.storage("active features", floats(2 * dictionary.k()))?,
+            rebuilt: gpu.storage("reconstructions", floats(dictionary.width()))?,
         })
     }
 
@@ -157,8 +142,8 @@ impl Coder {
         &self,
         gpu: &Gpu,
         dictionary: &Dictionary,
-        vectors: &wgpu::Buffer,
-        rows: &wgpu::Buffer,
+        vectors: &Buffer,
+        rows: &Buffer,
         many: bool,
     ) -> CoderStep {
         let latents = dictionary.loaded() as u32;
@@ -246,24 +231,24 @@ impl Coder {
     }
 
     /// The last pass's active latents, `[rows, k]` of [`Activation`], largest first.
-    pub fn features(&self) -> &wgpu::Buffer {
+    pub fn features(&self) -> &Buffer {
         &self.features
     }
 
     /// The last pass's activations of all loaded latents, `[rows, latents]` f32; not for TopK, where what is
     /// listed alone is active.
-    pub fn activations(&self) -> &wgpu::Buffer {
+    pub fn activations(&self) -> &Buffer {
         &self.acts
     }
 
     /// The last pass's reconstructions, `[rows, width]` f32.
-    pub fn rebuilt(&self) -> &wgpu::Buffer {
+    pub fn rebuilt(&self) -> &Buffer {
         &self.rebuilt
     }
 
     /// What brings the last pass's vectors from the dictionary's units to the residual's, `[rows]` of a
     /// factor and an offset; 1 and 0 where nothing is normalised.
-    pub fn units(&self) -> &wgpu::Buffer {
+    pub fn units(&self) -> &Buffer {
         &self.units
     }
 }
@@ -271,36 +256,33 @@ impl Coder {
 /// Invocations that normalise a vector.
 const NORMALIZE_INVOCATIONS: u32 = 64;
 
-async fn normalize_kernel(gpu: &Gpu, how: Normalization) -> Result<Option<Kernel>, SaeError> {
+fn normalize_kernel(gpu: &Gpu, how: Normalization) -> Option<Kernel> {
     if how == Normalization::None {
-        return Ok(None);
+        return None;
     }
     let layer_norm = f64::from(u8::from(how == Normalization::LayerNorm));
-    let kernel = gpu
-        .kernel(&KernelDescriptor {
-            label: "normalize_vectors",
-            parts: &[
-                shaders::ROWS,
-                gpu.reduction_part(),
-                shaders::NORMALIZE_VECTORS,
-            ],
-            constants: &[
-                ("WG", NORMALIZE_INVOCATIONS.into()),
-                ("LAYER_NORM", layer_norm),
-            ],
-            bindings: &[
-                (0, Access::Read),
-                (3, Access::Uniform),
-                (5, Access::Uniform),
-                (6, Access::Write),
-                (7, Access::Write),
-            ],
-        })
-        .await?;
-    Ok(Some(kernel))
+    Some(gpu.kernel(&KernelDescriptor {
+        label: "normalize_vectors",
+        parts: &[
+            shaders::ROWS,
+            gpu.reduction_part(),
+            shaders::NORMALIZE_VECTORS,
+        ],
+        constants: &[
+            ("WG", NORMALIZE_INVOCATIONS.into()),
+            ("LAYER_NORM", layer_norm),
+        ],
+        bindings: &[
+            (0, Access::Read),
+            (3, Access::Uniform),
+            (5, Access::Uniform),
+            (6, Access::Write),
+            (7, Access::Write),
+        ],
+    }))
 }
 
-async fn decode_kernel(gpu: &Gpu, dictionary: &Dictionary) -> Result<Kernel, SaeError> {
+fn decode_kernel(gpu: &Gpu, dictionary: &Dictionary) -> Kernel {
     let (label, text) = match dictionary.rule().is_local() {
         true => ("decode_dense", shaders::DECODE_DENSE),
         false => ("decode_latents", shaders::DECODE_LATENTS),
@@ -315,20 +297,18 @@ async fn decode_kernel(gpu: &Gpu, dictionary: &Dictionary) -> Result<Kernel, Sae
         (7, Access::Read),
     ];
     bindings.extend_from_slice(weights_bindings(format));
-    Ok(gpu
-        .kernel(&KernelDescriptor {
-            label,
-            parts: &[
-                shaders::ROWS,
-                weights_part(format),
-                shaders::DECODER_ROW,
-                shaders::DECODER_SUM,
-                text,
-            ],
-            constants: &[],
-            bindings: &bindings,
-        })
-        .await?)
+    gpu.kernel(&KernelDescriptor {
+        label,
+        parts: &[
+            shaders::ROWS,
+            weights_part(format),
+            shaders::DECODER_ROW,
+            shaders::DECODER_SUM,
+            text,
+        ],
+        constants: &[],
+        bindings: &bindings,
+    })
 }
 
 impl CoderStep {

@@ -8,7 +8,7 @@ use super::rule::{self, Normalization, Rule};
 use super::upload::{Target, Upload};
 use super::{HookPoint, MAX_K, MAX_LATENTS, SaeError};
 use crate::checkpoint::Folder;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::matrix::{Format, Matrix, rows_that_fit};
 use crate::quant::{self, Planes};
 
@@ -19,7 +19,7 @@ pub(super) struct Part {
     /// `[count, width]`
     pub encoder: Matrix,
     /// `[count]` of [`super::rule::Latent`]
-    pub params: wgpu::Buffer,
+    pub params: Buffer,
     /// `[count, width]`
     pub decoder: Matrix,
 }
@@ -38,9 +38,9 @@ pub struct Dictionary {
     encodes: bool,
     pub(super) parts: Vec<Part>,
     /// What is subtracted from the input, `[width]`.
-    pub(super) input_bias: wgpu::Buffer,
+    pub(super) input_bias: Buffer,
     /// What a reconstruction begins with, `[width]`.
-    pub(super) output_bias: wgpu::Buffer,
+    pub(super) output_bias: Buffer,
 }
 
 impl Dictionary {
@@ -65,8 +65,7 @@ impl Dictionary {
         let format = wanted
             .format
             .unwrap_or_else(|| default_format(described.width, described.latents));
-        let mut dictionary =
-            Self::empty(gpu, folder, &described, hook, format, None, bytes).await?;
+        let mut dictionary = Self::empty(gpu, folder, &described, hook, format, None, bytes)?;
         dictionary.fill(gpu, &described).await?;
         Ok(dictionary)
     }
@@ -100,13 +99,13 @@ impl Dictionary {
         let format = wanted.format.unwrap_or(Format::F32);
         let bytes = gpu.storage_limit();
         let mut dictionary =
-            Self::empty(gpu, folder, &described, hook, format, Some(chosen), bytes).await?;
+            Self::empty(gpu, folder, &described, hook, format, Some(chosen), bytes)?;
         dictionary.fill_chosen(gpu, &described).await?;
         Ok(dictionary)
     }
 
     /// A dictionary whose matrices are zeros.
-    async fn empty(
+    fn empty(
         gpu: &Gpu,
         folder: &Folder,
         described: &Described,
@@ -123,15 +122,15 @@ impl Dictionary {
             let shape = [per_part.min(count - first), width];
             parts.push(Part {
                 first,
-                encoder: Matrix::zeros(gpu, "encoder", shape, format).await?,
-                params: gpu.storage("latents", shape[0] as u64 * 16).await?,
-                decoder: Matrix::zeros(gpu, "decoder", shape, format).await?,
+                encoder: Matrix::zeros(gpu, "encoder", shape, format)?,
+                params: gpu.storage("latents", shape[0] as u64 * 16)?,
+                decoder: Matrix::zeros(gpu, "decoder", shape, format)?,
             });
         }
         let rule = described.rule;
-        let vector = async |what, scale: f32| {
+        let vector = |what, scale: f32| {
             let values: Vec<f32> = described.b_dec.iter().map(|b| b * scale).collect();
-            let buffer = gpu.storage(what, width as u64 * 4).await?;
+            let buffer = gpu.storage(what, width as u64 * 4)?;
             gpu.write(&buffer, 0, &values);
             Ok::<_, SaeError>(buffer)
         };
@@ -146,18 +145,18 @@ impl Dictionary {
             encodes: chosen.is_none(),
             chosen,
             parts,
-            input_bias: vector("input bias", 1.0 / rule.input_scale).await?,
-            output_bias: vector("output bias", rule.output_scale).await?,
+            input_bias: vector("input bias", 1.0 / rule.input_scale)?,
+            output_bias: vector("output bias", rule.output_scale)?,
         })
     }
 
     /// Loads all latents.
     async fn fill(&mut self, gpu: &Gpu, described: &Described) -> Result<(), SaeError> {
-        let mut up = Upload::new(gpu, self.format).await?;
+        let mut up = Upload::new(gpu, self.format)?;
         let mut gains = Vec::with_capacity(self.parts.len());
         for part in &self.parts {
             let count = part.encoder.rows();
-            let buffer = gpu.storage("gains", count as u64 * 4).await?;
+            let buffer = gpu.storage("gains", count as u64 * 4)?;
             gpu.write(&buffer, 0, &vec![1.0f32; count]);
             gains.push(buffer);
         }
@@ -206,14 +205,14 @@ impl Dictionary {
             let own = &params[part.first..part.first + part.encoder.rows()];
             gpu.write(&part.params, 0, own);
         }
-        up.finish().await
+        Ok(())
     }
 
     /// Loads the chosen latents.
     async fn fill_chosen(&mut self, gpu: &Gpu, described: &Described) -> Result<(), SaeError> {
         let (width, latents) = (described.width, described.latents);
-        let mut up = Upload::new(gpu, self.format).await?;
-        let ones = gpu.storage("gains", self.loaded() as u64 * 4).await?;
+        let mut up = Upload::new(gpu, self.format)?;
+        let ones = gpu.storage("gains", self.loaded() as u64 * 4)?;
         gpu.write(&ones, 0, &vec![1.0f32; self.loaded()]);
         let chosen = self.chosen.clone().unwrap_or_default();
         let mut encodes = self.rule.is_local();
@@ -271,7 +270,7 @@ impl Dictionary {
             }
         }
         self.encodes = encodes;
-        up.finish().await
+        Ok(())
     }
 
     /// The block whose output the dictionary was trained on, if its files, its folder or its user said.
@@ -424,12 +423,13 @@ impl Dictionary {
             let shape = [count, self.width];
             let part = Part {
                 first: self.latents,
-                encoder: Matrix::zeros(gpu, "encoder", shape, self.format).await?,
-                params: gpu.storage("latents", count as u64 * 16).await?,
-                decoder: Matrix::zeros(gpu, "decoder", shape, self.format).await?,
+                encoder: Matrix::zeros(gpu, "encoder", shape, self.format)?,
+                params: gpu.storage("latents", count as u64 * 16)?,
+                decoder: Matrix::zeros(gpu, "decoder", shape, self.format)?,
             };
             gpu.write(&part.params, 0, &vec![rule::latent(NEVER, 0.0, 1.0); count]);
             part.decoder.write_rows(gpu, 0, rows);
+            gpu.settle().await?;
             self.parts.push(part);
         }
         let first = self.latents;

@@ -2,7 +2,7 @@
 
 use super::coder::{Activation, Coder, CoderStep, live};
 use super::{Dictionary, SaeError};
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 
 /// Bytes of a `Rows` uniform: a count in 16 bytes, then 256 rows of 16.
 const ROWS_BYTES: u64 = 16 + 256 * 16;
@@ -25,8 +25,8 @@ pub struct Encoder<'a> {
     dictionary: &'a Dictionary,
     coder: Coder,
     step: CoderStep,
-    vectors: wgpu::Buffer,
-    rows: wgpu::Buffer,
+    vectors: Buffer,
+    rows: Buffer,
     most: usize,
 }
 
@@ -44,14 +44,13 @@ impl<'a> Encoder<'a> {
         }
         let fits = ACTIVATION_BYTES / (4 * dictionary.latents());
         let most = most.min(fits).clamp(1, MOST_ROWS);
-        let coder = Coder::new(gpu, dictionary, most, 1).await?;
-        let vectors = gpu
-            .storage("vectors to encode", (most * dictionary.width() * 4) as u64)
-            .await?;
-        let rows = gpu
-            .buffer("rows to encode", ROWS_BYTES, wgpu::BufferUsages::UNIFORM)
-            .await?;
+        let coder = Coder::new(gpu, dictionary, most, 1)?;
+        let bytes = (most * dictionary.width() * 4) as u64;
+        let vectors = gpu.storage("vectors to encode", bytes)?;
+        let uniform = wgpu::BufferUsages::UNIFORM;
+        let rows = gpu.buffer("rows to encode", ROWS_BYTES, uniform)?;
         let step = coder.bind(gpu, dictionary, &vectors, &rows, true);
+        gpu.settle().await?;
         Ok(Self {
             gpu,
             dictionary,

@@ -23,32 +23,29 @@ fn sorted_topk(row: &[f32], k: usize) -> Vec<(u32, u32)> {
 fn check_topk(gpu: &Gpu, latents: usize, k: usize, pre: &[f32], what: &str) {
     let rows = pre.len() / latents;
     let got = block_on(async {
-        let kernel = gpu
-            .kernel(&KernelDescriptor {
-                label: "topk",
-                parts: &[shaders::ROWS, shaders::TOPK],
-                constants: &[],
-                bindings: &[
-                    (0, Access::Read),
-                    (1, Access::Write),
-                    (2, Access::Read),
-                    (3, Access::Uniform),
-                    (5, Access::Uniform),
-                ],
-            })
-            .await
-            .unwrap();
-        let input = gpu.storage("pre", (pre.len() * 4) as u64).await.unwrap();
+        let kernel = gpu.kernel(&KernelDescriptor {
+            label: "topk",
+            parts: &[shaders::ROWS, shaders::TOPK],
+            constants: &[],
+            bindings: &[
+                (0, Access::Read),
+                (1, Access::Write),
+                (2, Access::Read),
+                (3, Access::Uniform),
+                (5, Access::Uniform),
+            ],
+        });
+        let input = gpu.storage("pre", (pre.len() * 4) as u64).unwrap();
         gpu.write(&input, 0, pre);
         // One row more than the pass has: it must stay as it is.
         let poison = vec![0xdead_beefu32; (rows + 1) * k * 2];
-        let out = gpu.storage("out", (poison.len() * 4) as u64).await.unwrap();
+        let out = gpu.storage("out", (poison.len() * 4) as u64).unwrap();
         gpu.write(&out, 0, &poison);
         let shape = gpu.uniform("shape", &[latents as u32, k as u32, 0, 0]);
         let mut table = vec![0u32; 4 + 256 * 4];
         table[0] = rows as u32;
         let uniform = wgpu::BufferUsages::UNIFORM;
-        let row_buffer = gpu.buffer("rows", 4112, uniform).await.unwrap();
+        let row_buffer = gpu.buffer("rows", 4112, uniform).unwrap();
         gpu.write(&row_buffer, 0, &table);
         let step = kernel.bind(
             gpu,

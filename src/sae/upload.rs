@@ -7,7 +7,7 @@
 use super::SaeError;
 use super::formats::{Described, Weights};
 use crate::checkpoint::BLOCK_BYTES;
-use crate::gpu::{Access, Gpu, Kernel, KernelDescriptor, Pace, shaders};
+use crate::gpu::{Access, Buffer, Gpu, Kernel, KernelDescriptor, shaders};
 use crate::matrix::{Format, Matrix, weights_bindings};
 use crate::quant;
 
@@ -36,20 +36,19 @@ pub(super) struct Target<'a> {
     pub first: usize,
     pub matrix: &'a Matrix,
     /// What each row is multiplied by, `[rows]`.
-    pub gains: &'a wgpu::Buffer,
+    pub gains: &'a Buffer,
 }
 
 /// Stores blocks of matrices.
 pub(super) struct Upload<'a> {
     gpu: &'a Gpu,
     kernel: Kernel,
-    pace: Pace<'a>,
-    staging: Option<wgpu::Buffer>,
+    staging: Option<Buffer>,
 }
 
 impl<'a> Upload<'a> {
     /// Compiles the kernel for matrices of `format`.
-    pub async fn new(gpu: &'a Gpu, format: Format) -> Result<Self, SaeError> {
+    pub fn new(gpu: &'a Gpu, format: Format) -> Result<Self, SaeError> {
         let twin = match format {
             Format::F32 => shaders::STORE_F32,
             Format::Q8 => shaders::STORE_Q8,
@@ -63,18 +62,15 @@ impl<'a> Upload<'a> {
                 .iter()
                 .map(|(at, _)| (*at, Access::Write)),
         );
-        let kernel = gpu
-            .kernel(&KernelDescriptor {
-                label: "store_weights",
-                parts: &[shaders::STORE_WEIGHTS, twin],
-                constants: &[],
-                bindings: &bindings,
-            })
-            .await?;
+        let kernel = gpu.kernel(&KernelDescriptor {
+            label: "store_weights",
+            parts: &[shaders::STORE_WEIGHTS, twin],
+            constants: &[],
+            bindings: &bindings,
+        });
         Ok(Self {
             gpu,
             kernel,
-            pace: Pace::new(gpu),
             staging: None,
         })
     }
@@ -119,7 +115,7 @@ impl<'a> Upload<'a> {
             .rows(weights.name, &shape, 0..latents)
             .await?;
         // A file of half precision has twice the numbers in a block.
-        let staging = self.staging(2 * BLOCK_BYTES.max(width * 2)).await?;
+        let staging = self.staging(2 * BLOCK_BYTES.max(width * 2))?;
         while let Some((first, rows)) = reader.next().await? {
             self.gpu.write(&staging, 0, rows);
             let count = rows.len() / width;
@@ -155,7 +151,7 @@ impl<'a> Upload<'a> {
                     },
                 );
             }
-            self.pace.wrote(size_of_val(rows) as u64).await?;
+            self.gpu.pace().await?;
         }
         Ok(())
     }
@@ -172,7 +168,7 @@ impl<'a> Upload<'a> {
         let shape = weights.shape(width, latents);
         let pairs = (BLOCK_BYTES / (PAIR * latents * 4)).max(1);
         let slab = pairs * PAIR;
-        let staging = self.staging(slab * latents * 4).await?;
+        let staging = self.staging(slab * latents * 4)?;
         let mut reader = described
             .tensors
             .rows(weights.name, &shape, 0..width)
@@ -206,7 +202,7 @@ impl<'a> Upload<'a> {
                     first += held;
                     held = 0;
                 }
-                self.pace.wrote(size_of_val(now) as u64).await?;
+                self.gpu.pace().await?;
             }
         }
         Ok(())
@@ -220,7 +216,7 @@ impl<'a> Upload<'a> {
         row: usize,
         scale: f32,
     ) -> Result<(), SaeError> {
-        let staging = self.staging(size_of_val(values)).await?;
+        let staging = self.staging(size_of_val(values))?;
         self.gpu.write(&staging, 0, values);
         self.store(
             &staging,
@@ -234,22 +230,17 @@ impl<'a> Upload<'a> {
                 ..shape_of(target.matrix)
             },
         );
-        self.pace.wrote(size_of_val(values) as u64).await?;
+        self.gpu.pace().await?;
         Ok(())
     }
 
-    /// Waits until all is stored.
-    pub async fn finish(mut self) -> Result<(), SaeError> {
-        Ok(self.pace.finish().await?)
-    }
-
     /// A staging buffer of at least `bytes`.
-    async fn staging(&mut self, bytes: usize) -> Result<wgpu::Buffer, SaeError> {
+    fn staging(&mut self, bytes: usize) -> Result<Buffer, SaeError> {
         let bytes = bytes as u64;
         if let Some(staging) = self.staging.as_ref().filter(|s| s.size() >= bytes) {
             return Ok(staging.clone());
         }
-        let staging = self.gpu.storage("block of a dictionary", bytes).await?;
+        let staging = self.gpu.storage("block of a dictionary", bytes)?;
         self.staging = Some(staging.clone());
         Ok(staging)
     }
@@ -264,7 +255,7 @@ impl<'a> Upload<'a> {
     }
 
     /// Stores what the staging buffer holds; later writes to it come after.
-    fn store(&self, staging: &wgpu::Buffer, target: &Target<'_>, shape: &StoreShape) {
+    fn store(&self, staging: &Buffer, target: &Target<'_>, shape: &StoreShape) {
         let uniform = self.gpu.uniform("block", shape);
         let mut buffers = target.matrix.buffers();
         buffers.extend([(0, staging), (3, &uniform), (4, target.gains)]);

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::table::{Entry, SLOTS};
 use super::{SteeringError, table};
-use crate::gpu::{Access, Gpu, Kernel, KernelDescriptor, Step, shaders};
+use crate::gpu::{Access, Buffer, Gpu, Kernel, KernelDescriptor, Step, shaders};
 use crate::matrix::{weights_bindings, weights_part};
 use crate::phi3::{BlockHook, MAX_ROWS, Model, Phase};
 use crate::quant;
@@ -37,11 +37,11 @@ struct FetchShape {
 /// The model's buffers that a hook works on.
 pub(super) struct Site<'a> {
     /// `[MAX_ROWS, width]`
-    pub residual: &'a wgpu::Buffer,
+    pub residual: &'a Buffer,
     /// The prefill pass's `Rows`.
-    pub prefill_rows: &'a wgpu::Buffer,
+    pub prefill_rows: &'a Buffer,
     /// The decode pass's `Rows`.
-    pub decode_rows: &'a wgpu::Buffer,
+    pub decode_rows: &'a Buffer,
     /// Lanes.
     pub lanes: usize,
 }
@@ -61,9 +61,9 @@ pub struct Hook {
     prefill: Bound,
     decode: Bound,
     /// `[lanes, SLOTS]` of [`Entry`]
-    table: wgpu::Buffer,
+    table: Buffer,
     /// `[lanes, SLOTS, width]`: the entries' decoder rows.
-    directions: wgpu::Buffer,
+    directions: Buffer,
     /// Copies a decoder row to `directions`.
     fetch: Kernel,
     /// What the table holds.
@@ -84,7 +84,7 @@ struct Work {
 
 impl Hook {
     /// Puts `dictionary` at its hook point in `model`.
-    pub async fn new(model: &Model, dictionary: Dictionary) -> Result<Self, SteeringError> {
+    pub fn new(model: &Model, dictionary: Dictionary) -> Result<Self, SteeringError> {
         let site = Site {
             residual: model.residual(),
             prefill_rows: model.rows(Phase::Prefill),
@@ -100,7 +100,7 @@ impl Hook {
             }
             .into());
         }
-        let hook = Self::at(model.gpu().clone(), dictionary, &site).await?;
+        let hook = Self::at(model.gpu().clone(), dictionary, &site)?;
         if hook.point.layer >= config.num_hidden_layers {
             return Err(SaeError::NoSuchBlock {
                 hook: hook.point,
@@ -112,7 +112,7 @@ impl Hook {
     }
 
     /// Binds `dictionary` to the buffers of `site`.
-    pub(super) async fn at(
+    pub(super) fn at(
         gpu: Rc<Gpu>,
         dictionary: Dictionary,
         site: &Site<'_>,
@@ -121,53 +121,45 @@ impl Hook {
             folder: dictionary.label().into(),
         })?;
         let slots = site.lanes * SLOTS;
-        let coder = Coder::new(&gpu, &dictionary, MAX_ROWS, site.lanes).await?;
+        let coder = Coder::new(&gpu, &dictionary, MAX_ROWS, site.lanes)?;
         // TopK's list has all that is active; other rules' lists may not.
         let dense = dictionary.rule().is_local();
-        let kernel = gpu
-            .kernel(&KernelDescriptor {
-                label: "steer",
-                parts: &[shaders::ROWS, gpu.reduction_part(), shaders::STEER],
-                constants: &[
-                    ("WG", INVOCATIONS.into()),
-                    ("DENSE", f64::from(u8::from(dense))),
-                ],
-                bindings: &[
-                    (0, Access::Read),
-                    (1, Access::Read),
-                    (2, Access::Read),
-                    (3, Access::Uniform),
-                    (4, Access::Read),
-                    (5, Access::Uniform),
-                    (6, Access::Write),
-                    (7, Access::Read),
-                ],
-            })
-            .await?;
+        let kernel = gpu.kernel(&KernelDescriptor {
+            label: "steer",
+            parts: &[shaders::ROWS, gpu.reduction_part(), shaders::STEER],
+            constants: &[
+                ("WG", INVOCATIONS.into()),
+                ("DENSE", f64::from(u8::from(dense))),
+            ],
+            bindings: &[
+                (0, Access::Read),
+                (1, Access::Read),
+                (2, Access::Read),
+                (3, Access::Uniform),
+                (4, Access::Read),
+                (5, Access::Uniform),
+                (6, Access::Write),
+                (7, Access::Read),
+            ],
+        });
         let format = dictionary.format();
         let mut bindings = vec![(3, Access::Uniform), (6, Access::Write)];
         bindings.extend_from_slice(weights_bindings(format));
-        let fetch = gpu
-            .kernel(&KernelDescriptor {
-                label: "fetch_direction",
-                parts: &[
-                    weights_part(format),
-                    shaders::DECODER_ROW,
-                    shaders::FETCH_DIRECTION,
-                ],
-                constants: &[],
-                bindings: &bindings,
-            })
-            .await?;
-        let table = gpu
-            .storage("steering table", (slots * size_of::<Entry>()) as u64)
-            .await?;
-        let directions = gpu
-            .storage(
-                "steering directions",
-                (slots * dictionary.width() * 4) as u64,
-            )
-            .await?;
+        let fetch = gpu.kernel(&KernelDescriptor {
+            label: "fetch_direction",
+            parts: &[
+                weights_part(format),
+                shaders::DECODER_ROW,
+                shaders::FETCH_DIRECTION,
+            ],
+            constants: &[],
+            bindings: &bindings,
+        });
+        let table = gpu.storage("steering table", (slots * size_of::<Entry>()) as u64)?;
+        let directions = gpu.storage(
+            "steering directions",
+            (slots * dictionary.width() * 4) as u64,
+        )?;
         let shape = gpu.uniform(
             "steering shape",
             &SteerShape {
@@ -184,7 +176,7 @@ impl Hook {
             true => coder.activations(),
             false => coder.features(),
         };
-        let bind = |rows: &wgpu::Buffer, many: bool| Bound {
+        let bind = |rows: &Buffer, many: bool| Bound {
             coder: coder.bind(&gpu, &dictionary, site.residual, rows, many),
             steer: kernel.bind(
                 &gpu,
@@ -243,13 +235,13 @@ impl Hook {
 
     /// The active features of the last pass that encoded, measured before steering: `[MAX_ROWS, k]` of
     /// [`Activation`], largest first; row r is row r of the pass.
-    pub fn features(&self) -> &wgpu::Buffer {
+    pub fn features(&self) -> &Buffer {
         self.coder.features()
     }
 
     /// The activations of all loaded latents in the last pass that encoded, `[MAX_ROWS, loaded latents]`
     /// f32; not for TopK, where what is listed alone is active.
-    pub(super) fn activations(&self) -> &wgpu::Buffer {
+    pub(super) fn activations(&self) -> &Buffer {
         self.coder.activations()
     }
 
@@ -293,7 +285,7 @@ impl Hook {
             .device()
             .create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        let mut any = false;
+        let mut steps = Vec::new();
         for (slot, entry) in entries.iter().enumerate() {
             let at = lane * SLOTS + slot;
             if held[at] == Some(entry.latent) {
@@ -313,11 +305,12 @@ impl Hook {
                 let step = self.fetch.bind(&self.gpu, &buffers);
                 step.dispatch(&mut pass, [hidden4.div_ceil(64), 1, 1]);
                 held[at] = Some(entry.latent);
-                any = true;
+                steps.push(step);
             }
         }
         drop(pass);
-        if any {
+        // The steps live until here, where what they have recorded is submitted.
+        if !steps.is_empty() {
             self.gpu.queue().submit([encoder.finish()]);
         }
     }

@@ -147,7 +147,7 @@ impl Bench {
         let gpu = self.model.gpu();
         let n = self.rows.len();
         let bytes = (BLOCKS * n * HIDDEN * 4) as u64;
-        let buffer = block_on(gpu.storage("taps", bytes)).unwrap();
+        let buffer = gpu.storage("taps", bytes).unwrap();
         let taps: Vec<Tap<'_>> = (0..BLOCKS)
             .map(|layer| Tap {
                 layer,

@@ -26,9 +26,11 @@ impl Steering {
     pub async fn new(model: &Model, dictionaries: Vec<Dictionary>) -> Result<Self, SteeringError> {
         let mut hooks = Vec::with_capacity(dictionaries.len());
         for dictionary in dictionaries {
-            hooks.push(Hook::new(model, dictionary).await?);
+            hooks.push(Hook::new(model, dictionary)?);
         }
-        Self::of(hooks, model.lanes())
+        let steering = Self::of(hooks, model.lanes())?;
+        model.gpu().settle().await?;
+        Ok(steering)
     }
 
     /// The steering of `hooks`.

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 
 use super::hook::Site;
 use super::{Hook, Intervention, Operator, Positions, Steering, SteeringError};
-use crate::gpu::{Gpu, GpuOptions};
+use crate::gpu::{Buffer, Gpu, GpuOptions};
 use crate::phi3::{MAX_ROWS, Phase, ROW_BOS, ROW_DONE, ROW_GENERATED, Row};
 use crate::sae::reference::{
     Reference, assert_near, fresh_rng, numbers, software_gpu, software_gpus,
@@ -24,9 +24,9 @@ struct Bench {
     gpu: Rc<Gpu>,
     reference: Reference,
     steering: Steering,
-    residual: wgpu::Buffer,
-    prefill_rows: wgpu::Buffer,
-    decode_rows: wgpu::Buffer,
+    residual: Buffer,
+    prefill_rows: Buffer,
+    decode_rows: Buffer,
 }
 
 impl Bench {
@@ -38,17 +38,17 @@ impl Bench {
                 .await
                 .unwrap();
             let bytes = (MAX_ROWS * reference.width * 4) as u64;
-            let residual = gpu.storage("residual", bytes).await.unwrap();
+            let residual = gpu.storage("residual", bytes).unwrap();
             let uniform = wgpu::BufferUsages::UNIFORM;
-            let prefill_rows = gpu.buffer("rows", 4112, uniform).await.unwrap();
-            let decode_rows = gpu.buffer("rows", 4112, uniform).await.unwrap();
+            let prefill_rows = gpu.buffer("rows", 4112, uniform).unwrap();
+            let decode_rows = gpu.buffer("rows", 4112, uniform).unwrap();
             let site = Site {
                 residual: &residual,
                 prefill_rows: &prefill_rows,
                 decode_rows: &decode_rows,
                 lanes: LANES,
             };
-            let hook = Hook::at(gpu.clone(), dictionary, &site).await.unwrap();
+            let hook = Hook::at(gpu.clone(), dictionary, &site).unwrap();
             let steering = Steering::of(vec![hook], LANES).unwrap();
             Self {
                 gpu,

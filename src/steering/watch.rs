@@ -1,6 +1,7 @@
 //! Looking at the features of a hook point.
 
 use super::{Hook, SteeringError};
+use crate::gpu::Buffer;
 use crate::sae::{Activation, HookPoint, live};
 
 /// What a dictionary says of one token, before steering.
@@ -97,13 +98,7 @@ impl<'a> Watch<'a> {
 
     /// Records the copy of the first `rows` rows' features, measured by the pass before, to `to` from the
     /// byte `at` on.
-    pub fn copy(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        rows: usize,
-        to: &wgpu::Buffer,
-        at: u64,
-    ) {
+    pub fn copy(&self, encoder: &mut wgpu::CommandEncoder, rows: usize, to: &Buffer, at: u64) {
         let dictionary = self.hook.dictionary();
         let listed = (rows * dictionary.k() * size_of::<Activation>()) as u64;
         encoder.copy_buffer_to_buffer(self.hook.features(), 0, to, at, listed);

@@ -34,9 +34,9 @@ fn clamps_use_each_rules_activation_and_the_residuals_units() {
             }
         };
         let bytes = (MAX_ROWS * width * 4) as u64;
-        let residual = block_on(gpu.storage("residual", bytes)).unwrap();
+        let residual = gpu.storage("residual", bytes).unwrap();
         let uniform = wgpu::BufferUsages::UNIFORM;
-        let rows = block_on(gpu.buffer("rows", 4112, uniform)).unwrap();
+        let rows = gpu.buffer("rows", 4112, uniform).unwrap();
         let site = Site {
             residual: &residual,
             prefill_rows: &rows,
@@ -65,7 +65,7 @@ fn clamps_use_each_rules_activation_and_the_residuals_units() {
                     None => block_on(encode_all(&gpu, &dictionary, &h)).unwrap().acts,
                     Some(_) => Vec::new(),
                 };
-                let hook = block_on(Hook::at(gpu.clone(), dictionary, &site)).unwrap();
+                let hook = Hook::at(gpu.clone(), dictionary, &site).unwrap();
                 let steering = Steering::of(vec![hook], 1).unwrap();
                 for op in [
                     Operator::Clamp,

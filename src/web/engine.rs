@@ -11,9 +11,7 @@ use super::load::load;
 use super::options;
 use super::request::{self, ChatSettings};
 use super::types::*;
-use crate::generate::{
-    Chat, ChatRequest, Event, FeatureWish, GenerateError, Sampling, self_test,
-};
+use crate::generate::{Chat, ChatRequest, Event, FeatureWish, GenerateError, Sampling, self_test};
 use crate::gpu::{Gpu, Reduction};
 use crate::sae::{HookPoint, MAX_K, SelfTest};
 use crate::steering::SteeringError;

@@ -1,9 +1,8 @@
 //! Attention over ragged lanes, in one piece and in splits.
 
 use half::f16;
-use phi3_steer::gpu::{Access, Gpu, Kernel, KernelDescriptor, shaders};
+use phi3_steer::gpu::{Access, Buffer, Gpu, Kernel, KernelDescriptor, shaders};
 use phi3_steer::phi3::{CacheFormat, Row};
-use pollster::block_on;
 use rand::{Rng, rngs::StdRng};
 
 use crate::reference::attend;
@@ -49,8 +48,8 @@ impl Kernels {
             ],
         };
         Self {
-            attention: block_on(gpu.kernel(&attention)).unwrap(),
-            merge: block_on(gpu.kernel(&merge)).unwrap(),
+            attention: gpu.kernel(&attention),
+            merge: gpu.kernel(&merge),
         }
     }
 }
@@ -58,7 +57,7 @@ impl Kernels {
 /// Keys or values `[lanes, kv_heads, capacity, head_dim]`, NaN where no row looks.
 struct Cache {
     values: Vec<f64>,
-    buffer: wgpu::Buffer,
+    buffer: Buffer,
 }
 
 impl Cache {

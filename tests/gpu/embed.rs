@@ -3,7 +3,6 @@
 use phi3_steer::gpu::{Access, KernelDescriptor, shaders};
 use phi3_steer::matrix::{Format, weights_bindings, weights_part};
 use phi3_steer::phi3::Row;
-use pollster::block_on;
 use rand::Rng;
 
 use crate::matmul::matrix;
@@ -20,13 +19,12 @@ fn rows_take_their_tokens_embedding() {
                 (6, Access::Write),
             ];
             bindings.extend_from_slice(weights_bindings(format));
-            let kernel = block_on(gpu.kernel(&KernelDescriptor {
+            let kernel = gpu.kernel(&KernelDescriptor {
                 label: "embed",
                 parts: &[shaders::ROWS, weights_part(format), shaders::EMBED],
                 constants: &[],
                 bindings: &bindings,
-            }))
-            .unwrap();
+            });
             for hidden in [4usize, 36, 96, 100, 544] {
                 let vocab = 97;
                 let groups = hidden.div_ceil(32) as u32;

@@ -2,10 +2,9 @@
 
 use half::f16;
 use phi3_steer::gpu::{Access, Gpu, shaders};
-use phi3_steer::matrix::{Format, Matrix, Operands, Product, ProductShape, ProductSpec, Prologue};
+use phi3_steer::matrix::{Format, Matrix, Operands, Product, ProductShape, Prologue};
 use phi3_steer::phi3::Row;
 use phi3_steer::quant::{self, Planes};
-use pollster::block_on;
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -23,7 +22,7 @@ pub fn matrix(
     format: Format,
 ) -> (Matrix, Vec<f64>) {
     let size = (k as f32).sqrt().recip();
-    let matrix = block_on(Matrix::zeros(gpu, "matrix", [n, k], format)).unwrap();
+    let matrix = Matrix::zeros(gpu, "matrix", [n, k], format).unwrap();
     if matches!(format, Format::Q4M | Format::Q5 | Format::Q6) {
         let planes = random_planes(rng, n, k, format, size);
         matrix.write_planes(gpu, 0, &planes);
@@ -93,20 +92,14 @@ fn residual(
     lanes: usize,
     counts: &[usize],
 ) -> f64 {
-    let kernel = block_on(Product::new(
-        gpu,
-        &ProductSpec {
-            label: "residual",
-            kernel: shaders::PROJECT_RESIDUAL,
-            parts: &[],
-            prologue,
-            format,
-            cols: k,
-            bindings: &[(6, Access::Write)],
-            few_rows: lanes,
-        },
-    ))
-    .unwrap();
+    let kernel = Product {
+        label: "residual",
+        kernel: shaders::PROJECT_RESIDUAL,
+        parts: Vec::new(),
+        prologue,
+        bindings: &[(6, Access::Write)],
+        few_rows: lanes,
+    };
     let (w, reference) = matrix(gpu, rng, [n, k], format);
     let pre = normal(rng, k, 1.0);
     let pre_buffer = put(gpu, &pre);

@@ -3,9 +3,8 @@
 
 use half::f16;
 use phi3_steer::gpu::{Access, Gpu, shaders};
-use phi3_steer::matrix::{Format, Operands, Product, ProductShape, ProductSpec, Prologue};
+use phi3_steer::matrix::{Format, Operands, Product, ProductShape, Prologue};
 use phi3_steer::phi3::{CacheFormat, Row};
-use pollster::block_on;
 use rand::seq::SliceRandom;
 use rand::{Rng, rngs::StdRng};
 
@@ -181,25 +180,19 @@ fn attention_projection_turns_and_appends() {
             (Format::Q4, CacheFormat::F16, 96),
             (Format::Q4, CacheFormat::F32, 100),
         ] {
-            let kernel = block_on(Product::new(
-                &gpu,
-                &ProductSpec {
-                    label: "qkv",
-                    kernel: shaders::PROJECT_QKV,
-                    parts: &[cache.part()],
-                    prologue: Prologue::Norm,
-                    format,
-                    cols: hidden,
-                    bindings: &[
-                        (6, Access::Read),
-                        (7, Access::Write),
-                        (8, Access::Write),
-                        (9, Access::Write),
-                    ],
-                    few_rows: 2,
-                },
-            ))
-            .unwrap();
+            let kernel = Product {
+                label: "qkv",
+                kernel: shaders::PROJECT_QKV,
+                parts: vec![cache.part()],
+                prologue: Prologue::Norm,
+                bindings: &[
+                    (6, Access::Read),
+                    (7, Access::Write),
+                    (8, Access::Write),
+                    (9, Access::Write),
+                ],
+                few_rows: 2,
+            };
             for (heads, kv_heads, head_dim, rotary) in [
                 (2, 2, 64, 64),
                 (4, 2, 80, 32),
@@ -236,20 +229,14 @@ fn gate_and_up_become_swiglu() {
             (Format::Q4, 33, 100, 2),
             (Format::Q4, 64, 96, 5),
         ] {
-            let kernel = block_on(Product::new(
-                &gpu,
-                &ProductSpec {
-                    label: "swiglu",
-                    kernel: shaders::PROJECT_SWIGLU,
-                    parts: &[],
-                    prologue: Prologue::Norm,
-                    format,
-                    cols: k,
-                    bindings: &[(6, Access::Write)],
-                    few_rows: lanes,
-                },
-            ))
-            .unwrap();
+            let kernel = Product {
+                label: "swiglu",
+                kernel: shaders::PROJECT_SWIGLU,
+                parts: Vec::new(),
+                prologue: Prologue::Norm,
+                bindings: &[(6, Access::Write)],
+                few_rows: lanes,
+            };
             let (w, reference) = matrix(&gpu, &mut rng, [2 * inner, k], format);
             for (rows, size) in [(1, 1.0), (2, 1.0), (5, 90.0), (33, 1.0)] {
                 let x = activations(&mut rng, rows, k);
@@ -307,20 +294,14 @@ fn the_head_reads_its_rows_and_writes_its_lanes() {
             (Format::Q4, 97, 96, 2),
             (Format::Q4, 130, 100, 5),
         ] {
-            let kernel = block_on(Product::new(
-                &gpu,
-                &ProductSpec {
-                    label: "head",
-                    kernel: shaders::PROJECT_HEAD,
-                    parts: &[],
-                    prologue: Prologue::Norm,
-                    format,
-                    cols: k,
-                    bindings: &[(6, Access::Write)],
-                    few_rows: lanes,
-                },
-            ))
-            .unwrap();
+            let kernel = Product {
+                label: "head",
+                kernel: shaders::PROJECT_HEAD,
+                parts: Vec::new(),
+                prologue: Prologue::Norm,
+                bindings: &[(6, Access::Write)],
+                few_rows: lanes,
+            };
             let (w, reference) = matrix(&gpu, &mut rng, [vocab, k], format);
             let held = 40;
             let x = activations(&mut rng, held, k);
@@ -387,20 +368,14 @@ fn the_encoder_follows_each_latents_rule_in_its_slice_of_the_latents() {
             (Format::F32, 101, 40, 33, 100, 1),
             (Format::Q4, 130, 64, 66, 36, 5),
         ] {
-            let kernel = block_on(Product::new(
-                &gpu,
-                &ProductSpec {
-                    label: "latents",
-                    kernel: shaders::PROJECT_LATENTS,
-                    parts: &[],
-                    prologue: Prologue::Subtract,
-                    format,
-                    cols: k,
-                    bindings: &[(6, Access::Read), (7, Access::Write)],
-                    few_rows: lanes,
-                },
-            ))
-            .unwrap();
+            let kernel = Product {
+                label: "latents",
+                kernel: shaders::PROJECT_LATENTS,
+                parts: Vec::new(),
+                prologue: Prologue::Subtract,
+                bindings: &[(6, Access::Read), (7, Access::Write)],
+                few_rows: lanes,
+            };
             let (w, reference) = matrix(&gpu, &mut rng, [count, k], format);
             let offset = normal(&mut rng, k, 1.0);
             // Plain ones with a threshold, 0 for ReLU, and gated ones.

@@ -3,9 +3,8 @@
 use std::rc::Rc;
 
 use phi3_steer::generate::{Sampled, Sampler, Sampling};
-use phi3_steer::gpu::Gpu;
+use phi3_steer::gpu::{Buffer, Gpu};
 use phi3_steer::phi3::{ROW_DONE, ROW_GENERATED, Row};
-use pollster::block_on;
 use rand::{Rng, rngs::StdRng};
 
 use crate::support::*;
@@ -14,8 +13,8 @@ use crate::support::*;
 struct Bench {
     gpu: Rc<Gpu>,
     sampler: Sampler,
-    logits: wgpu::Buffer,
-    rows: wgpu::Buffer,
+    logits: Buffer,
+    rows: Buffer,
     lanes: usize,
     vocab: usize,
 }
@@ -24,7 +23,7 @@ impl Bench {
     fn new(gpu: &Rc<Gpu>, lanes: usize, vocab: usize) -> Self {
         let logits = poisoned(gpu, lanes * vocab);
         let rows = put_rows(gpu, &Self::first_rows(lanes));
-        let sampler = block_on(Sampler::of(gpu, lanes, vocab, &logits, &rows)).unwrap();
+        let sampler = Sampler::of(gpu, lanes, vocab, &logits, &rows).unwrap();
         Self {
             gpu: gpu.clone(),
             sampler,

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use phi3_steer::gpu::{Gpu, GpuError, GpuOptions, MatmulKind, Reduction};
+use phi3_steer::gpu::{Buffer, Gpu, GpuError, GpuOptions, MatmulKind, Reduction};
 use phi3_steer::phi3::{MAX_ROWS, Row};
 use pollster::block_on;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -94,22 +94,22 @@ pub fn variants() -> Vec<(&'static str, Rc<Gpu>)> {
 pub const POISON: u32 = 0xffff_ffff;
 
 /// A storage buffer that holds `data`.
-pub fn put<T: bytemuck::Pod>(gpu: &Gpu, data: &[T]) -> wgpu::Buffer {
-    let buffer = block_on(gpu.storage("input", size_of_val(data) as u64)).unwrap();
+pub fn put<T: bytemuck::Pod>(gpu: &Gpu, data: &[T]) -> Buffer {
+    let buffer = gpu.storage("input", size_of_val(data) as u64).unwrap();
     gpu.write(&buffer, 0, data);
     buffer
 }
 
 /// A storage buffer of `words` times 4 bytes, all poison.
-pub fn poisoned(gpu: &Gpu, words: usize) -> wgpu::Buffer {
+pub fn poisoned(gpu: &Gpu, words: usize) -> Buffer {
     put(gpu, &vec![POISON; words])
 }
 
 /// A pass's rows as the kernels see them.
-pub fn put_rows(gpu: &Gpu, rows: &[Row]) -> wgpu::Buffer {
+pub fn put_rows(gpu: &Gpu, rows: &[Row]) -> Buffer {
     let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::STORAGE;
     let bytes = 16 + MAX_ROWS * size_of::<Row>();
-    let buffer = block_on(gpu.buffer("rows", bytes as u64, usage)).unwrap();
+    let buffer = gpu.buffer("rows", bytes as u64, usage).unwrap();
     // What is past the count must not be used.
     gpu.write(&buffer, 0, &vec![POISON; bytes / 4]);
     gpu.write(&buffer, 0, &[rows.len() as u32]);
@@ -118,7 +118,7 @@ pub fn put_rows(gpu: &Gpu, rows: &[Row]) -> wgpu::Buffer {
 }
 
 /// The first `count` elements of `buffer`.
-pub fn get<T: bytemuck::Pod>(gpu: &Gpu, buffer: &wgpu::Buffer, count: usize) -> Vec<T> {
+pub fn get<T: bytemuck::Pod>(gpu: &Gpu, buffer: &Buffer, count: usize) -> Vec<T> {
     block_on(gpu.read_vec(buffer, 0, count)).unwrap()
 }
 
