@@ -1,7 +1,7 @@
 /** The engine for pages: types of www/engine-client.js, beside which a built page has this file. */
 
 export type * from "../src/web/types.d.ts";
-import type { ChatEvent, ChatOptions, Info, Intervention, LoadOptions, TokenFeatures } from "../src/web/types.d.ts";
+import type { ChatEvent, ChatOptions, Info, Intervention, LoadOptions, Memory, SelfTest, TokenFeatures } from "../src/web/types.d.ts";
 
 /** What calls reject with. */
 export declare class EngineError extends Error {
@@ -28,6 +28,15 @@ export declare class Engine {
 
   /** The k strongest features at every token of a text. */
   topFeatures(text: string, hook: string, k: number): Promise<TokenFeatures>;
+
+  /**
+   * Whether the dictionary fits the model, measured on a built-in text. A chat that comes meanwhile ends it
+   * with the code "cancelled" and is answered at once.
+   */
+  testSae(): Promise<SelfTest>;
+
+  /** What the engine takes of the machine's memory now. */
+  memory(): Promise<Memory>;
 
   /** Ends the running chat within a token. */
   cancel(): Promise<void>;
