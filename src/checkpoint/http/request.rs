@@ -156,6 +156,8 @@ pub(super) async fn request(
     // From here on a refused answer is also closed.
     let mut stream = Stream::new(&answer, first, call);
     let kind = match answer.status() {
+        // Its ranges are those of what is packed, and what comes is unpacked.
+        206 if encoded => return Ok(None),
         206 => {
             let range = header("Content-Range");
             let range = range.map(|text| (content_range(&text), text));
@@ -174,7 +176,7 @@ pub(super) async fn request(
                     (end, end)
                 }
             };
-            let Some(total) = total.filter(|_| !encoded) else {
+            let Some(total) = total else {
                 return Ok(None);
             };
             stream.end = end;
