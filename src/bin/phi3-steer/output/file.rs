@@ -116,7 +116,7 @@ impl Place {
 /// under a name that nothing else has: it goes, and of a link not what it leads to.
 fn create(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => OpenOptions::new().write(true).create_new(true).open(path),
     }
 }
