@@ -250,7 +250,7 @@ export class Conversation extends EventTarget {
       const count = turn.answers[BASE].tokens.length + turn.answers[STEERED].tokens.length;
       if (now - turn.firstTokenAt > 300) turn.tokensPerSecond = (1000 * count) / (now - turn.firstTokenAt);
       const { id, text, activation, top, steered } = event;
-      answer.tokens.push({ id, text, activation, top, steered, ...(event.lane === STEERED ? { setting: underWhich(turn, "setting" in event ? Number(event.setting) : null) } : {}) });
+      answer.tokens.push({ id, text, activation, top, steered, ...(event.lane === STEERED ? { setting: underWhich(turn, event.setting) } : {}) });
     } else {
       // The last characters, if the tokens broke off inside one.
       answer.text += event.text;
@@ -300,7 +300,7 @@ function ending(reason, answer) {
 /**
  * The setting, by its place in the turn, under which the steered lane's next token was written.
  * @param {Turn} turn
- * @param {number | null} id the engine's number of the setting
+ * @param {number} id the engine's number of the setting
  * @returns {number}
  */
 function underWhich(turn, id) {
