@@ -213,7 +213,10 @@ fn configurations_that_cannot_run_are_refused() {
             },
             "layer_norm_rms_epsilon\" is a number, not a finite number",
         ),
-        (|f| set(f, "split.count", Stored::u32(3)), "one of 3 parts"),
+        (
+            |f| set(f, "split.count", Stored::u32(3)),
+            "one of the 3 files",
+        ),
         (
             |f| f.tensor("rope_factors_long.weight", &[48], 0, &[0; 192]),
             "not both",

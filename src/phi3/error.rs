@@ -51,6 +51,15 @@ pub enum ModelError {
     /// The GPU failed.
     #[error(transparent)]
     Gpu(#[from] GpuError),
+    /// A model has a tensor that is not computed with here.
+    #[error(
+        "tensor \"{tensor}\" is not a part of Phi-3: without it the model would compute something \
+         else, and with it this engine cannot run it"
+    )]
+    ForeignTensor {
+        /// The tensor's name.
+        tensor: String,
+    },
     /// A block that the model does not have was asked for.
     #[error("there is no block {layer}: the model has {layers}, counted from 0")]
     NoBlock {

@@ -1,6 +1,6 @@
 //! The files of a model, in whatever form they come.
 
-use super::{Config, ModelError};
+use super::{Config, ModelError, tensors};
 use crate::checkpoint::{
     Checkpoint, CheckpointError, Folder, Gguf, MAX_JSON, OtherForm, json, other_form,
 };
@@ -42,6 +42,7 @@ impl ModelFiles {
                 (config, json, checkpoint)
             }
         };
+        tensors::check(&checkpoint, &config)?;
         Ok(Self {
             config,
             checkpoint,

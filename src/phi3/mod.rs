@@ -12,6 +12,7 @@ mod long_rope;
 mod model;
 mod rope;
 mod rows;
+mod tensors;
 mod weights;
 
 pub use cache::CacheFormat;

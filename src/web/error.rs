@@ -107,7 +107,9 @@ impl Code for GpuError {
 impl Code for ModelError {
     fn code(&self) -> &'static str {
         match self {
-            ModelError::Config(_) | ModelError::Metadata { .. } => "bad-config",
+            ModelError::Config(_)
+            | ModelError::Metadata { .. }
+            | ModelError::ForeignTensor { .. } => "bad-config",
             ModelError::NoModel { .. } => "not-found",
             ModelError::NoBlock { .. } => "bad-steering",
             ModelError::OtherForm { .. } => "bad-checkpoint",

@@ -147,7 +147,15 @@ pub fn write_model(out: &Path, model: &Model, tokenizer: &ChatTokenizer) -> Resu
         });
     }
     write_safetensors(&out.join("model.safetensors"), entries, None)?;
-    write_json(&out.join("config.json"), &config(&model.config, tokenizer))
+    write_json(&out.join("config.json"), &config(&model.config, tokenizer))?;
+    write_json(
+        &out.join("generation_config.json"),
+        &json!({
+            "bos_token_id": tokenizer.bos,
+            "eos_token_id": [tokenizer.end, tokenizer.endoftext],
+            "pad_token_id": tokenizer.endoftext,
+        }),
+    )
 }
 
 fn config(c: &Config, tokenizer: &ChatTokenizer) -> Value {

@@ -1,0 +1,44 @@
+//! The tensors that a model's file has beside those that are read.
+
+use super::{Config, ModelError};
+use crate::checkpoint::{Checkpoint, shown};
+
+/// A block's tensors.
+const OF_BLOCK: [&str; 6] = [
+    "input_layernorm.weight",
+    "self_attn.qkv_proj.weight",
+    "self_attn.o_proj.weight",
+    "post_attention_layernorm.weight",
+    "mlp.gate_up_proj.weight",
+    "mlp.down_proj.weight",
+];
+
+/// Parts of names of tensors that follow from the configuration.
+const DERIVED: [&str; 3] = ["rotary_emb", "rope_factors", "attn_rot_embd"];
+
+/// Refuses a model that has a tensor which is not a part of Phi-3: without it, it computes something
+/// else than what it was trained to.
+pub(super) fn check(checkpoint: &Checkpoint, config: &Config) -> Result<(), ModelError> {
+    let foreign = checkpoint.names().find(|name| is_foreign(name, config));
+    match foreign {
+        Some(name) => Err(ModelError::ForeignTensor {
+            tensor: shown(name),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Whether a tensor is one of the blocks that run but of none that is known, or a bias or an adapter of
+/// anything.
+fn is_foreign(name: &str, config: &Config) -> bool {
+    if DERIVED.iter().any(|part| name.contains(part)) {
+        return false;
+    }
+    let block = name.strip_prefix("model.layers.");
+    let block = block.or_else(|| name.strip_prefix("blk."));
+    let of_block = block.and_then(|rest| rest.split_once('.'));
+    match of_block.map(|(number, rest)| (number.parse::<usize>(), rest)) {
+        Some((Ok(number), rest)) => number < config.num_hidden_layers && !OF_BLOCK.contains(&rest),
+        _ => name.ends_with(".bias") || name.contains(".lora_"),
+    }
+}
