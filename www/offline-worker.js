@@ -56,8 +56,10 @@ const typeOf = (response) => response.headers.get("Content-Type") ?? "applicatio
  * @param {string} path
  */
 async function bring(path) {
-  for (const cache of /** @type {const} */ (["force-cache", "no-cache"])) {
-    const response = await fetch(at(path), { cache });
+  // The browser has the page itself under the address of its folder.
+  const held = path === "index.html" ? worker.registration.scope : at(path);
+  for (const [address, cache] of /** @type {[string, RequestCache][]} */ ([[held, "force-cache"], [at(path), "no-cache"]])) {
+    const response = await fetch(address, { cache });
     if (!response.ok) continue;
     if (await keep(path, new Uint8Array(await response.arrayBuffer()), typeOf(response))) return;
   }
@@ -346,7 +348,7 @@ worker.addEventListener("message", (/** @type {any} */ event) => {
     };
     event.waitUntil(
       filled().then(
-        (whole) => event.ports[0]?.postMessage({ whole }),
+        (whole) => event.ports[0]?.postMessage({ whole, left }),
         async (error) => {
           // Half a build on the server, or one that it serves otherwise: the page goes on without a cache.
           event.ports[0]?.postMessage({ whole: false, why: String(error?.message ?? error) });

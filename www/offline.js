@@ -52,15 +52,32 @@ let asked = false;
 
 /** Has the rest of the page kept, once it has what it needs itself. */
 export async function keepOffline() {
-  if (asked || !(await registered)) return;
+  const registration = await registered;
+  if (asked || !registration) return;
   asked = true;
-  const { active } = await navigator.serviceWorker.ready;
-  const { port1, port2 } = new MessageChannel();
-  port1.onmessage = ({ data }) => {
-    if (!data.whole) console.info("The page is not kept for offline use:", data.why ?? "the server has another build of it");
-    tell(data.whole);
-  };
-  active?.postMessage("keep", [port2]);
+  let answer = await ask((await navigator.serviceWorker.ready).active);
+  const { waiting } = registration;
+  if (answer.left && waiting) {
+    // The build of that worker is gone from the server, which this page comes from: the next one is of it.
+    const changed = new Promise((resolve) => navigator.serviceWorker.addEventListener("controllerchange", resolve, { once: true }));
+    waiting.postMessage("take over", [new MessageChannel().port2]);
+    await changed;
+    answer = await ask(navigator.serviceWorker.controller);
+  }
+  if (!answer.whole) console.info("The page is not kept for offline use:", answer.why ?? "the server has another build of it");
+  tell(answer.whole);
+}
+
+/**
+ * @param {ServiceWorker | null} worker
+ * @returns {Promise<{whole: boolean, left?: boolean, why?: string}>}
+ */
+function ask(worker) {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = ({ data }) => resolve(data);
+    worker?.postMessage("keep", [port2]);
+  });
 }
 
 /**

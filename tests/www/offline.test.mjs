@@ -58,6 +58,7 @@ function start(build, site, { caches = emptyCaches(), active = null, aside = [] 
     if (!state.online) throw new TypeError("offline");
     const path = url.slice(SCOPE.length);
     asked.push(path);
+    if (path === "") return new Response(site["index.html"]);
     if (path === "sw.js") return new Response(state.script);
     const bytes = site[path];
     if (!bytes) return new Response("no", { status: 404 });
@@ -107,8 +108,8 @@ test("a file is fetched once, however many ask for it and in whatever parts", as
     const got = await Promise.all(parts.map(([from, to]) => text(MODEL, `bytes=${from}-${to === null ? "" : to - 1}`)));
     for (const [index, [from, to]] of parts.entries()) assert.ok(got[index].equals(right.subarray(from, to ?? right.length)), `${from}-${to}`);
     assert.ok((await text(MODEL)).equals(right));
-    assert.deepEqual(await fill(), { whole: true });
-    assert.deepEqual(state.asked.toSorted(), Object.keys(files).toSorted());
+    assert.deepEqual(await fill(), { whole: true, left: false });
+    assert.deepEqual(state.asked.map((path) => path || "index.html").toSorted(), Object.keys(files).toSorted());
     // From then on without the network.
     state.online = false;
     for (const [path, bytes] of Object.entries(files)) {
