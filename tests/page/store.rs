@@ -197,7 +197,7 @@ async fn built_page_shows_other_tabs_downloads() -> Result {
     browser.run(watch, vec![url.clone()]).await?;
     let begin = "window.running = downloads.run(entry).then((whole) => (window.ended = whole)); return null;";
     for gone in [false, true] {
-        server.break_file(BIG, Fault::Slow(Duration::from_millis(100)));
+        server.break_file(BIG, Fault::Slow(Duration::from_millis(300)));
         browser.client.switch_to_window(first.clone()).await?;
         open(&server, &browser).await?;
         browser.run(watch, vec![url.clone()]).await?;
