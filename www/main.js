@@ -13,6 +13,7 @@ import { Downloads } from "./downloads.js";
 import { startDrop } from "./drop.js";
 import { Engine } from "./engine-client.js";
 import { canReload, errorPanel, isFatal } from "./errors.js";
+import { FitCheck } from "./fit.js";
 import { startFocus } from "./focus.js";
 import { Follower } from "./follow.js";
 import { Heartbeat } from "./heartbeat.js";
@@ -67,6 +68,7 @@ const outbox = new Outbox(composer.form, (messages) => {
   composer.field.focus();
   refresh();
 });
+const fitCheck = new FitCheck({ show: (fit) => status.showFit(fit), free: () => canRun() && outbox.messages.length === 0 });
 const keepFocus = startFocus(() => (matchMedia("(pointer: coarse)").matches ? byId("scroller", HTMLElement) : composer.field));
 const heartbeat = new Heartbeat({ silent: showSilence, back: () => status.clear() });
 const panel = new SteeringPanel(settings);
@@ -173,6 +175,7 @@ async function load(again = false) {
       if (conversation.engine === engine && !conversation.running) lose(error, null, null, 0);
     });
     status.ready(engine.info, choice.model.name);
+    fitCheck.watch(engine, choice, settings.report).catch((error) => console.error(error));
     announcer.textContent = "The model is ready.";
     if (!matchMedia("(pointer: coarse)").matches && document.activeElement === document.body) composer.field.focus();
     keepOffline();
@@ -273,6 +276,7 @@ function leave() {
   conversation.engine = null;
   busy = null;
   heartbeat.rest();
+  fitCheck.rest();
 }
 
 /**

@@ -13,7 +13,6 @@ const STAGES = {
   tokenizer: "Reading the tokenizer",
   weights: "Loading the weights",
   dictionary: "Loading the dictionary",
-  test: "Checking that the dictionary fits",
   warmup: "Warming up the GPU",
 };
 
@@ -107,7 +106,7 @@ export class StatusView {
   ready(info, name) {
     this.info = info;
     this.name = name;
-    this.fit = info.sae?.test ?? this.settings.report?.fit ?? null;
+    this.fit = null;
     this.stage.replaceChildren();
     this.describe();
   }

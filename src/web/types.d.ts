@@ -39,7 +39,6 @@ export interface Info {
     /** "TopK", "ReLU or JumpReLU", "gated" */
     activations: string;
     stored: Format;
-    test?: SelfTest;
   };
 }
 
