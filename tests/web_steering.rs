@@ -47,11 +47,11 @@ fn interventions(rng: &mut StdRng) -> Value {
     let first = rng.random_range(0..LATENTS / 2);
     let count = rng.random_range(0..3);
     let one = |i: usize| {
-        json!({
-            "hook": HOOK, "feature": first + i, "value": rng.random_range(-6.0..6.0),
-            "op": ["clamp", "add", "scale"].choose(rng).expect("operators"),
-            "positions": ["all", "prompt", "generated"].choose(rng).expect("positions")
-        })
+        let op = *["clamp", "add", "scale"].choose(rng).expect("operators");
+        let positions = ["all", "prompt", "generated"];
+        let positions = *positions.choose(rng).expect("positions");
+        let value: f64 = rng.random_range(-6.0..6.0);
+        json!({"hook": HOOK, "feature": first + i, "value": value, "op": op, "positions": positions})
     };
     (0..count).map(one).collect()
 }
