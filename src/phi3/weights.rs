@@ -229,11 +229,6 @@ impl Weights {
         self.head.as_ref().unwrap_or(&self.embed)
     }
 
-    /// The formats of one kind of matrix over all blocks.
-    pub fn formats(&self, of: impl Fn(&LayerWeights) -> &Matrix) -> Vec<Format> {
-        self.layers.iter().map(|l| of(l).format()).collect()
-    }
-
     /// The formats of all matrices, each once, from the embedding to the head.
     pub fn all_formats(&self) -> Vec<Format> {
         let layers = self.layers.iter();
