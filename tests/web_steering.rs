@@ -120,8 +120,8 @@ async fn settings_that_change_at_any_moment_leave_nothing_behind() {
         let ask = request(&conversations, 5);
         let got = chat(&engine, &ask).await.expect("an answer");
         let expected = chat(&fresh, &ask).await.expect("an answer");
-        for lane in 0..2 {
-            let what = format!("turn {turn}, lane {lane}, {}", lists[lane]);
+        for (lane, list) in lists.iter().enumerate() {
+            let what = format!("turn {turn}, lane {lane}, {list}");
             assert_eq!(ids(&got, lane), ids(&expected, lane), "{what}");
         }
         fresh.dispose();
