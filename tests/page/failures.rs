@@ -163,7 +163,7 @@ async fn built_page_names_what_is_wrong_with_the_files() -> Result {
 #[tokio::test]
 async fn built_page_cancels_loading() -> Result {
     let server = Server::start(&dist()?)?;
-    server.break_file(MODEL, Fault::Slow(Duration::from_secs(2)));
+    server.break_file(MODEL, Fault::Slow(Duration::from_millis(300)));
     let browser = Browser::start(&[]).await?;
     browser.client.goto(&server.url()).await?;
     browser
