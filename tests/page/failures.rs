@@ -80,7 +80,7 @@ async fn built_page_names_what_is_wrong_with_the_files() -> Result {
             "a server in trouble",
             MODEL,
             Fault::Status(503),
-            "The download broke off",
+            "The files could not be fetched",
         ),
         (
             "a connection that breaks within a tensor",
@@ -144,6 +144,8 @@ async fn built_page_names_what_is_wrong_with_the_files() -> Result {
             !text.contains("panicked"),
             "{what}: the page shows a panic: {text}"
         );
+        // What came whole is kept, and would hide that the server has it no more.
+        forget(&browser).await?;
     }
 
     browser.screenshot("error").await?;
@@ -151,12 +153,24 @@ async fn built_page_names_what_is_wrong_with_the_files() -> Result {
     browser.click("#stage .error-panel button").await?;
     ready(&browser).await?;
 
+    forget(&browser).await?;
     server.break_file(MODEL, Fault::IgnoreRanges);
     browser.client.goto(&server.url()).await?;
     ready(&browser)
         .await
         .map_err(|error| format!("a server without ranges: {error}"))?;
     browser.close().await
+}
+
+/// Takes from the browser what the page's service worker has kept, and the worker.
+async fn forget(browser: &Browser) -> Result {
+    let script = "(async () => {
+        for (const registration of await navigator.serviceWorker.getRegistrations()) await registration.unregister();
+        for (const name of await caches.keys()) await caches.delete(name);
+        return (await caches.keys()).length;
+    })()";
+    assert_eq!(browser.eval(script).await?, json!(0), "caches are left");
+    Ok(())
 }
 
 /// A slow download can be cancelled, and started again.
