@@ -296,6 +296,8 @@ async fn a_folder_at_an_address() {
     drop(server);
     // A start page in the place of a missing file.
     let server = Server::start(SIZE, "html");
+    // A folder remembers what was not there.
+    let folder = Folder::url("https://models.invalid/nano");
     assert!(
         folder
             .open("config.json")
@@ -305,6 +307,7 @@ async fn a_folder_at_an_address() {
     );
     drop(server);
     let server = Server::start(SIZE, "ok");
+    let folder = Folder::url("https://models.invalid/nano");
     let error = folder
         .require_bytes("config.json", 100)
         .await
