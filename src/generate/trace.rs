@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use super::GenerateError;
-use super::lane::flags;
+use super::prefill::rows_of;
 use crate::phi3::{MAX_ROWS, Model, ModelError, Row, Tap};
 use crate::steering::Steering;
 use crate::tokens::{Prompt, TokenRole};
@@ -60,7 +60,7 @@ pub async fn trace(
     // A trace reads its prompts from the start: nothing in the cache is void that it needs.
     model.reach(longest);
     model.reserve(longest).await?;
-    let rows = rows_of(request.prompts);
+    let rows = rows_of_all(request.prompts);
     let chunk_rows = request.chunk.clamp(1, MAX_ROWS);
     let (hidden, vocab) = (model.config().hidden_size, model.config().vocab_size);
     let mut buffers = Vec::with_capacity(request.residual.len());
@@ -123,18 +123,10 @@ pub async fn trace(
 }
 
 /// The rows of all lanes, lane by lane.
-fn rows_of(prompts: &[Prompt]) -> Vec<Row> {
+fn rows_of_all(prompts: &[Prompt]) -> Vec<Row> {
     let lanes = prompts.iter().enumerate();
     lanes
-        .flat_map(|(lane, prompt)| {
-            let tokens = prompt.ids.iter().zip(&prompt.roles).enumerate();
-            tokens.map(move |(position, (&token, &role))| Row {
-                token,
-                lane: lane as u32,
-                position: position as u32,
-                flags: flags(role),
-            })
-        })
+        .flat_map(|(lane, prompt)| rows_of(lane, prompt, 0))
         .collect()
 }
 
@@ -193,7 +185,7 @@ mod tests {
                 roles: vec![TokenRole::Prompt, TokenRole::Generated],
             },
         ];
-        let rows: Vec<_> = rows_of(&prompts)
+        let rows: Vec<_> = rows_of_all(&prompts)
             .iter()
             .map(|r| (r.token, r.lane, r.position, r.flags))
             .collect();
