@@ -13,6 +13,15 @@ pub enum LabError {
     /// The evaluation prompts cannot be used.
     #[error("the evaluation prompts: {0}")]
     Sets(String),
+    /// A journal cannot be taken up, or a result not be written into it.
+    #[error("the journal: {0}")]
+    Journal(String),
+    /// A recipe cannot be followed.
+    #[error("the recipe: {0}")]
+    Recipe(String),
+    /// The work was cancelled; what is in the journal is kept.
+    #[error("the work was cancelled")]
+    Cancelled,
     /// Generating failed.
     #[error(transparent)]
     Generate(#[from] GenerateError),
