@@ -69,6 +69,14 @@ impl Chat {
         })
     }
 
+    /// A chat without history of the same weights and dictionaries, in `lanes` lanes of its own, none of
+    /// which is steered; see [`Model::fork`].
+    pub async fn fork(&self, lanes: usize) -> Result<Self, GenerateError> {
+        let model = self.model.fork(lanes).await?;
+        let steering = self.steering.fork(&model).await?;
+        Self::new(model, self.tokenizer.clone(), steering).await
+    }
+
     /// The model.
     pub fn model(&self) -> &Model {
         &self.model

@@ -75,7 +75,7 @@ pub struct Model {
     config: Config,
     options: ModelOptions,
     context: usize,
-    weights: Weights,
+    weights: Rc<Weights>,
     kernels: Kernels,
     activations: Activations,
     cache: Cache,
@@ -87,6 +87,20 @@ pub struct Model {
     decode: Steps,
     /// Whether the rotary table has LongRoPE's long factors.
     long: bool,
+}
+
+/// Positions that a lane can hold.
+fn context_of(gpu: &Gpu, config: &Config, options: &ModelOptions) -> Result<usize, ModelError> {
+    let lanes = options.lanes;
+    if lanes == 0 || lanes > MAX_ROWS {
+        return Err(ModelError::Config(format!(
+            "{lanes} lanes were asked for; 1 to {MAX_ROWS} are possible"
+        )));
+    }
+    // A block's keys are one buffer.
+    let fit = gpu.storage_limit() / Cache::buffer_bytes(config, lanes, 1, options.cache);
+    let possible = config.max_position_embeddings.min(fit as usize).max(1);
+    Ok(options.context.map_or(possible, |c| c.clamp(1, possible)))
 }
 
 /// What a phase's steps are bound to, its rows aside.
@@ -133,22 +147,44 @@ impl Model {
         checkpoint: &Checkpoint,
         options: ModelOptions,
     ) -> Result<Self, ModelError> {
-        let lanes = options.lanes;
-        if lanes == 0 || lanes > MAX_ROWS {
-            return Err(ModelError::Config(format!(
-                "{lanes} lanes were asked for; 1 to {MAX_ROWS} are possible"
-            )));
-        }
+        let context = context_of(&gpu, &config, &options)?;
         let most = gpu.storage_limit();
-        // A block's keys are one buffer.
-        let fit = most / Cache::buffer_bytes(&config, lanes, 1, options.cache);
-        let possible = config.max_position_embeddings.min(fit as usize).max(1);
-        let context = options.context.map_or(possible, |c| c.clamp(1, possible));
         let weights = Weights::zeros(&gpu, &config, checkpoint, options.format, most)?;
         gpu.settle().await?;
         // Compiled while the weights are on their way.
-        let kernels = Kernels::new(&gpu, &config, lanes, &weights, options.cache);
+        let kernels = Kernels::new(&gpu, &config, options.lanes, &weights, options.cache);
         weights.fill(&gpu, checkpoint, options.format).await?;
+        Self::of(gpu, config, options, context, Rc::new(weights), kernels)
+    }
+
+    /// A second model of the same weights, which stay on the GPU once, with `lanes` lanes (1 to
+    /// [`MAX_ROWS`]) of its own: what it reads and says leaves this one as it is, and dropping it frees
+    /// what it took. It holds as long sequences, where a cache for so many lanes can.
+    pub async fn fork(&self, lanes: usize) -> Result<Self, ModelError> {
+        let gpu = self.gpu.clone();
+        let config = self.config.clone();
+        let options = ModelOptions {
+            lanes,
+            context: Some(self.context),
+            ..self.options
+        };
+        let context = context_of(&gpu, &config, &options)?;
+        let kernels = Kernels::new(&gpu, &config, lanes, &self.weights, options.cache);
+        let fork = Self::of(gpu, config, options, context, self.weights.clone(), kernels)?;
+        fork.gpu.settle().await?;
+        Ok(fork)
+    }
+
+    /// A model of `weights` with lanes that hold nothing yet.
+    fn of(
+        gpu: Rc<Gpu>,
+        config: Config,
+        options: ModelOptions,
+        context: usize,
+        weights: Rc<Weights>,
+        kernels: Kernels,
+    ) -> Result<Self, ModelError> {
+        let lanes = options.lanes;
         let activations = Activations::new(&gpu, &config, lanes, context)?;
         let first = FIRST_CAPACITY.min(context);
         let cache = Cache::new(&gpu, &config, lanes, first, options.cache)?;
@@ -220,7 +256,7 @@ impl Model {
         self.weights.all_formats()
     }
 
-    /// Bytes of weights and cache on the GPU.
+    /// Bytes of weights, which forks share, and cache on the GPU.
     pub fn gpu_bytes(&self) -> u64 {
         self.weights.gpu_bytes() + self.cache.gpu_bytes()
     }

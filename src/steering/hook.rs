@@ -55,7 +55,7 @@ struct Bound {
 /// A dictionary at its place in a model, with the steering table of every lane.
 pub struct Hook {
     gpu: Rc<Gpu>,
-    dictionary: Dictionary,
+    dictionary: Rc<Dictionary>,
     point: HookPoint,
     coder: Coder,
     prefill: Bound,
@@ -84,7 +84,7 @@ struct Work {
 
 impl Hook {
     /// Puts `dictionary` at its hook point in `model`.
-    pub fn new(model: &Model, dictionary: Dictionary) -> Result<Self, SteeringError> {
+    pub fn new(model: &Model, dictionary: Rc<Dictionary>) -> Result<Self, SteeringError> {
         let site = Site {
             residual: model.residual(),
             prefill_rows: model.rows(Phase::Prefill),
@@ -114,7 +114,7 @@ impl Hook {
     /// Binds `dictionary` to the buffers of `site`.
     pub(super) fn at(
         gpu: Rc<Gpu>,
-        dictionary: Dictionary,
+        dictionary: Rc<Dictionary>,
         site: &Site<'_>,
     ) -> Result<Self, SteeringError> {
         let point = dictionary.hook().ok_or_else(|| SaeError::HookUnknown {
@@ -212,7 +212,7 @@ impl Hook {
     }
 
     /// The dictionary.
-    pub fn dictionary(&self) -> &Dictionary {
+    pub fn dictionary(&self) -> &Rc<Dictionary> {
         &self.dictionary
     }
 
@@ -256,7 +256,7 @@ impl Hook {
         &self,
         interventions: &[Intervention],
     ) -> Result<Vec<Entry>, SteeringError> {
-        table::compile(self.point, &self.dictionary, interventions)
+        table::compile(self.point, &*self.dictionary, interventions)
     }
 
     /// Makes `entries` the lane's: the next pass follows them.

@@ -1,6 +1,7 @@
 //! The steering of a model: its hooks, and every lane's interventions.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use super::{Hook, Intervention, SteeringError};
 use crate::phi3::{BlockHook, Model};
@@ -24,10 +25,20 @@ pub struct Steering {
 impl Steering {
     /// Puts `dictionaries`, each of another hook point, into `model`; no lane is steered.
     pub async fn new(model: &Model, dictionaries: Vec<Dictionary>) -> Result<Self, SteeringError> {
-        let mut hooks = Vec::with_capacity(dictionaries.len());
-        for dictionary in dictionaries {
-            hooks.push(Hook::new(model, dictionary)?);
-        }
+        Self::put(model, dictionaries.into_iter().map(Rc::new)).await
+    }
+
+    /// The same dictionaries, which stay on the GPU once, in `model`; no lane of it is steered.
+    pub async fn fork(&self, model: &Model) -> Result<Self, SteeringError> {
+        Self::put(model, self.hooks.iter().map(|h| h.dictionary().clone())).await
+    }
+
+    async fn put(
+        model: &Model,
+        dictionaries: impl Iterator<Item = Rc<Dictionary>>,
+    ) -> Result<Self, SteeringError> {
+        let hooks = dictionaries.map(|dictionary| Hook::new(model, dictionary));
+        let hooks = hooks.collect::<Result<Vec<_>, _>>()?;
         let steering = Self::of(hooks, model.lanes())?;
         model.gpu().settle().await?;
         Ok(steering)

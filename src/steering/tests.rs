@@ -48,7 +48,7 @@ impl Bench {
                 decode_rows: &decode_rows,
                 lanes: LANES,
             };
-            let hook = Hook::at(gpu.clone(), dictionary, &site).unwrap();
+            let hook = Hook::at(gpu.clone(), Rc::new(dictionary), &site).unwrap();
             let steering = Steering::of(vec![hook], LANES).unwrap();
             Self {
                 gpu,

@@ -1,6 +1,8 @@
 //! Steering by dictionaries of every format on the software adapter: activations of all latents, directions
 //! in the residual's units.
 
+use std::rc::Rc;
+
 use pollster::block_on;
 use rand::Rng;
 
@@ -65,7 +67,7 @@ fn clamps_use_each_rules_activation_and_the_residuals_units() {
                     None => block_on(encode_all(&gpu, &dictionary, &h)).unwrap().acts,
                     Some(_) => Vec::new(),
                 };
-                let hook = Hook::at(gpu.clone(), dictionary, &site).unwrap();
+                let hook = Hook::at(gpu.clone(), Rc::new(dictionary), &site).unwrap();
                 let steering = Steering::of(vec![hook], 1).unwrap();
                 for op in [
                     Operator::Clamp,

@@ -4,6 +4,7 @@
 
 mod bench;
 mod features;
+mod forks;
 mod long_rope;
 mod overflow;
 mod steering;
