@@ -13,10 +13,12 @@ mod directions;
 mod error;
 mod figures;
 mod judge;
+pub mod probe;
 mod random;
 mod range;
 mod run;
 mod sets;
+pub mod stats;
 mod table;
 mod turns;
 
