@@ -3,29 +3,19 @@
 // residual [rows, hidden] -> the same, edited. A lane owns SLOTS entries of the table; they are applied
 // in order, up to the first empty one, to the rows that they are for:
 //
-//   clamp    h += (value - f) d            f: the latent's activation, measured once on the unedited h
-//   add      h += value d                  d: the latent's decoder row in the residual's units
-//   scale    h += (value - 1) f d
-//   project  h -= <h, d> d / <d, d>        of the h that the entries before have left
-//   replace  as clamp, on the dictionary's reconstruction in place of h
-//   rebuild  h := the reconstruction
+//   clamp          h += (value - f) d      f: the latent's activation, measured once on the unedited h
+//   add            h += value d            d: the latent's decoder row in the residual's units
+//   scale          h += (value - 1) f d
+//   project_out    h -= <h, d> d / <d, d>  of the h that the entries before have left
+//   cap            h += (value - p) d/|d|  where p = <h, d>/|d| > value, of the same h
+//   clamp_replace  as clamp, on the dictionary's reconstruction in place of h
+//   reconstruct    h := the reconstruction
 //
-// The first replace or rebuild that applies to a row puts the reconstruction in place of h; the host
+// The first clamp_replace or reconstruct that applies to a row puts the reconstruction in place of h; the host
 // lists them first, so that all other edits come on top. One workgroup of WG invocations a row; an
 // invocation owns the same elements throughout. Grid: (1, rows).
-const OP_EMPTY: u32 = 0u;
-const OP_CLAMP: u32 = 1u;
-const OP_ADD: u32 = 2u;
-const OP_SCALE: u32 = 3u;
-const OP_PROJECT: u32 = 4u;
-const OP_REPLACE: u32 = 5u;
-const OP_REBUILD: u32 = 6u;
-
-const AT_PROMPT: u32 = 1u; // applies to prompt positions
-const AT_GENERATED: u32 = 2u; // applies to generated positions
-const AT_BOS: u32 = 4u; // applies to the beginning-of-sequence token too
-const IF_ACTIVE: u32 = 8u; // applies only where the latent is active
-
+// The host gives the constants OP_… of the operators and the flags of entries: AT_PROMPT, AT_GENERATED,
+// AT_BOS (applies to such tokens), IF_ACTIVE (applies only where the latent is active).
 struct Entry {
     op: u32,
     flags: u32,
@@ -101,27 +91,27 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
         let direction = index * shape.hidden4;
         var f = 0.0;
         // Entries without these do not need the encoder, which may not have run.
-        let measures = entry.op == OP_CLAMP || entry.op == OP_SCALE || entry.op == OP_REPLACE;
+        let measures = entry.op == OP_CLAMP || entry.op == OP_SCALE || entry.op == OP_CLAMP_REPLACE;
         if measures || (entry.flags & IF_ACTIVE) != 0u {
             f = activation(row, entry.latent);
         }
         if (entry.flags & IF_ACTIVE) != 0u && f == 0.0 {
             continue;
         }
-        if (entry.op == OP_REPLACE || entry.op == OP_REBUILD) && !replaced {
+        if (entry.op == OP_CLAMP_REPLACE || entry.op == OP_RECONSTRUCT) && !replaced {
             replaced = true;
             for (var i = tid; i < shape.hidden4; i += WG) {
                 residual[base + i] = replaced_by(residual[base + i], rebuilt[base + i]);
             }
         }
         var c = 0.0;
-        if entry.op == OP_CLAMP || entry.op == OP_REPLACE {
+        if entry.op == OP_CLAMP || entry.op == OP_CLAMP_REPLACE {
             c = unit * (entry.value - f);
         } else if entry.op == OP_ADD {
             c = unit * entry.value;
         } else if entry.op == OP_SCALE {
             c = unit * ((entry.value - 1.0) * f);
-        } else if entry.op == OP_PROJECT {
+        } else if entry.op == OP_PROJECT_OUT || entry.op == OP_CAP {
             var part = vec4f(0.0);
             for (var i = tid; i < shape.hidden4; i += WG) {
                 let d = directions[direction + i];
@@ -129,9 +119,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
             }
             let sums = reduce_sum(part, tid);
             // A decoder row of zeros has no direction.
-            c = select(0.0, -sums.x / sums.y, sums.y > 0.0);
+            if sums.y > 0.0 {
+                let norm = sqrt(sums.y);
+                let component = sums.x / norm;
+                var goal = 0.0;
+                if entry.op == OP_CAP {
+                    goal = min(component, entry.value);
+                }
+                c = (goal - component) / norm;
+            }
         }
-        if entry.op != OP_REBUILD {
+        if entry.op != OP_RECONSTRUCT {
             for (var i = tid; i < shape.hidden4; i += WG) {
                 residual[base + i] += c * directions[direction + i];
             }

@@ -6,6 +6,7 @@ mod support;
 
 use std::rc::Rc;
 
+use phi3_steer::steering::Operator;
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -47,7 +48,9 @@ fn interventions(rng: &mut StdRng) -> Value {
     let first = rng.random_range(0..LATENTS / 2);
     let count = rng.random_range(0..3);
     let one = |i: usize| {
-        let op = *["clamp", "add", "scale"].choose(rng).expect("operators");
+        let op = *["clamp", "add", "scale", "cap"]
+            .choose(rng)
+            .expect("operators");
         let positions = ["all", "prompt", "generated"];
         let positions = *positions.choose(rng).expect("positions");
         let value: f64 = rng.random_range(-6.0..6.0);
@@ -468,4 +471,12 @@ async fn options_that_are_wrong_are_named() {
             refused.message
         );
     }
+}
+
+#[wasm_bindgen_test]
+fn operators_are_told_as_the_table_has_them() {
+    let told = phi3_steer::web::operators().expect("a list");
+    let told: Vec<Value> = serde_wasm_bindgen::from_value(told.into()).expect("plain data");
+    let rows = Operator::ALL.map(|op| serde_json::to_value(op.row()).expect("JSON"));
+    assert_eq!(told, rows);
 }

@@ -1,6 +1,7 @@
 // A turn's settings in words: what the steered answer ran under, and what that does at a token.
 
 import { number } from "./dom.js";
+import { OPERATORS } from "./operators.js";
 
 /** @import { Setting, Turn } from "./types.d.ts" */
 
@@ -58,13 +59,7 @@ export function editWords(setting, part, first, activation, tracked) {
   const own = setting.feature === tracked;
   if (setting.onlyIfActive && own && !(activation > 0)) return "not active, so nothing is changed here";
   const value = number(setting.value ?? 0);
-  const done = {
-    clamp: `then held at ${value}`,
-    clamp_replace: `then held at ${value}, and the dictionary's error dropped`,
-    add: `then ${value} of its direction added`,
-    scale: `then multiplied by ${value}`,
-    project_out: "then its direction taken out",
-  }[setting.op];
+  const done = OPERATORS.find((one) => one.name === setting.op)?.deed.replace("{value}", value) ?? setting.label;
   const when = setting.onlyIfActive && !own ? " where it is active" : "";
-  return own ? done : `feature ${setting.feature}: ${done.replace("then ", "")}${when}`;
+  return own ? `then ${done}` : `feature ${setting.feature}: ${done}${when}`;
 }

@@ -1,9 +1,10 @@
 // What the visitor chose: kept in local storage where the browser allows it, and in share links.
 
 import { NOTHING_KNOWN, quoted, ranges, wrong } from "./limits.js";
+import { OPERATORS } from "./operators.js";
 import { shown } from "./store/shown.js";
 
-/** @import { Intervention, Op, Positions, Report, Setting } from "./types.d.ts" */
+/** @import { Intervention, Op, OperatorInfo, Positions, Report, Setting } from "./types.d.ts" */
 
 /**
  * @typedef {object} Choices
@@ -24,7 +25,12 @@ import { shown } from "./store/shown.js";
  */
 
 const KEY = "phi3-steer.choices";
-const OPS = ["clamp", "clamp_replace", "add", "scale", "project_out"];
+/** What can be done to a feature. */
+export const CHOICES = OPERATORS.filter((one) => one.feature);
+/** @param {Op} op */
+const operator = (op) => /** @type {OperatorInfo} */ (OPERATORS.find((one) => one.name === op));
+/** @param {Op} op whether it has a value */
+export const takesValue = (op) => operator(op).value !== null;
 const POSITIONS = ["all", "prompt", "generated"];
 
 /** @type {Choices} */
@@ -152,7 +158,7 @@ export class Settings extends EventTarget {
    */
   setting() {
     const { steering, hook, feature, op, strength, positions, onlyIfActive, includeBos } = this.choices;
-    const value = op === "project_out" ? null : strength;
+    const value = takesValue(op) ? strength : null;
     return { id: null, label: label(this.choices), on: steering && hook !== "", hook, feature, op, value, positions, onlyIfActive, includeBos, from: null };
   }
 
@@ -210,9 +216,9 @@ export class Settings extends EventTarget {
 function label(choices) {
   if (!choices.hook) return "no dictionary";
   if (!choices.steering) return "steering off";
-  const names = { clamp: "clamp", clamp_replace: "clamp, error dropped", add: "add", scale: "scale", project_out: "project out" };
+  const name = operator(choices.op).label;
   const where = choices.positions === "all" ? "" : `, ${choices.positions} tokens`;
-  return choices.op === "project_out" ? `project out${where}` : `${names[choices.op]} ${choices.strength}${where}`;
+  return takesValue(choices.op) ? `${name} ${choices.strength}${where}` : `${name}${where}`;
 }
 
 /** @returns {Record<string, unknown>} */
@@ -246,7 +252,7 @@ function parsed(name, text) {
  */
 function unfit(name, value) {
   if (typeof value !== typeof DEFAULTS[/** @type {keyof Choices} */ (name)]) return `cannot be ${quoted(value)}`;
-  const words = name === "op" ? OPS : name === "positions" ? POSITIONS : null;
+  const words = name === "op" ? CHOICES.map((one) => String(one.name)) : name === "positions" ? POSITIONS : null;
   if (words && !words.includes(String(value))) return `must be one of ${words.join(", ")}, and not ${quoted(value)}`;
   return name === "hook" && !/^[\w.]{0,64}$/.test(String(value)) ? `cannot be ${quoted(value)}` : null;
 }

@@ -4,6 +4,7 @@ import { byId, h, number } from "./dom.js";
 import { isMeasured, rangeName, zone } from "./dose.js";
 import { drawDose } from "./dose-chart.js";
 import { ranges, wrong } from "./limits.js";
+import { CHOICES, takesValue } from "./settings.js";
 
 /** @import { Settings } from "./settings.js" */
 /** @import { Op, Positions, Report } from "./types.d.ts" */
@@ -36,6 +37,8 @@ export class SteeringPanel {
     this.seed = byId("seed", HTMLInputElement);
     this.length = byId("max-tokens", HTMLInputElement);
 
+    const capital = (/** @type {string} */ text) => text.charAt(0).toUpperCase() + text.slice(1);
+    this.op.append(...CHOICES.map(({ name, label, words }) => h("option", { value: name, title: words }, capital(label))));
     const { switch: toggle, slider, tint, top, negative, op, positions, active, bos } = this;
     toggle.addEventListener("change", () => settings.set({ steering: toggle.checked }));
     slider.addEventListener("input", () => settings.set({ strength: slider.valueAsNumber, steering: true }));
@@ -103,7 +106,7 @@ export class SteeringPanel {
     this.switch.disabled = !available;
     this.switch.checked = available && choices.steering;
 
-    const valued = choices.op !== "project_out";
+    const valued = takesValue(choices.op);
     this.slider.disabled = !available || !valued;
     this.slider.min = String(choices.negative ? -max : 0);
     this.slider.max = String(max);

@@ -126,7 +126,12 @@ impl Hook {
         let dense = dictionary.rule().is_local();
         let kernel = gpu.kernel(&KernelDescriptor {
             label: "steer",
-            parts: &[shaders::ROWS, gpu.reduction_part(), shaders::STEER],
+            parts: &[
+                shaders::ROWS,
+                gpu.reduction_part(),
+                &table::constants(),
+                shaders::STEER,
+            ],
             constants: &[
                 ("WG", INVOCATIONS.into()),
                 ("DENSE", f64::from(u8::from(dense))),

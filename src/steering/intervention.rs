@@ -5,74 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::SteeringError;
+use super::{Operator, SteeringError};
 use crate::sae::HookPoint;
-
-/// What is done to the residual stream h, given the activation f of the feature and its decoder row d.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Operator {
-    /// h + (value - f) d: the activation becomes `value`, what the dictionary misses of h stays.
-    Clamp,
-    /// As `Clamp`, on the dictionary's reconstruction: what it misses of h is dropped.
-    ClampReplace,
-    /// h + value d.
-    Add,
-    /// h + (value - 1) f d: the activation is multiplied; 0 ablates.
-    Scale,
-    /// h without its component along d.
-    ProjectOut,
-    /// h becomes its reconstruction, no feature changed: the control for `ClampReplace`.
-    Reconstruct,
-}
-
-impl Operator {
-    /// All of them.
-    pub const ALL: [Operator; 6] = [
-        Operator::Clamp,
-        Operator::ClampReplace,
-        Operator::Add,
-        Operator::Scale,
-        Operator::ProjectOut,
-        Operator::Reconstruct,
-    ];
-
-    /// Its name, as in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Operator::Clamp => "clamp",
-            Operator::ClampReplace => "clamp_replace",
-            Operator::Add => "add",
-            Operator::Scale => "scale",
-            Operator::ProjectOut => "project_out",
-            Operator::Reconstruct => "reconstruct",
-        }
-    }
-
-    /// Whether it has a value.
-    pub fn takes_value(self) -> bool {
-        !matches!(self, Operator::ProjectOut | Operator::Reconstruct)
-    }
-
-    /// Whether it gives the feature a new activation.
-    pub(super) fn sets(self) -> bool {
-        matches!(
-            self,
-            Operator::Clamp | Operator::ClampReplace | Operator::Scale
-        )
-    }
-
-    /// Whether it puts the reconstruction in place of h.
-    pub(super) fn rebuilds(self) -> bool {
-        matches!(self, Operator::ClampReplace | Operator::Reconstruct)
-    }
-}
-
-impl fmt::Display for Operator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// The positions that an intervention applies to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -116,12 +50,12 @@ impl Positions {
 pub struct Intervention {
     /// Where.
     pub hook: HookPoint,
-    /// The dictionary's feature; `reconstruct` ignores it.
+    /// The dictionary's feature; ignored where the operator is about none.
     #[serde(default)]
     pub feature: u32,
     /// What is done.
     pub op: Operator,
-    /// The operator's value; `project_out` and `reconstruct` ignore it.
+    /// The operator's value; ignored where it takes none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<f32>,
     /// The tokens that it applies to.
@@ -152,7 +86,7 @@ impl Intervention {
 
 impl fmt::Display for Intervention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.op == Operator::Reconstruct {
+        if !self.op.row().feature {
             write!(f, "{}:-:{}", self.hook, self.op)?;
         } else {
             write!(f, "{}:{}:{}", self.hook, self.feature, self.op)?;
@@ -189,15 +123,10 @@ impl FromStr for Intervention {
             .map_err(|e: crate::sae::SaeError| fail(e.to_string()))?;
         let feature = parts.next().ok_or_else(|| fail("no feature".into()))?;
         let name = parts.next().ok_or_else(|| fail("no operator".into()))?;
-        let op = Operator::ALL
-            .into_iter()
-            .find(|op| op.name() == name)
-            .ok_or_else(|| {
-                let names = Operator::ALL.map(Operator::name).join(", ");
-                fail(format!("\"{name}\" is no operator ({names})"))
-            })?;
+        let op = Operator::named(name)
+            .ok_or_else(|| fail(format!("\"{name}\" is no operator ({})", Operator::names())))?;
         let feature = match feature {
-            "-" if op == Operator::Reconstruct => 0,
+            "-" if !op.row().feature => 0,
             digits => digits
                 .parse()
                 .map_err(|_| fail(format!("\"{digits}\" is not the number of a feature")))?,

@@ -11,7 +11,7 @@
 //! 2. Where a `clamp_replace` or `reconstruct` applies to a token, h becomes the dictionary's
 //!    reconstruction with every replaced activation at its value.
 //! 3. The other interventions follow in the order given; `clamp`, `add` and `scale` add to h what they
-//!    add alone, whatever came before; `project_out` works on h as it is by then.
+//!    add alone, whatever came before; `project_out` and `cap` work on h as it is by then.
 //!
 //! One feature may not be given two activations at one position.
 
@@ -20,6 +20,7 @@ mod hook;
 mod intervention;
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod model_tests;
+mod operators;
 mod set;
 mod table;
 #[cfg(all(test, not(target_arch = "wasm32")))]
@@ -30,7 +31,8 @@ mod zoo_tests;
 
 pub use error::SteeringError;
 pub use hook::Hook;
-pub use intervention::{Intervention, Operator, Positions};
+pub use intervention::{Intervention, Positions};
+pub use operators::{Operator, OperatorInfo};
 pub use set::Steering;
 pub use table::SLOTS;
 pub use watch::{TokenFeatures, Watch};

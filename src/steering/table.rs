@@ -1,6 +1,6 @@
 //! Interventions as entries of the GPU's steering table.
 
-use super::{Intervention, Operator, Positions, SteeringError};
+use super::{Intervention, Operator, OperatorInfo, Positions, SteeringError};
 use crate::phi3::{ROW_BOS, ROW_GENERATED};
 use crate::sae::{Dictionary, HookPoint};
 
@@ -15,6 +15,26 @@ const AT_GENERATED: u32 = 2;
 const AT_BOS: u32 = 4;
 /// Applies only where the latent is active.
 const IF_ACTIVE: u32 = 8;
+
+/// What the kernel must know: the codes of operators, the flags of entries.
+pub(super) fn constants() -> String {
+    let mut text = Operator::constants();
+    for (name, flag) in [
+        ("AT_PROMPT", AT_PROMPT),
+        ("AT_GENERATED", AT_GENERATED),
+        ("AT_BOS", AT_BOS),
+        ("IF_ACTIVE", IF_ACTIVE),
+    ] {
+        text += &format!("const {name}: u32 = {flag}u;\n");
+    }
+    text
+}
+
+/// Whether an operator gives the feature a new activation.
+fn sets(op: Operator) -> bool {
+    let row = op.row();
+    row.feature && row.activation
+}
 
 /// One entry of the table; all zeros is an empty one.
 #[repr(C)]
@@ -72,11 +92,9 @@ pub(super) fn compile(
     }
     for (i, one) in interventions.iter().enumerate() {
         let clashes = |other: &Intervention| {
-            other.op.sets()
-                && other.feature == one.feature
-                && other.positions.overlap(one.positions)
+            sets(other.op) && other.feature == one.feature && other.positions.overlap(one.positions)
         };
-        if one.op.sets() && interventions[..i].iter().any(clashes) {
+        if sets(one.op) && interventions[..i].iter().any(clashes) {
             return Err(SteeringError::Conflict {
                 feature: one.feature,
             });
@@ -84,7 +102,7 @@ pub(super) fn compile(
     }
     let mut entries = interventions
         .iter()
-        .map(|one| Ok((one.op.rebuilds(), Entry::of(one, dictionary)?)))
+        .map(|one| Ok((one.op.row().reconstruction, Entry::of(one, dictionary)?)))
         .collect::<Result<Vec<_>, SteeringError>>()?;
     // A stable sort: `false` before `true`.
     entries.sort_by_key(|(rebuilds, _)| !rebuilds);
@@ -96,15 +114,7 @@ impl Entry {
         let &Intervention {
             hook, feature, op, ..
         } = one;
-        // The kernel's OP_ constants.
-        let code = match op {
-            Operator::Clamp => 1,
-            Operator::Add => 2,
-            Operator::Scale => 3,
-            Operator::ProjectOut => 4,
-            Operator::ClampReplace => 5,
-            Operator::Reconstruct => 6,
-        };
+        let row = op.row();
         let mut flags = match one.positions {
             Positions::All => AT_PROMPT | AT_GENERATED,
             Positions::Prompt => AT_PROMPT,
@@ -116,15 +126,15 @@ impl Entry {
         if one.only_if_active {
             flags |= IF_ACTIVE;
         }
-        if op.rebuilds() && !dictionary.is_whole() {
+        if row.reconstruction && !dictionary.is_whole() {
             return Err(SteeringError::NeedsAllLatents { op });
         }
-        if op == Operator::Reconstruct {
+        if !row.feature {
             if one.only_if_active {
                 return Err(SteeringError::ReconstructIfActive);
             }
             return Ok(Self {
-                op: code,
+                op: op.code(),
                 flags,
                 ..Self::default()
             });
@@ -147,7 +157,7 @@ impl Entry {
             Some(value) => return Err(SteeringError::NotFinite { op, feature, value }),
         };
         let entry = Self {
-            op: code,
+            op: op.code(),
             flags,
             latent: row,
             value,
@@ -171,12 +181,17 @@ impl Entry {
 
     /// Whether it reads the latent's activation.
     pub fn measures(&self) -> bool {
-        matches!(self.op, 1 | 3 | 5 | 6) || self.flags & IF_ACTIVE != 0
+        self.is(|row| row.activation || row.reconstruction) || self.flags & IF_ACTIVE != 0
     }
 
     /// Whether it reads the reconstruction.
     pub fn rebuilds(&self) -> bool {
-        matches!(self.op, 5 | 6)
+        self.is(|row| row.reconstruction)
+    }
+
+    fn is(&self, what: fn(&OperatorInfo) -> bool) -> bool {
+        let mut all = Operator::ALL.iter();
+        all.any(|op| op.code() == self.op && what(op.row()))
     }
 
     /// What it does where it applies, as words to hash.

@@ -154,14 +154,15 @@ impl Bench {
         for i in list.iter().filter(|i| !drops(i)) {
             let d = self.reference.direction(i.feature as usize);
             let value = i.value.map_or(0.0, f64::from);
+            let along: f64 = out.iter().zip(&d).map(|(h, d)| h * d).sum();
+            let squares: f64 = d.iter().map(|d| d * d).sum();
             let c = match i.op {
                 Operator::Clamp => value - f(i.feature),
                 Operator::Add => value,
                 Operator::Scale => (value - 1.0) * f(i.feature),
-                _ => {
-                    let along: f64 = out.iter().zip(&d).map(|(h, d)| h * d).sum();
-                    -along / d.iter().map(|d| d * d).sum::<f64>()
-                }
+                Operator::ProjectOut => -along / squares,
+                Operator::Cap => (value - along / squares.sqrt()).min(0.0) / squares.sqrt(),
+                Operator::ClampReplace | Operator::Reconstruct => unreachable!(),
             };
             for (h, d) in out.iter_mut().zip(&d) {
                 *h += c * d;
@@ -220,14 +221,6 @@ const ROWS: [(u32, u32); 8] = [
 fn every_operator_at_every_position() {
     let mut rng = fresh_rng();
     let rng = &mut rng;
-    let operators = [
-        Operator::Clamp,
-        Operator::ClampReplace,
-        Operator::Add,
-        Operator::Scale,
-        Operator::ProjectOut,
-        Operator::Reconstruct,
-    ];
     for gpu in software_gpus() {
         let bench = Bench::new(&gpu, rng);
         let width = bench.reference.width;
@@ -238,7 +231,7 @@ fn every_operator_at_every_position() {
         let codes = bench.codes(&ROWS, &h);
         // A feature active in a prompt row of lane 1, so that most rows see it inactive.
         let active = *codes[3].keys().next().unwrap() as u32;
-        for op in operators {
+        for op in Operator::ALL {
             for positions in [Positions::All, Positions::Prompt, Positions::Generated] {
                 for (include_bos, only_if_active) in
                     [(false, false), (true, false), (false, true), (true, true)]
@@ -282,10 +275,12 @@ fn several_features_at_once() {
                 "clamp:3:+bos",
                 "clamp_replace:-2.5:generated",
                 "add:1.25:prompt",
+                "cap:0.5:+bos",
                 "scale:0",
                 "clamp_replace:4:if-active",
                 "project_out:generated",
                 "scale:-1.5:if-active",
+                "cap:-1.5:generated",
                 "reconstruct:prompt",
             ] {
                 let feature = features.swap_remove(rng.random_range(0..features.len()));

@@ -69,21 +69,13 @@ fn clamps_use_each_rules_activation_and_the_residuals_units() {
                 };
                 let hook = Hook::at(gpu.clone(), Rc::new(dictionary), &site).unwrap();
                 let steering = Steering::of(vec![hook], 1).unwrap();
-                for op in [
-                    Operator::Clamp,
-                    Operator::Add,
-                    Operator::Scale,
-                    Operator::ProjectOut,
-                    Operator::ClampReplace,
-                    Operator::Reconstruct,
-                ] {
+                for op in Operator::ALL {
                     let value = rng.random_range(-3.0f32..3.0);
                     let one =
                         Intervention::new(HookPoint::block(LAYER), latent as u32, op, Some(value));
                     let what = format!("{name}: {one}, {f}, part {}", part.is_some());
                     let set = steering.set(0, &[one]);
-                    if part.is_some() && op.rebuilds()
-                        || !encodes && !matches!(op, Operator::Add | Operator::ProjectOut)
+                    if part.is_some() && op.row().reconstruction || !encodes && op.row().activation
                     {
                         assert!(set.is_err(), "{what}");
                         continue;
@@ -109,11 +101,15 @@ fn clamps_use_each_rules_activation_and_the_residuals_units() {
                         Operator::Add => value,
                         Operator::Scale => (value - 1.0) * f,
                         Operator::ProjectOut => -dot(&wide) / dot(&d),
+                        Operator::Cap => {
+                            let norm = dot(&d).sqrt();
+                            (value - dot(&wide) / norm).min(0.0) / norm
+                        }
                         _ => 0.0,
                     };
                     let mut expected: Vec<f64> =
                         wide.iter().zip(&d).map(|(h, d)| h + c * d).collect();
-                    if op.rebuilds() {
+                    if op.row().reconstruction {
                         // Which side of its threshold a latent is on is for the tests of encoding.
                         let mut f: Vec<f64> = seen.iter().map(|f| f64::from(*f)).collect();
                         if op == Operator::ClampReplace {

@@ -5,8 +5,10 @@ mod engine;
 mod error;
 mod field;
 mod load;
+mod operators;
 mod options;
 mod request;
 mod types;
 
 pub use engine::Engine;
+pub use operators::operators;

@@ -222,7 +222,7 @@ fn intervention(value: &JsValue, path: &str) -> Result<Intervention, WebError> {
     let feature = options.whole("feature", 0..=u32::MAX)?;
     let feature = match (feature, op) {
         (Some(feature), _) => feature,
-        (None, Operator::Reconstruct) => 0,
+        (None, op) if !op.row().feature => 0,
         (None, _) => return Err(options.missing("feature", "a feature's number")),
     };
     let positions = Positions::ALL.map(|positions| (positions.name(), positions));

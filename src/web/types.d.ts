@@ -75,11 +75,33 @@ export interface SelfTest {
   sentence: string;
 }
 
+/** What is done to a feature; operators() tells about each. */
+export type Operator = "clamp" | "clamp_replace" | "add" | "scale" | "project_out" | "cap" | "reconstruct";
+
+/** What is said of an operator. */
+export interface OperatorInfo {
+  name: Operator;
+  /** Its name for people. */
+  label: string;
+  /** What it does, in a sentence. */
+  words: string;
+  /** What it does to a token's feature that was just named; "{value}" stands for the value. */
+  deed: string;
+  /** What its value is; null if it has none. */
+  value: string | null;
+  /** Whether it needs a feature's activation. */
+  activation: boolean;
+  /** Whether it puts the dictionary's reconstruction in place of what is there. */
+  reconstruction: boolean;
+  /** Whether it is about a feature. */
+  feature: boolean;
+}
+
 export interface Intervention {
   /** The output of a block: "layers.3". */
   hook: string;
   feature: number;
-  op: "clamp" | "clamp_replace" | "add" | "scale" | "project_out" | "reconstruct";
+  op: Operator;
   value?: number;
   positions?: "all" | "prompt" | "generated";
   includeBos?: boolean;

@@ -20,6 +20,9 @@ extern "C" {
     /// `Intervention[]`
     #[wasm_bindgen(typescript_type = "Intervention[]")]
     pub type Interventions;
+    /// `OperatorInfo[]`
+    #[wasm_bindgen(typescript_type = "OperatorInfo[]")]
+    pub type OperatorInfos;
     /// `Info`
     #[wasm_bindgen(typescript_type = "Info")]
     pub type InfoObject;

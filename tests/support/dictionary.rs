@@ -140,14 +140,14 @@ impl RandomDictionary {
         }
         for i in list.into_iter().filter(|i| !drops(i)) {
             let d = self.direction(i.feature as usize);
+            let along: f64 = h.iter().zip(&d).map(|(h, d)| h * d).sum();
+            let squares: f64 = d.iter().map(|d| d * d).sum();
             let by = match i.op {
                 Operator::Clamp => value(i) - f(i),
                 Operator::Add => value(i),
                 Operator::Scale => (value(i) - 1.0) * f(i),
-                _ => {
-                    let along: f64 = h.iter().zip(&d).map(|(h, d)| h * d).sum();
-                    -along / d.iter().map(|d| d * d).sum::<f64>()
-                }
+                Operator::Cap => (value(i) - along / squares.sqrt()).min(0.0) / squares.sqrt(),
+                _ => -along / squares,
             };
             add(h, by, &d);
         }

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { linkTo, parseLink } from "../../www/links.js";
 import { parseReport, readReport } from "../../www/report.js";
-import { Settings } from "../../www/settings.js";
+import { CHOICES, Settings } from "../../www/settings.js";
 
 const RAW = {
   hook: "layers.3",
@@ -241,7 +241,7 @@ test("random links and reports: never an error, never a number that the engine w
       assert.ok(Number.isInteger(own) && own >= 0 && own < 2 ** 32, location.hash);
       assert.ok(Number.isInteger(maxTokens) && maxTokens >= 1 && maxTokens <= 4096, location.hash);
       assert.ok(temperature >= 0 && temperature <= 2, location.hash);
-      assert.ok(["clamp", "clamp_replace", "add", "scale", "project_out"].includes(choices.op));
+      assert.ok(CHOICES.some((one) => one.name === choices.op));
       assert.deepEqual(Object.keys(choices).sort(), Object.keys(settings.defaults()).sort());
     }
     for (const note of settings.notes) assert.ok(note.length < 400 && !/[\p{Cc}\p{Cf}]/u.test(note), JSON.stringify(note));

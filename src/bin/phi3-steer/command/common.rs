@@ -10,7 +10,7 @@ use phi3_steer::gpu::{Gpu, GpuOptions};
 use phi3_steer::matrix::Format;
 use phi3_steer::phi3::{CacheFormat, Model, ModelFiles, ModelOptions};
 use phi3_steer::sae::{Dictionary, HookPoint, Wanted};
-use phi3_steer::steering::{Intervention, Steering};
+use phi3_steer::steering::{Intervention, Operator, Steering};
 use phi3_steer::tokens::ChatTokenizer;
 
 use super::Failure;
@@ -45,11 +45,9 @@ pub struct SteerArguments {
     /// The dictionary: its folder or one of its files, in any format, or a folder with such folders.
     #[arg(long, value_name = "PATH")]
     pub sae: Option<PathBuf>,
-    /// What to do, HOOK:FEATURE:OPERATOR:VALUE and options, as in layers.3:329:clamp:8:generated; may
-    /// be repeated. Operators: clamp, clamp_replace, add, scale, project_out, reconstruct; options:
-    /// prompt, generated, +bos, if-active.
     #[arg(
         long,
+        help = steer_help(),
         value_name = "WHAT",
         requires = "sae",
         allow_hyphen_values = true
@@ -62,6 +60,15 @@ pub struct SteerArguments {
     /// cannot be read by rows, these do for add and project_out alone.
     #[arg(long, requires = "sae")]
     pub sae_rows: bool,
+}
+
+/// What is said of --steer.
+fn steer_help() -> String {
+    format!(
+        "What to do, HOOK:FEATURE:OPERATOR:VALUE and options, as in layers.3:329:clamp:8:generated; may be \
+         repeated. Operators: {}; options: prompt, generated, +bos, if-active",
+        Operator::names()
+    )
 }
 
 /// Opens the GPU, or a software adapter.
