@@ -49,14 +49,19 @@ impl TokenizerFiles {
             return Ok(None);
         };
         let mut files = Self(vec![(TOKENIZER, tokenizer)]);
-        for name in [CONFIG, MODEL, GENERATION] {
+        for name in [CONFIG, MODEL] {
             if let Some(bytes) = folder.bytes(name, MAX_JSON).await? {
                 files.0.push((name, bytes));
             }
         }
-        // What the first file says is not looked for elsewhere: each look is a request.
+        // What the first files say is not looked for elsewhere: each look is a request.
         let config: Names = files.json(CONFIG)?.unwrap_or_default();
+        let model: Model = files.json(MODEL)?.unwrap_or_default();
         let mut others = Vec::new();
+        // Where files can be listed a look costs nothing.
+        if folder.names()?.is_some() || !model.says_all() {
+            others.push(GENERATION);
+        }
         if config.bos_token.is_none() || config.eos_token.is_none() {
             others.push(SPECIAL_TOKENS);
         }
@@ -135,6 +140,24 @@ impl Name {
 struct Stops {
     #[serde(default)]
     eos_token_id: Value,
+}
+
+/// What is needed of `config.json` to know whether another file has more.
+#[derive(Deserialize, Default)]
+pub(super) struct Model {
+    #[serde(default)]
+    phi3_steer: Value,
+    #[serde(default)]
+    transformers_version: Value,
+}
+
+impl Model {
+    /// Whether it says that no `generation_config.json` is beside it: `"phi3_steer":
+    /// {"no_generation_config": true}`. Not if the library `transformers` wrote it: that carries keys over
+    /// which it does not know, and writes the other file.
+    pub(super) fn says_all(&self) -> bool {
+        self.transformers_version.is_null() && self.phi3_steer["no_generation_config"] == true
+    }
 }
 
 /// How a tokenizer is used.

@@ -93,6 +93,39 @@ fn answers_end_at_all_tokens_that_the_files_name() {
     assert_eq!(stops(&[("generation_config.json", python)]), with_unk);
 }
 
+/// A configuration that says that it says all spares a request, and only that: what can be listed is read.
+#[test]
+fn what_lies_beside_is_read_whatever_the_configuration_says() {
+    let nano = include_bytes!("../../models/nano/config.json").to_vec();
+    let more = json(json!({"eos_token_id": [5]}));
+    let files = [
+        ("config.json", nano.clone()),
+        ("generation_config.json", more),
+    ];
+    assert_eq!(stops(&files[..1]), OWN);
+    assert_eq!(stops(&files), [&OWN[..1], &[5], &OWN[1..]].concat());
+    let says_all = |change: Value| {
+        let mut config: Value = serde_json::from_slice(&nano).expect("is JSON");
+        let keys = change.as_object().expect("is an object").clone();
+        config.as_object_mut().expect("is an object").extend(keys);
+        let model: super::settings::Model = serde_json::from_value(config).expect("is read");
+        model.says_all()
+    };
+    assert!(says_all(json!({})));
+    for change in [
+        json!({"phi3_steer": null}),
+        json!({"phi3_steer": "no_generation_config"}),
+        json!({"phi3_steer": {"no_generation_config": false}}),
+        json!({"phi3_steer": [{"no_generation_config": true}]}),
+        json!({"transformers_version": "4.57.1"}),
+    ] {
+        assert!(!says_all(change.clone()), "{change}");
+    }
+    // Every reader of Hugging Face's files finds in it what ends an answer.
+    let config: Value = serde_json::from_slice(&nano).expect("is JSON");
+    assert_eq!(config["eos_token_id"], json!([3071, 3067]));
+}
+
 #[test]
 fn an_ordinary_word_that_ends_answers_stays_a_word() {
     let tokenizer = open(&[("config.json", json(json!({"eos_token_id": 1000})))]).expect("is read");

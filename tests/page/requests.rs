@@ -25,6 +25,14 @@ const LOAD: &str = "
     await engine.dispose();
     return text;";
 
+/// Loads a model that cannot be loaded, and says why.
+const FAILS: &str = "
+    const { Engine } = await import(new URL('www/engine-client.js', location).href);
+    const engine = await Engine.load(given[0]).catch((error) => error);
+    if (engine instanceof Error) return engine.message;
+    await engine.dispose();
+    return 'it was loaded';";
+
 /// The nano model as one GGUF file, its weights as they are.
 fn gguf(nano: &Path) -> Result<Vec<u8>> {
     let bytes = std::fs::read(nano.join("model.safetensors"))?;
@@ -108,20 +116,52 @@ async fn built_page_reads_files_in_one_go() -> Result {
         Ok((text.as_str().unwrap_or_default().into(), from))
     };
 
-    // A folder: what a model is described by, and its weights.
+    // A folder: what a model is described by, and its weights, in at most four requests.
     let url = |path: &str| format!("{}{path}", server.url());
     let (folder_said, from) = load(json!({ "model": url("models/nano/") })).await?;
     let counts = asked(&server, from, "models/nano/");
     println!("{counts:?}");
     let described = [
         "config.json",
-        "generation_config.json",
         "model.safetensors",
         "tokenizer.json",
         "tokenizer_config.json",
     ];
     let once = described.map(|file| (file.to_string(), 1));
     assert_eq!(counts, BTreeMap::from(once));
+
+    // A folder whose configuration does not say that it says all, or no longer: what is beside it counts.
+    for (folder, change) in [
+        ("plain", json!({ "phi3_steer": null })),
+        (
+            "less",
+            json!({ "phi3_steer": { "no_generation_config": 1 } }),
+        ),
+        ("saved", json!({ "transformers_version": "4.57.1" })),
+    ] {
+        let place = front.path().join(folder);
+        std::fs::create_dir(&place)?;
+        for file in [
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "model.safetensors",
+        ] {
+            std::fs::copy(nano.join(file), place.join(file))?;
+        }
+        let config = std::fs::read(nano.join("config.json"))?;
+        let mut config: BTreeMap<String, Value> = serde_json::from_slice(&config)?;
+        config.extend(change.as_object().cloned().unwrap_or_default());
+        std::fs::write(place.join("config.json"), serde_json::to_vec(&config)?)?;
+        let broken = br#"{ "eos_token_id": "<|end|>" }"#;
+        std::fs::write(place.join("generation_config.json"), broken)?;
+        let from = server.seen().len();
+        let options = json!({ "model": url(&format!("{folder}/")) });
+        let said = browser.run(FAILS, vec![options]).await?;
+        let said = said.as_str().unwrap_or_default();
+        assert!(said.contains("generation_config.json"), "{folder}: {said}");
+        let counts = asked(&server, from, &format!("{folder}/"));
+        assert_eq!(counts.get("generation_config.json"), Some(&1), "{folder}");
+    }
 
     // One file.
     let (gguf_said, from) = load(json!({ "model": url("nano.gguf") })).await?;

@@ -263,6 +263,19 @@ async fn built_page_fetches_everything_once() -> Result {
             !seen.iter().any(|path| path.ends_with("eval.json")),
             "what the page does not read was fetched"
         );
+        // The model, without what the page has beside it: figures, a text, a dictionary.
+        let model = seen.iter().filter(|path| {
+            let name = path.strip_prefix("models/nano/");
+            let others = |name: &str| {
+                ["report.json", "README.md"].contains(&name) || name.starts_with("sae/")
+            };
+            name.is_some_and(|name| !others(name))
+        });
+        assert!(
+            model.clone().count() <= 4,
+            "{:?}",
+            model.collect::<Vec<_>>()
+        );
         let mut paths: Vec<&String> = seen.iter().collect();
         paths.sort_unstable();
         paths.dedup();

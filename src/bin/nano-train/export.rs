@@ -128,7 +128,7 @@ pub fn read_parameters<'a>(file: &'a [u8], model: &Model) -> Result<SafeTensors<
     Ok(parsed)
 }
 
-/// Writes `config.json`, `generation_config.json` and `model.safetensors` in bf16.
+/// Writes `config.json` and `model.safetensors` in bf16.
 pub fn write_model(out: &Path, model: &Model, tokenizer: &ChatTokenizer) -> Result<()> {
     let mut entries = Vec::new();
     for (name, var) in model.named() {
@@ -147,15 +147,7 @@ pub fn write_model(out: &Path, model: &Model, tokenizer: &ChatTokenizer) -> Resu
         });
     }
     write_safetensors(&out.join("model.safetensors"), entries, None)?;
-    write_json(&out.join("config.json"), &config(&model.config, tokenizer))?;
-    write_json(
-        &out.join("generation_config.json"),
-        &json!({
-            "bos_token_id": tokenizer.bos,
-            "eos_token_id": [tokenizer.end, tokenizer.endoftext],
-            "pad_token_id": tokenizer.endoftext,
-        }),
-    )
+    write_json(&out.join("config.json"), &config(&model.config, tokenizer))
 }
 
 fn config(c: &Config, tokenizer: &ChatTokenizer) -> Value {
@@ -166,7 +158,7 @@ fn config(c: &Config, tokenizer: &ChatTokenizer) -> Value {
         "bos_token_id": tokenizer.bos,
         "dtype": "bfloat16",
         "embd_pdrop": 0.0,
-        "eos_token_id": tokenizer.end,
+        "eos_token_id": [tokenizer.end, tokenizer.endoftext],
         "hidden_act": "silu",
         "hidden_size": c.hidden,
         "initializer_range": 0.02,
@@ -178,6 +170,8 @@ fn config(c: &Config, tokenizer: &ChatTokenizer) -> Value {
         "num_key_value_heads": c.heads,
         "original_max_position_embeddings": c.positions,
         "pad_token_id": tokenizer.endoftext,
+        // One request less for who opens it at an address.
+        "phi3_steer": { "no_generation_config": true },
         "resid_pdrop": 0.0,
         "rms_norm_eps": 1e-5,
         "rope_scaling": null,
