@@ -323,7 +323,9 @@ impl Site {
             return finish(stream);
         }
         respond(&mut stream, status, kind, &extra, body, head)?;
-        self.count(&path, body.len());
+        if !head {
+            self.count(&path, body.len());
+        }
         finish(stream)
     }
 

@@ -27,10 +27,11 @@ function weights(size) {
 
 /** A folder on a server with ranges; `odd` may answer a request itself. */
 class Site {
-  constructor(files, { manifest = true, etags = true } = {}) {
+  constructor(files, { manifest = true, etags = true, dates = false } = {}) {
     this.files = new Map(Object.entries(files));
     this.manifest = manifest;
     this.etags = etags;
+    this.dates = dates;
     /** Bytes sent of each file. */
     this.sent = new Map();
     this.odd = () => null;
@@ -50,7 +51,9 @@ class Site {
     if (odd) return odd;
     const bytes = this.files.get(name);
     if (!bytes) return new Response(null, { status: 404 });
-    const common = this.etags ? { ETag: `"${sha256(bytes).slice(0, 8)}"` } : {};
+    const hash = sha256(bytes).slice(0, 8);
+    const date = new Date(parseInt(hash, 16) * 1000).toUTCString();
+    const common = { ...(this.etags ? { ETag: `"${hash}"` } : {}), ...(this.dates ? { "Last-Modified": date } : {}) };
     if (method === "HEAD") return new Response(null, { headers: { ...common, "Content-Length": String(bytes.length) } });
     const range = /^bytes=(\d+)-(\d*)$/.exec(headers.Range ?? "");
     const start = range ? Number(range[1]) : 0;
@@ -140,6 +143,40 @@ test("a plan is renewed when the server's files changed while it was paused", as
       const most = bytes.length - kept + (name.endsWith(".json") ? bytes.length : 0) + 3000 * 4;
       assert.ok((site.sent.get(name) ?? 0) <= most, `round ${round}: ${name}: ${site.sent.get(name)} of ${bytes.length} were sent, ${kept} were kept`);
     }
+  }
+});
+
+test("without a manifest the server's word for a version says what stays, be it a date", async () => {
+  for (const how of [{ dates: true }, { etags: true }, { etags: true, dates: true }, { etags: true, compressed: true }]) {
+    freshDisk();
+    const site = new Site(model(), { etags: false, ...how, manifest: false });
+    const size = site.files.get("model.safetensors").length;
+    const names = [...site.files.keys()];
+    const note = JSON.stringify(how);
+    // A proxy compresses what it is not asked a range of, and says so.
+    site.odd = (name, method) => {
+      if (!how.compressed || method !== "HEAD" || !site.files.has(name)) return null;
+      return new Response(null, { headers: { ETag: `"${sha256(site.files.get(name)).slice(0, 8)}-gzip"`, "Content-Encoding": "gzip", "Content-Length": "77" } });
+    };
+    assert.equal(await bring(site, { stopAfter: 20_000 }), "paused", note);
+    const kept = (await describeItem(KEY)).files.find(({ path }) => path === "model.safetensors").loaded;
+    assert.ok(kept > 4000, note);
+    // Another file changes.
+    site.set("tokenizer.json", text(`{"b":${draw(1e9)},"c":[]}`));
+    assert.equal(await bring(site, { stopAfter: 8_000 }), "paused", note);
+    const more = site.sent.get("model.safetensors") ?? 0;
+    // The rest of the weights, once.
+    assert.equal(await bring(site), null, note);
+    await assertRight(site, names);
+    const sent = more + (site.sent.get("model.safetensors") ?? 0);
+    assert.ok(sent <= size - kept + 3000 * 8, `${note}: ${sent} of ${size} were sent, ${kept} were kept`);
+    // The weights change, and are as long as before: they come once.
+    freshDisk();
+    assert.equal(await bring(site, { stopAfter: 20_000 }), "paused", note);
+    site.set("model.safetensors", weights(size));
+    assert.equal(await bring(site), null, note);
+    await assertRight(site, names);
+    assert.ok(site.sent.get("model.safetensors") <= size + 3000 * 8, `${note}: ${site.sent.get("model.safetensors")} of ${size}`);
   }
 });
 

@@ -119,6 +119,12 @@ export class Connection {
 export const header = (response, name) => response.headers.get(name);
 
 /**
+ * The server's name for this version of a file: its ETag, or the date of its last change where it has none.
+ * @param {Response} response
+ */
+export const version = (response) => header(response, "ETag") ?? header(response, "Last-Modified");
+
+/**
  * The length of what was sent, which is not that of the file where it is compressed.
  * @param {Response} response
  */

@@ -1,7 +1,7 @@
 // Small files read into memory while a download is planned, and questions about files: all bounded in
 // bytes and in time.
 
-import { Connection, contentLength, contentRange, header, isEncoded } from "./connection.js";
+import { Connection, contentLength, contentRange, header, isEncoded, version } from "./connection.js";
 import { StoreError } from "./errors.js";
 import { beforeNextTry } from "./retry.js";
 import { shownUrl } from "./shown.js";
@@ -23,7 +23,7 @@ const LONGEST = 120_000;
  * @param {string} url
  * @param {Asking} net
  * @param {{optional?: boolean}} [how] optional: what is not handed out counts as not there, and is noted
- * @returns {Promise<{bytes: Uint8Array, text: string, etag: string | null, response: Response} | null>} null when there is no such file
+ * @returns {Promise<{bytes: Uint8Array, text: string, response: Response} | null>} null when there is no such file
  */
 export async function read(url, net, how = {}) {
   return present(url, net, how, async () => {
@@ -36,7 +36,7 @@ export async function read(url, net, how = {}) {
       throw new StoreError("bad-answer", `The whole file was asked for, and status ${response.status} came: ${shownUrl(url)}`);
     }
     const bytes = await all(connection, net.longest ?? LONGEST);
-    return { bytes, text: new TextDecoder().decode(bytes), etag: header(response, "ETag"), response };
+    return { bytes, text: new TextDecoder().decode(bytes), response };
   });
 }
 
@@ -87,16 +87,15 @@ export async function probe(url, net) {
       const found = await head(url, net);
       if (found) return found;
     }
-    // A server that knows no HEAD, or says no to it: the first byte tells as much, and where there is no
+    // A server that knows no HEAD, says no to it, or compresses what is no range: the first byte tells as much, and where there is no
     // answer to that either, the head of the whole.
     const connection = new Connection(url, net);
     await connection.open({ range: failures % 2 ? null : "bytes=0-0" });
     connection.close();
     const { response } = connection;
     const range = response.status === 206 ? contentRange(header(response, "Content-Range") ?? "") : null;
-    const length = response.status === 200 && !isEncoded(response) ? contentLength(response) : null;
-    const bytes = isEncoded(response) ? null : (range?.total ?? length);
-    return { bytes, etag: header(response, "ETag") };
+    const length = response.status === 200 ? contentLength(response) : null;
+    return isEncoded(response) ? { bytes: null, etag: null } : { bytes: range?.total ?? length, etag: version(response) };
   });
 }
 
@@ -110,7 +109,8 @@ async function head(url, net) {
   try {
     await connection.open({ method: "HEAD" });
     const { response } = connection;
-    return { bytes: isEncoded(response) ? null : contentLength(response), etag: header(response, "ETag") };
+    // Of a compressed answer neither is the file's own.
+    return isEncoded(response) ? null : { bytes: contentLength(response), etag: version(response) };
   } catch (error) {
     net.signal.throwIfAborted();
     if (error instanceof StoreError && error.code === "not-found") throw error;

@@ -1,6 +1,7 @@
 // The store: models and dictionaries in the origin's private file system, one folder each, and what
 // is known of them. Nothing is handed out unless all of it is there and was hashed.
 
+import { isText } from "./content.js";
 import { StoreError, diskError, patiently } from "./errors.js";
 import { covered } from "./ranges.js";
 import { RecordFile, readRecord } from "./record.js";
@@ -161,8 +162,9 @@ function isSame(file, { file: old, record }) {
   // Promises that are there must be the same, and so must bytes that were found to be other ones.
   if (file.sha256 || file.gitOid) return file.sha256 === old.sha256 && file.gitOid === old.gitOid;
   if (file.url !== old.url) return false;
-  const version = file.etag && record.etag ? file.etag === record.etag : null;
-  return version ?? (file.bytes === null || record.total === null || file.bytes === record.total);
+  if (file.etag && record.etag) return file.etag === record.etag;
+  // Descriptions are short: a length says too little.
+  return !isText(file.path) && (file.bytes === null || record.total === null || file.bytes === record.total);
 }
 
 /**

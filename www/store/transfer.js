@@ -2,7 +2,7 @@
 // off. A server that does not keep to ranges sends the file in one piece instead.
 
 import { HEAD } from "./content.js";
-import { Connection, contentLength, contentRange, header, isEncoded } from "./connection.js";
+import { Connection, contentLength, contentRange, header, isEncoded, version } from "./connection.js";
 import { StoreError } from "./errors.js";
 import { Parts, covered, missing, withRange } from "./ranges.js";
 import { Passing, beforeNextTry } from "./retry.js";
@@ -235,7 +235,7 @@ export class Transfer {
       connection.close();
       throw new Changed(this.url);
     }
-    const etag = header(response, "ETag");
+    const etag = version(response);
     if (response.status === 206 && etag && progress.etag && etag !== progress.etag) {
       connection.close();
       throw new Changed(this.url);
@@ -326,7 +326,7 @@ export class Transfer {
     if (total > most) throw this.tooLarge();
     const { progress } = this.target;
     progress.total = total;
-    progress.etag = header(response, "ETag");
+    progress.etag = version(response);
     this.target.reserve(total);
     this.save();
   }
