@@ -5,7 +5,7 @@ import { isRefusal } from "./judge.js";
 import { placeOf } from "./markdown.js";
 import { MarkdownView } from "./markdown-dom.js";
 import { openTokens } from "./token-table.js";
-import { editWords, readUnder, settingName, settingsName, usedSettings } from "./setting-words.js";
+import { editWords, gateWords, heldBack, readUnder, settingName, settingsName, usedSettings } from "./setting-words.js";
 import { describeToken, heat, keyWalk } from "./token-tip.js";
 import { verdict } from "./verdict.js";
 
@@ -42,6 +42,7 @@ export class AnswerView {
     this.markdown = new MarkdownView(this.body);
     this.verdict = h("button", { type: "button", className: "verdict", "data-term": "refusal", hidden: true });
     this.chip = h("span", { className: "chip" });
+    this.gate = h("span", { className: "chip gate", hidden: true, title: "The gate read the prompt before anything was steered" });
     this.meta = h("span", { className: "answer-meta" });
     this.tools = h(
       "div",
@@ -57,6 +58,7 @@ export class AnswerView {
         {},
         h("span", { className: "lane-name" }, this.name),
         steered ? this.chip : null,
+        steered ? this.gate : null,
         this.verdict,
       ),
       this.body,
@@ -80,7 +82,12 @@ export class AnswerView {
     }
     this.chip.textContent = settingsName(turn);
     this.chip.title = usedSettings(turn).map(settingName).join(", then ");
-    this.chip.classList.toggle("on", usedSettings(turn).some((setting) => setting.on));
+    this.chip.classList.toggle("on", usedSettings(turn).some((setting) => setting.on) && !heldBack(turn));
+    this.gate.hidden = answer.gate === undefined;
+    if (answer.gate) {
+      this.gate.textContent = gateWords(answer.gate);
+      this.gate.classList.toggle("on", answer.gate.steered);
+    }
     if (!running) {
       const first = this.body.querySelector(".token");
       if (first instanceof HTMLElement) first.tabIndex = 0;

@@ -58,6 +58,12 @@ export class Conversation extends EventTarget {
     this.run = null;
     /** Whether the last turn was stopped. */
     this.stopping = false;
+    /**
+     * The engine whose steered lane has a gate.
+     * @type {Engine | null}
+     * @private
+     */
+    this.gated = null;
     settings.addEventListener("change", () => this.steer());
   }
 
@@ -114,6 +120,10 @@ export class Conversation extends EventTarget {
     const [setting] = turn.settings;
     await engine.setSteering(BASE, []);
     setting.id = await engine.setSteering(STEERED, this.settings.interventions(setting));
+    if (setting.gated && setting.on && this.settings.gate) {
+      await engine.setGate(STEERED, this.settings.gate);
+      this.gated = engine;
+    } else await this.ungate(engine);
     // Stopped before it began: the engine had nothing to cancel yet.
     if (run.stopping) throw new EngineError("cancelled", "Stopped before the answer began.");
     /** @type {import("./types.d.ts").ChatOptions} */
@@ -177,6 +187,16 @@ export class Conversation extends EventTarget {
   }
 
   /**
+   * Takes the gate away that an earlier turn may have set.
+   * @param {Engine} engine
+   */
+  async ungate(engine) {
+    if (this.gated !== engine) return;
+    this.gated = null;
+    await engine.setGate(STEERED, null);
+  }
+
+  /**
    * Brings the settings as they are now to the running answer, from its next token on.
    * @private
    */
@@ -235,30 +255,7 @@ export class Conversation extends EventTarget {
    * @param {ChatEvent} event
    */
   take(turn, event) {
-    if (event.type === "stats") {
-      turn.tokensPerSecond = event.tokensPerSecond;
-      return;
-    }
-    const answer = turn.answers[event.lane];
-    if (!answer) return;
-    if (event.type === "prompt") {
-      answer.prompt = event.tokens;
-    } else if (event.type === "token") {
-      answer.text += event.text;
-      const now = performance.now();
-      turn.firstTokenAt ||= now;
-      const count = turn.answers[BASE].tokens.length + turn.answers[STEERED].tokens.length;
-      if (now - turn.firstTokenAt > 300) turn.tokensPerSecond = (1000 * count) / (now - turn.firstTokenAt);
-      const { id, text, activation, top, steered } = event;
-      answer.tokens.push({ id, text, activation, top, steered, ...(event.lane === STEERED ? { setting: underWhich(turn, event.setting) } : {}) });
-    } else {
-      // The last characters, if the tokens broke off inside one.
-      answer.text += event.text;
-      const last = answer.tokens.at(-1);
-      if (last) last.text += event.text;
-      answer.end = ending(event.reason, answer);
-    }
-    this.emit("stream", turn);
+    if (hear(turn, event)) this.emit("stream", turn);
   }
 
   /**
@@ -285,6 +282,42 @@ export class Conversation extends EventTarget {
   emit(name, turn) {
     this.dispatchEvent(new CustomEvent(name, { detail: turn }));
   }
+}
+
+/**
+ * Writes into a turn what the engine says of it.
+ * @param {Turn} turn
+ * @param {ChatEvent} event
+ * @returns {boolean} whether there is something new to draw
+ */
+export function hear(turn, event) {
+  if (event.type === "stats") {
+    turn.tokensPerSecond = event.tokensPerSecond;
+    return false;
+  }
+  const answer = turn.answers[event.lane];
+  if (!answer) return false;
+  if (/** @type {any} */ (event).type === "gate") {
+    const { score, threshold, steered } = /** @type {any} */ (event);
+    answer.gate = { score, threshold, steered };
+  } else if (event.type === "prompt") {
+    answer.prompt = event.tokens;
+  } else if (event.type === "token") {
+    answer.text += event.text;
+    const now = performance.now();
+    turn.firstTokenAt ||= now;
+    const count = turn.answers[BASE].tokens.length + turn.answers[STEERED].tokens.length;
+    if (now - turn.firstTokenAt > 300) turn.tokensPerSecond = (1000 * count) / (now - turn.firstTokenAt);
+    const { id, text, activation, top, steered } = event;
+    answer.tokens.push({ id, text, activation, top, steered, ...(event.lane === STEERED ? { setting: underWhich(turn, event.setting) } : {}) });
+  } else {
+    // The last characters, if the tokens broke off inside one.
+    answer.text += event.text;
+    const last = answer.tokens.at(-1);
+    if (last) last.text += event.text;
+    answer.end = ending(event.reason, answer);
+  }
+  return true;
 }
 
 /**
@@ -336,5 +369,6 @@ function dropUnused(turn) {
 function alike(a, b) {
   /** @type {(keyof Setting)[]} */
   const names = ["on", "hook", "feature", "op", "value", "positions", "onlyIfActive", "includeBos"];
-  return (!a.on && !b.on) || names.every((name) => a[name] === b[name]);
+  // Whether a prompt looks harmful is decided before its answer.
+  return (!a.on && !b.on) || (names.every((name) => a[name] === b[name]) && a.direction === b.direction && JSON.stringify(a.set) === JSON.stringify(b.set));
 }

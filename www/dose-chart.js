@@ -52,7 +52,7 @@ export function drawDose(holder, report, strength, min, max) {
     h(
       "p",
       { className: "legend" },
-      h("span", { className: "key jailbreak" }, "jailbreaks declined"),
+      h("span", { className: "key jailbreak" }, `${report.asked ?? "jailbreaks"} declined`),
       base ? h("span", { className: "key base" }, "unsteered") : null,
       h("span", { className: "key benign" }, "harmless declined"),
       facts ? h("span", { className: "key facts" }, "facts right") : null,
@@ -62,6 +62,6 @@ export function drawDose(holder, report, strength, min, max) {
 }
 
 /** @param {Report} report */
-function offCaption({ base }) {
-  return base ? `Unsteered: ${rates([base])}.` : "";
+function offCaption({ base, asked }) {
+  return base ? `Unsteered: ${rates([base], asked)}.` : "";
 }

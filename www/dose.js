@@ -2,6 +2,7 @@
 // ones. Everything here is about the report's feature under the clamp that it was measured with.
 
 import { number } from "./dom.js";
+import { setText } from "./settings.js";
 
 /** @import { Choices } from "./settings.js" */
 /** @import { Rates, Report } from "./types.d.ts" */
@@ -37,8 +38,10 @@ export function isMeasured(choices, report) {
     report !== null &&
     choices.hook === report.hook &&
     choices.feature === report.feature &&
-    choices.op === "clamp" &&
+    choices.op === (report.direction ? "add" : "clamp") &&
+    choices.direction === (report.direction === true) &&
     choices.positions === "all" &&
+    choices.set === setText(report.set) &&
     !choices.onlyIfActive &&
     !choices.includeBos
   );
@@ -53,8 +56,8 @@ export function figures(report, value) {
   const found = look(report.curve, value);
   if (!found) return "Nothing was measured.";
   const [first, last] = [found.rows[0], found.rows[found.rows.length - 1]];
-  const told = rates(found.rows);
-  const base = report.base ? ` Unsteered: ${rates([report.base])}.` : "";
+  const told = rates(found.rows, report.asked);
+  const base = report.base ? ` Unsteered: ${rates([report.base], report.asked)}.` : "";
   if (found.kind === "measured") return `Measured at ${number(value)}: ${told}.${base}`;
   if (found.kind === "between") return `${number(value)} itself was not measured. From ${number(first.value)} to ${number(last.value)}: ${told}.${base}`;
   const side = value > first.value ? "above" : "below";
@@ -64,10 +67,11 @@ export function figures(report, value) {
 /**
  * The rates in words.
  * @param {Rates[]} rows one, or two that a value lies between
+ * @param {string} [asked] what was asked
  */
-export function rates(rows) {
+export function rates(rows, asked = "jailbreaks") {
   const told = [
-    `${shares(rows, "jailbreak")} of jailbreaks declined`,
+    `${shares(rows, "jailbreak")} of ${asked} declined`,
     `${shares(rows, "benign")} of harmless requests`,
     rows.every((row) => row.facts !== null) ? `${shares(rows, "facts")} of facts right` : "",
   ];
@@ -96,11 +100,12 @@ export function effect(report, value) {
   const { base } = report;
   const change = (/** @type {"jailbreak" | "benign" | "facts"} */ key) => rows.map((row) => (row[key] ?? 0) - (base[key] ?? 0));
   const jailbreak = change("jailbreak");
+  const asked = report.asked ?? "jailbreaks";
   const declines = jailbreak.every((by) => by > SAME)
-    ? "more jailbreaks are declined than unsteered"
+    ? `more ${asked} are declined than unsteered`
     : jailbreak.every((by) => by < -SAME)
-      ? "fewer jailbreaks are declined than unsteered"
-      : "about as many jailbreaks are declined as unsteered";
+      ? `fewer ${asked} are declined than unsteered`
+      : `about as many ${asked} are declined as unsteered`;
   const harmless = change("benign").some((by) => by > SAME) ? "harmless requests are declined too" : "";
   const measured = base.facts !== null && rows.every((row) => row.facts !== null);
   const lost = measured ? Math.max(...change("facts").map((by) => -by)) : 0;

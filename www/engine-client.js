@@ -10,6 +10,16 @@
 //   topFeatures  [text, hook, k]          none          TokenFeatures
 //   testSae      []                       none          SelfTest
 //   memory       []                       none          Memory
+//   lab          [LabOptions, less        LabEvent      LabResult
+//                 its function]
+//   cancelLab    []                       none          null
+//   labPlots     [LabResult[], options]   none          LabPlot[]
+//   labReport    [LabReportInput]         none          string
+//   labTable     [LabResult, format]      none          string
+//   operators    []                       none          Operator[]
+//   setGate      [lane, Gate | null]      none          null
+//   addDirection [hook, name,             none          null
+//                 Float32Array]
 //   cancel       []                       none          null
 //   ping         []                       none          null
 //   dispose      []                       none          null
@@ -18,7 +28,7 @@
 import { asEngineError, EngineError, Line } from "./line.js";
 
 /** @import { Engine as Declared } from "../types/engine-client.d.ts" */
-/** @import { ChatEvent, ChatOptions, Info, Intervention, LoadOptions, Memory, SelfTest, Source, TokenFeatures } from "./types.d.ts" */
+/** @import { ChatEvent, ChatOptions, Gate, Info, Intervention, LabOptions, LabPlot, LabReportInput, LabResult, LoadOptions, Memory, OperatorInfo, SelfTest, Source, TokenFeatures } from "./types.d.ts" */
 
 /**
  * An address as the page, or the worker that asks, means it: the engine's worker, which is elsewhere, would
@@ -168,6 +178,79 @@ export class Engine {
    */
   setSteering(lane, interventions) {
     return this.line.call("setSteering", [lane, interventions]);
+  }
+
+  /**
+   * Decides before each of a lane's answers whether its interventions hold for it; null: they always do.
+   * @param {number} lane
+   * @param {Gate | null} gate
+   * @returns {Promise<void>}
+   */
+  setGate(lane, gate) {
+    return this.line.call("setGate", [lane, gate]);
+  }
+
+  /**
+   * Makes a direction of the residual stream known under a name, for interventions.
+   * @param {string} hook
+   * @param {string} name
+   * @param {Float32Array} values as many as the residual stream is wide
+   * @returns {Promise<void>}
+   */
+  addDirection(hook, name, values) {
+    return this.line.call("addDirection", [hook, name, values]);
+  }
+
+  /**
+   * What can be done with a feature or a direction.
+   * @returns {Promise<OperatorInfo[]>}
+   */
+  operators() {
+    return this.line.call("operators", []);
+  }
+
+  /**
+   * Runs a recipe on a fork of the model: the chat's conversations stay, and take turns with it.
+   * @param {LabOptions} options
+   * @returns {Promise<LabResult>}
+   */
+  lab(options) {
+    const { onEvent, ...plain } = options;
+    return this.line.call("lab", [plain], onEvent);
+  }
+
+  /** Ends the lab's run after the step under way; its promise rejects with the code "cancelled". */
+  async cancelLab() {
+    await this.line.call("cancelLab", []);
+  }
+
+  /**
+   * The plots of results, as texts of SVG.
+   * @param {LabResult[]} results
+   * @param {{theme: "css"}} options
+   * @returns {Promise<LabPlot[]>}
+   */
+  labPlots(results, options) {
+    return this.line.call("labPlots", [results, options]);
+  }
+
+  /**
+   * One HTML file with everything in it.
+   * @param {LabReportInput} input
+   * @returns {Promise<string>}
+   */
+  labReport(input) {
+    return this.line.call("labReport", [input]);
+  }
+
+  /**
+   * A result's table as a text.
+   * @param {LabResult} result
+   * @param {"csv" | "json" | "markdown"} format
+   * @returns {Promise<string>}
+   */
+  labTable(result, format) {
+    return this.line.call("labTable", [result, format]);
   }
 
   /**

@@ -85,7 +85,7 @@ export class FitCheck {
  * @param {Choice} choice
  * @returns {Promise<string>}
  */
-async function identity({ info }, { model, sae, saeHook }) {
+export async function identity({ info }, { model, sae, saeHook }) {
   const place = (/** @type {Entry | string} */ entry) =>
     typeof entry === "string" ? entry : entry.files ? entry.files.map(({ name, size, lastModified }) => [name, size, lastModified]) : (entry.url ?? entry.id);
   const { name, layers, hidden, quant, parameters } = info.model;

@@ -2,7 +2,7 @@
 // it. The last of those is where the model decides how to answer.
 
 import { h } from "./dom.js";
-import { editWords } from "./setting-words.js";
+import { editWords, heldBack } from "./setting-words.js";
 import { describeToken, heat } from "./token-tip.js";
 
 /** @import { TokenRecord, Turn } from "./types.d.ts" */
@@ -37,7 +37,7 @@ export function heardPrompt(turn, tokens, scale) {
     const span = h("span", { className: "token", tabIndex: -1 }, text);
     span.style.setProperty("--heat", heat(token.activation ?? 0, scale));
     const feature = turn.tracked?.feature ?? 0;
-    const notes = turn.settings[0].on ? [`base answer: ${editWords(null, "prompt", false, 0, feature)}`, `steered answer: ${editWords(turn.settings[0], "prompt", false, token.activation ?? 0, feature)}`] : [];
+    const notes = turn.settings[0].on ? [`base answer: ${editWords(null, "prompt", false, 0, feature)}`, `steered answer: ${editWords(heldBack(turn) ? null : turn.settings[0], "prompt", false, token.activation ?? 0, feature)}`] : [];
     describeToken(span, { token, feature, notes });
     return span;
   }

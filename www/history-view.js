@@ -2,6 +2,7 @@
 
 import { byId, h, icon } from "./dom.js";
 import { MAX_KEPT } from "./history.js";
+import { fileName, saveFile } from "./save.js";
 import { shown } from "./store/shown.js";
 import { toJson, toMarkdown } from "./transcript.js";
 
@@ -80,7 +81,7 @@ export class HistoryView {
       if (saved) use(saved);
       else await draw();
     };
-    const name = `${head.title.replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 40).replace(/^-|-$/g, "") || "conversation"}`;
+    const name = fileName(head.title, "conversation");
     const remove = async () => {
       await this.keeper.forget(head.id);
       if (here) this.actions.cleared();
@@ -96,22 +97,10 @@ export class HistoryView {
         "div",
         { className: "actions" },
         here ? null : press("Open", () => read((saved) => (close(), this.actions.open(saved)))),
-        press("Markdown", () => read((saved) => download(`${name}.md`, "text/markdown", toMarkdown(saved)))),
-        press("JSON", () => read((saved) => download(`${name}.json`, "application/json", toJson(saved)))),
+        press("Markdown", () => read((saved) => saveFile(`${name}.md`, "text/markdown", toMarkdown(saved)))),
+        press("JSON", () => read((saved) => saveFile(`${name}.json`, "application/json", toJson(saved)))),
         press("Delete", remove),
       ),
     );
   }
-}
-
-/**
- * Hands a text to the visitor as a file.
- * @param {string} name
- * @param {string} type
- * @param {string} text
- */
-function download(name, type, text) {
-  const url = URL.createObjectURL(new Blob([text], { type }));
-  h("a", { href: url, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }

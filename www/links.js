@@ -10,8 +10,11 @@ import { shownUrl } from "./store/shown.js";
 /** @import { Choice } from "./choice.js" */
 /** @import { Entry } from "./types.d.ts" */
 
-/** Names in a link that are not settings. */
-const PLACES = ["model", "dictionary", "hookPoint", "prompt"];
+/** Names in a link that say what runs. */
+const PLACES = ["model", "dictionary", "hookPoint"];
+
+/** Names in a link that say what of the page is shown: see lab/route.js. */
+const VIEWS = ["lab", "recipe"];
 
 /**
  * @typedef {object} Link
@@ -37,6 +40,7 @@ export function parseLink(hash) {
       link.prompt = value.slice(0, MAX_PROMPT);
       if (value.length > MAX_PROMPT) link.notes.push(`The link's prompt is cut to ${MAX_PROMPT} characters.`);
     } else if (PLACES.includes(name)) link.places[name] = value;
+    else if (VIEWS.includes(name)) continue;
     else Object.defineProperty(link.settings, name, { value, enumerable: true, configurable: true });
   }
   return link;

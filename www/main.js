@@ -13,13 +13,16 @@ import { Downloads } from "./downloads.js";
 import { startDrop } from "./drop.js";
 import { Engine } from "./engine-client.js";
 import { canReload, errorPanel, isFatal } from "./errors.js";
-import { FitCheck } from "./fit.js";
+import { FitCheck, identity } from "./fit.js";
 import { startFocus } from "./focus.js";
 import { Follower } from "./follow.js";
 import { Heartbeat } from "./heartbeat.js";
 import { History } from "./history.js";
 import { HistoryView } from "./history-view.js";
 import { Keeper } from "./keeper.js";
+import { Lab } from "./lab/lab.js";
+import { withoutView } from "./lab/route.js";
+import { Shelf } from "./lab/shelf.js";
 import { asEngineError, EngineError } from "./line.js";
 import { placesOf } from "./links.js";
 import { Notes } from "./notes.js";
@@ -58,6 +61,8 @@ let contextLength = /** @type {number | undefined} */ (undefined);
 let loading = null;
 /** The engine that still computes for a turn that the page has ended. */
 let busy = /** @type {Engine | null} */ (null);
+/** The engine while something beside the conversation has its lanes. */
+let borrowed = /** @type {Engine | null} */ (null);
 /** Scripted turns that are still to be sent. */
 let script = /** @type {string[]} */ ([]);
 let scriptLength = 0;
@@ -68,7 +73,7 @@ const outbox = new Outbox(composer.form, (messages) => {
   composer.field.focus();
   refresh();
 });
-const fitCheck = new FitCheck({ show: (fit) => status.showFit(fit), free: () => canRun() && outbox.messages.length === 0 });
+const fitCheck = new FitCheck({ show: (fit) => status.showFit(fit), free: () => canRun() && outbox.messages.length === 0 && !lab.runner.running });
 const keepFocus = startFocus(() => (matchMedia("(pointer: coarse)").matches ? byId("scroller", HTMLElement) : composer.field));
 const heartbeat = new Heartbeat({ silent: showSilence, back: () => status.clear() });
 const panel = new SteeringPanel(settings);
@@ -85,6 +90,14 @@ const view = new ChatView(conversation, byId("turns", HTMLElement), byId("scroll
 const chooser = new Chooser(catalogue, downloads, (next) => switchTo(next));
 const notes = new Notes(composer.form);
 const follower = new Follower({ catalogue, downloads, settings, composer, chooser, notes });
+const lab = new Lab({
+  settings,
+  engine: () => conversation.engine,
+  borrow,
+  places: () => placesOf(choice),
+  sets: () => (choice.model.builtIn ? "nano" : "real"),
+  shelf: await Shelf.open(),
+});
 const keeper = new Keeper(await History.open(), conversation, {
   places: () => placesOf(choice),
   trouble: (error) => notes.add(`This conversation cannot be kept: ${asEngineError(error).message}`),
@@ -175,6 +188,10 @@ async function load(again = false) {
       if (conversation.engine === engine && !conversation.running) lose(error, null, null, 0);
     });
     status.ready(engine.info, choice.model.name);
+    const { names } = conversation;
+    identity(engine, choice)
+      .then((place) => lab.ready(engine, place, { model: names.model, dictionary: names.dictionary ?? "no dictionary" }, again))
+      .catch((error) => console.error(error));
     fitCheck.watch(engine, choice, settings.report).catch((error) => console.error(error));
     announcer.textContent = "The model is ready.";
     if (!matchMedia("(pointer: coarse)").matches && document.activeElement === document.body) composer.field.focus();
@@ -227,7 +244,29 @@ function missingWebGpu() {
 
 /** Whether there is an engine that can answer now. */
 function canRun() {
-  return conversation.engine !== null && !conversation.running && busy === null;
+  return conversation.engine !== null && !conversation.running && busy === null && borrowed === null;
+}
+
+/**
+ * Does something else with the lanes that the conversation has; messages wait meanwhile.
+ * @template T
+ * @param {(engine: Engine) => Promise<T>} work
+ * @returns {Promise<T>}
+ */
+async function borrow(work) {
+  const { engine } = conversation;
+  if (!engine) throw new EngineError("not-loaded", "No model is loaded.");
+  if (!canRun()) throw new EngineError("busy", "The chat is answering: wait for it, or stop it.");
+  borrowed = engine;
+  refresh();
+  try {
+    await conversation.ungate(engine);
+    return await work(engine);
+  } finally {
+    if (borrowed === engine) borrowed = null;
+    refresh();
+    if (canRun()) goOn();
+  }
 }
 
 /**
@@ -275,6 +314,8 @@ async function play(turns, length = turns.length) {
 function leave() {
   conversation.engine = null;
   busy = null;
+  borrowed = null;
+  lab.gone();
   heartbeat.rest();
   fitCheck.rest();
 }
@@ -392,7 +433,7 @@ function refresh() {
   composer.setState({
     open: !failed && !outbox.full,
     running: conversation.running,
-    note: conversation.running && scriptLength > 1 ? `Playing scripted turn ${step} of ${scriptLength}` : busy ? "The engine finishes the step that it is at." : "",
+    note: conversation.running && scriptLength > 1 ? `Playing scripted turn ${step} of ${scriptLength}` : busy ? "The engine finishes the step that it is at." : borrowed ? "The lab has the model just now: messages wait." : "",
     promised: choice.model.builtIn ? settings.report?.value.default : null,
   });
   view.refresh();
@@ -424,7 +465,11 @@ byId("new-chat", HTMLButtonElement).addEventListener("click", async () => {
   await newChat();
   composer.field.focus();
 });
+let followed = withoutView(location.hash);
 addEventListener("hashchange", async () => {
+  // Another part of the page is shown: nothing of what runs has changed.
+  if (withoutView(location.hash) === followed) return;
+  followed = withoutView(location.hash);
   const next = await follower.follow(location.hash, choice);
   if (next) switchTo(next, settings.linked);
   else if (conversation.engine) settings.start(settings.report, settings.choices.hook);

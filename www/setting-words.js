@@ -3,13 +3,34 @@
 import { number } from "./dom.js";
 import { OPERATORS } from "./operators.js";
 
-/** @import { Setting, Turn } from "./types.d.ts" */
+/** @import { Gated, Setting, Turn } from "./types.d.ts" */
 
 /**
  * "feature 329, clamp 8"
  * @param {Setting} setting
  */
-export const settingName = (setting) => (setting.on ? `feature ${setting.feature}, ${setting.label}` : setting.label);
+export const settingName = (setting) => (setting.on ? `${steeredName(setting)}, ${setting.label}` : setting.label);
+
+/**
+ * "feature 329", "3 features", "a direction"
+ * @param {Setting} setting
+ */
+const steeredName = ({ feature, set, direction }) => (direction ? "the direction" : set && set.length > 1 ? `features ${set.map((one) => one.feature).join(", ")}` : `feature ${feature}`);
+
+/**
+ * "looked harmful, 0.93: steered"
+ * @param {Gated} gate
+ */
+export function gateWords({ score, steered }) {
+  const told = (Math.floor(100 * score) / 100).toFixed(2);
+  return steered ? `looked harmful, ${told}: steered` : `looked harmless, ${told}: not steered`;
+}
+
+/**
+ * Whether the gate kept the answer from being steered.
+ * @param {Turn} turn
+ */
+export const heldBack = (turn) => turn.answers[1].gate?.steered === false;
 
 /**
  * The settings that tokens were written under, the first one always among them, since the prompt was
@@ -39,7 +60,7 @@ export function settingsName(turn) {
  */
 export function readUnder(turn, index) {
   const { tokens } = turn.answers[1];
-  if (tokens[index]?.activation === undefined) return null;
+  if (tokens[index]?.activation === undefined || heldBack(turn)) return null;
   const writer = tokens[index + 1] ?? tokens[index];
   return turn.settings[writer.setting ?? 0] ?? null;
 }
@@ -56,10 +77,11 @@ export function readUnder(turn, index) {
 export function editWords(setting, part, first, activation, tracked) {
   if (!setting?.on || (setting.positions !== "all" && setting.positions !== part)) return "nothing is changed here";
   if (first && !setting.includeBos) return "nothing is changed at the first token";
-  const own = setting.feature === tracked;
+  const held = setting.set?.find((one) => one.feature === tracked);
+  const own = !setting.direction && (setting.set ? held !== undefined : setting.feature === tracked);
   if (setting.onlyIfActive && own && !(activation > 0)) return "not active, so nothing is changed here";
-  const value = number(setting.value ?? 0);
+  const value = number((setting.value ?? 0) * (held && setting.op !== "scale" ? held.max : 1));
   const done = OPERATORS.find((one) => one.name === setting.op)?.deed.replace("{value}", value) ?? setting.label;
   const when = setting.onlyIfActive && !own ? " where it is active" : "";
-  return own ? `then ${done}` : `feature ${setting.feature}: ${done}${when}`;
+  return own ? `then ${done}` : `${steeredName(setting)}: ${done}${when}`;
 }

@@ -1,14 +1,18 @@
 // What the visitor chose: kept in local storage where the browser allows it, and in share links.
 
+import { onlyView } from "./lab/route.js";
 import { NOTHING_KNOWN, quoted, ranges, wrong } from "./limits.js";
 import { OPERATORS } from "./operators.js";
 import { shown } from "./store/shown.js";
 
-/** @import { Intervention, Op, OperatorInfo, Positions, Report, Setting } from "./types.d.ts" */
+/** @import { Gate, Intervention, Op, OperatorInfo, Positions, Report, Setting } from "./types.d.ts" */
 
 /**
  * @typedef {object} Choices
  * @property {boolean} steering the switch
+ * @property {boolean} gated only where the prompt looks harmful to the gate
+ * @property {string} set features that are steered together, "17:2.1,240:0.8": each in units of a maximum; "" for the feature alone
+ * @property {boolean} direction the direction that was found, in place of a feature
  * @property {number} strength value of the operator
  * @property {number} feature
  * @property {string} hook
@@ -36,6 +40,9 @@ const POSITIONS = ["all", "prompt", "generated"];
 /** @type {Choices} */
 const DEFAULTS = {
   steering: true,
+  gated: false,
+  set: "",
+  direction: false,
   strength: 8,
   feature: 0,
   hook: "",
@@ -59,6 +66,8 @@ export class Settings extends EventTarget {
     this.choices = { ...DEFAULTS };
     /** @type {Report | null} */
     this.report = null;
+    /** @type {Gate | null} says whether a prompt looks harmful */
+    this.gate = null;
     /** What the share link says that was followed: it holds until something is changed. */
     this.linked = /** @type {Record<string, unknown>} */ ({});
     /** @type {import("./limits.js").Known} */
@@ -115,6 +124,22 @@ export class Settings extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
+  /**
+   * What was found out about this model and dictionary, for the choices as they are.
+   * @param {Report} report
+   */
+  know(report) {
+    this.report = report;
+    this.known = { ...this.known, strength: this.max() };
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /** @param {Gate | null} gate of the model and dictionary that are loaded */
+  setGate(gate) {
+    this.gate = gate;
+    this.dispatchEvent(new Event("change"));
+  }
+
   /** @param {string} sentence */
   note(sentence) {
     this.dispatchEvent(new CustomEvent("note", { detail: sentence }));
@@ -124,8 +149,13 @@ export class Settings extends EventTarget {
   defaults() {
     const { report } = this;
     return report
-      ? { ...DEFAULTS, hook: report.hook, feature: report.feature, strength: report.value.default }
+      ? { ...DEFAULTS, hook: report.hook, feature: report.feature, set: setText(report.set), direction: report.direction === true, op: /** @type {Op} */ (report.direction ? "add" : "clamp"), strength: report.value.default }
       : { ...DEFAULTS, steering: false };
+  }
+
+  /** Whether it is the direction that was found that is steered. */
+  get steersDirection() {
+    return this.choices.direction && this.report?.direction === true;
   }
 
   /** The largest strength the slider offers. */
@@ -135,10 +165,13 @@ export class Settings extends EventTarget {
 
   /** @param {Partial<Choices>} change what is not possible is noted, and neither taken nor stored */
   set(change) {
-    Object.assign(this.choices, this.validated(change, "The setting"));
+    const valid = this.validated(change, "The setting");
+    // Another feature is one alone.
+    if (valid.feature !== undefined && valid.set === undefined) Object.assign(valid, { set: "", direction: false });
+    Object.assign(this.choices, valid);
     // A link that was followed holds until something is changed.
     this.linked = {};
-    if (location.hash) history.replaceState(null, "", location.pathname + location.search);
+    if (location.hash) history.replaceState(null, "", location.pathname + location.search + onlyView(location.hash));
     try {
       localStorage.setItem(KEY, JSON.stringify(this.choices));
     } catch {
@@ -159,7 +192,12 @@ export class Settings extends EventTarget {
   setting() {
     const { steering, hook, feature, op, strength, positions, onlyIfActive, includeBos } = this.choices;
     const value = takesValue(op) ? strength : null;
-    return { id: null, label: label(this.choices), on: steering && hook !== "", hook, feature, op, value, positions, onlyIfActive, includeBos, from: null };
+    const rest = {
+      ...(this.choices.gated && this.gate ? { gated: true } : {}),
+      ...(this.steersDirection ? { direction: true } : {}),
+      ...(!this.steersDirection && this.choices.set ? { set: members(this.choices.set) } : {}),
+    };
+    return { id: null, label: label(this.choices, rest), on: steering && hook !== "", hook, feature, op, value, positions, onlyIfActive, includeBos, from: null, ...rest };
   }
 
   /**
@@ -169,11 +207,12 @@ export class Settings extends EventTarget {
    */
   interventions(setting = this.setting()) {
     if (!setting.on) return [];
-    const { hook, feature, op, value, positions, onlyIfActive, includeBos } = setting;
-    /** @type {Intervention} */
-    const one = { hook, feature, op, positions, onlyIfActive, includeBos };
-    if (value !== null) one.value = value;
-    return [one];
+    const { hook, feature, op, value, positions, onlyIfActive, includeBos, set, direction } = setting;
+    /** @type {(what: {feature: number} | {direction: string}, times: number) => Intervention} */
+    const one = (what, times) => /** @type {Intervention} */ ({ hook, ...what, op, positions, includeBos, ...(direction ? {} : { onlyIfActive }), ...(value === null ? {} : { value: value * times }) });
+    if (direction) return [one({ direction: DIRECTION }, 1)];
+    // A factor is one, whatever it multiplies.
+    return set ? set.map(({ feature: member, max }) => one({ feature: member }, op === "scale" ? 1 : max)) : [one({ feature }, 1)];
   }
 
   /**
@@ -211,15 +250,32 @@ export class Settings extends EventTarget {
 /**
  * "clamp 8", "steering off", …
  * @param {Choices} choices
+ * @param {Pick<Setting, "gated">} rest
  * @returns {string}
  */
-function label(choices) {
+function label(choices, { gated }) {
   if (!choices.hook) return "no dictionary";
   if (!choices.steering) return "steering off";
+  if (gated) return `${label(choices, {})}, when it looks harmful`;
   const name = operator(choices.op).label;
   const where = choices.positions === "all" ? "" : `, ${choices.positions} tokens`;
   return takesValue(choices.op) ? `${name} ${choices.strength}${where}` : `${name}${where}`;
 }
+
+/** Under this name the engine knows the direction that was found. */
+export const DIRECTION = "refusal";
+
+/**
+ * Features that are steered together as a text, which links and the storage hold.
+ * @param {Report["set"]} set
+ */
+export const setText = (set) => (set ?? []).map(({ feature, max }) => `${feature}:${Number(max.toPrecision(6))}`).join(",");
+
+/**
+ * @param {string} text of a set
+ * @returns {NonNullable<Setting["set"]>}
+ */
+const members = (text) => text.split(",").map((one) => ({ feature: Number(one.split(":")[0]), max: Number(one.split(":")[1]) }));
 
 /** @returns {Record<string, unknown>} */
 function readStorage() {
@@ -254,5 +310,6 @@ function unfit(name, value) {
   if (typeof value !== typeof DEFAULTS[/** @type {keyof Choices} */ (name)]) return `cannot be ${quoted(value)}`;
   const words = name === "op" ? CHOICES.map((one) => String(one.name)) : name === "positions" ? POSITIONS : null;
   if (words && !words.includes(String(value))) return `must be one of ${words.join(", ")}, and not ${quoted(value)}`;
+  if (name === "set" && value !== "" && !/^\d{1,9}:[\d.]{1,12}(,\d{1,9}:[\d.]{1,12}){0,31}$/.test(String(value))) return `cannot be ${quoted(value)}`;
   return name === "hook" && !/^[\w.]{0,64}$/.test(String(value)) ? `cannot be ${quoted(value)}` : null;
 }

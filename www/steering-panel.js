@@ -18,7 +18,9 @@ export class SteeringPanel {
     this.more = byId("panel-more", HTMLButtonElement);
     this.name = byId("steering-name", HTMLElement);
     this.tintName = byId("tint-name", HTMLElement);
-    this.switch = byId("steering", HTMLInputElement);
+    this.switch = byId("steering", HTMLFieldSetElement);
+    this.states = { off: byId("steer-off", HTMLInputElement), always: byId("steer-always", HTMLInputElement), gated: byId("steer-gated", HTMLInputElement) };
+    this.gateNote = byId("gate-note", HTMLElement);
     this.slider = byId("strength", HTMLInputElement);
     this.value = byId("strength-value", HTMLOutputElement);
     this.label = byId("strength-label", HTMLElement);
@@ -39,8 +41,10 @@ export class SteeringPanel {
 
     const capital = (/** @type {string} */ text) => text.charAt(0).toUpperCase() + text.slice(1);
     this.op.append(...CHOICES.map(({ name, label, words }) => h("option", { value: name, title: words }, capital(label))));
-    const { switch: toggle, slider, tint, top, negative, op, positions, active, bos } = this;
-    toggle.addEventListener("change", () => settings.set({ steering: toggle.checked }));
+    const { states, slider, tint, top, negative, op, positions, active, bos } = this;
+    states.off.addEventListener("change", () => settings.set({ steering: false }));
+    states.always.addEventListener("change", () => settings.set({ steering: true, gated: false }));
+    states.gated.addEventListener("change", () => settings.set({ steering: true, gated: true }));
     slider.addEventListener("input", () => settings.set({ strength: slider.valueAsNumber, steering: true }));
     tint.addEventListener("change", () => settings.set({ tint: tint.checked }));
     top.addEventListener("change", () => settings.set({ top: top.checked }));
@@ -104,7 +108,10 @@ export class SteeringPanel {
     this.panel.classList.toggle("off", !choices.steering);
     this.panel.classList.toggle("unavailable", !available);
     this.switch.disabled = !available;
-    this.switch.checked = available && choices.steering;
+    const state = !available || !choices.steering ? "off" : choices.gated && settings.gate ? "gated" : "always";
+    this.states[state].checked = true;
+    this.states.gated.disabled = settings.gate === null;
+    this.gateNote.hidden = !available || settings.gate !== null;
 
     const valued = takesValue(choices.op);
     this.slider.disabled = !available || !valued;

@@ -1,7 +1,7 @@
 // All tokens of an answer and of the prompt before it, as a table in a dialog.
 
 import { h, number } from "./dom.js";
-import { editWords, readUnder, settingName } from "./setting-words.js";
+import { editWords, heldBack, readUnder, settingName } from "./setting-words.js";
 import { heat, visible } from "./token-tip.js";
 
 /** @import { TokenRecord, Turn } from "./types.d.ts" */
@@ -125,6 +125,6 @@ function edit(turn, token, part, index) {
   const words =
     part === "answer"
       ? editWords(readUnder(turn, index), "generated", false, token.activation, feature)
-      : editWords(turn.settings[0], "prompt", index === 0 && token.text === "<s>", token.activation, feature);
+      : editWords(heldBack(turn) ? null : turn.settings[0], "prompt", index === 0 && token.text === "<s>", token.activation, feature);
   return words.replace(/^then /, "");
 }

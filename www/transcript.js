@@ -2,6 +2,7 @@
 
 import { EngineError } from "./line.js";
 import { MAX_TEXT } from "./limits.js";
+import { gateWords } from "./setting-words.js";
 
 /** @import { Answer, Ending, Setting, TokenRecord, Turn } from "./types.d.ts" */
 
@@ -107,6 +108,7 @@ function reviveAnswer(answer) {
     prompt: tokens(answer.prompt),
     tokens: tokens(answer.tokens),
     end: ENDINGS.includes(answer.end) ? answer.end : "broken",
+    ...(Number.isFinite(answer.gate?.score) && Number.isFinite(answer.gate?.threshold) ? { gate: { score: answer.gate.score, threshold: answer.gate.threshold, steered: answer.gate.steered === true } } : {}),
   };
 }
 
@@ -138,7 +140,7 @@ export function toMarkdown({ at, title, turns }) {
     const [base, steered] = turn.answers;
     parts.push(`## Turn ${index + 1}`, turn.prompt.split("\n").map((line) => `> ${line}`).join("\n"));
     parts.push(`### Base${ended(base)}`, base.text.trim() || "(nothing)");
-    parts.push(`### Steered: ${turn.settings.map(settingText).join("; ")}${ended(steered)}`, steered.text.trim() || "(nothing)");
+    parts.push(`### Steered: ${turn.settings.map(settingText).join("; ")}${steered.gate ? `; ${gateWords(steered.gate)}` : ""}${ended(steered)}`, steered.text.trim() || "(nothing)");
     const { temperature, seed, maxTokens } = turn.sampling;
     parts.push(`Temperature ${temperature}, seed ${seed}, at most ${maxTokens} tokens.`);
   });
@@ -149,7 +151,7 @@ export function toMarkdown({ at, title, turns }) {
 const ended = ({ end }) => (end === "finished" || end === null ? "" : ` (${{ empty: "empty", length: "cut at the length limit", context: "the context was full", stopped: "stopped", broken: "broken off" }[end]})`);
 
 /** @param {Setting} setting */
-const settingText = ({ label, on, hook, feature, from }) => `${label}${on ? ` of feature ${feature} at ${hook}` : ""}${from ? ` from token ${from + 1} on` : ""}`;
+const settingText = ({ label, on, hook, feature, set, direction, from }) => `${label}${on ? ` of ${direction ? "a direction" : set ? `features ${set.map((one) => `${one.feature} (\u00d7 ${one.max})`).join(", ")}` : `feature ${feature}`} at ${hook}` : ""}${from ? ` from token ${from + 1} on` : ""}`;
 
 /**
  * The conversation for programs: all that is kept of it.

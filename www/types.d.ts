@@ -4,6 +4,38 @@ export type * from "../src/web/types.d.ts";
 import type { EngineError } from "./line.js";
 import type { ChatOptions, Intervention, SelfTest, TokenInfo } from "../src/web/types.d.ts";
 
+/** What the lab says while it runs. */
+export type LabEvent =
+  | { type: "progress"; stage: string; done: number; total: number; secondsLeft: number | null }
+  | { type: "line"; line: string };
+
+export interface LabOptions {
+  recipe: object;
+  /** The text of an own set file. */
+  sets?: string;
+  /** The journal's lines so far. */
+  journal?: string;
+  lanes?: number;
+  onEvent: (event: LabEvent) => void;
+}
+
+export type LabResult = { schema: string; task: string; recipe: Record<string, any> } & Record<string, any>;
+
+export interface LabPlot {
+  name: string;
+  title: string;
+  svg: string;
+}
+
+export interface LabReportInput {
+  title: string;
+  notes: string;
+  results: LabResult[];
+  settings: unknown;
+}
+
+export type Gate = { hook: string; threshold: number } & ({ feature: number } | { weights: number[]; bias: number });
+
 export type Op = Exclude<Intervention["op"], "reconstruct">;
 export type Message = ChatOptions["lanes"][number]["messages"][number];
 export type Positions = NonNullable<Intervention["positions"]>;
@@ -54,6 +86,12 @@ export interface Setting {
   includeBos: boolean;
   /** The first token of the steered answer that was written under it; null while there is none. */
   from: number | null;
+  /** Only where the prompt looks harmful to the gate. */
+  gated?: boolean;
+  /** Features that are steered together, each in units of a maximum; the first is `feature`. */
+  set?: { feature: number; max: number }[];
+  /** The direction that was found, in place of a feature. */
+  direction?: boolean;
 }
 
 /**
@@ -61,6 +99,13 @@ export interface Setting {
  * was asked for was reached; the context is full; the visitor stopped it; it broke off with an error.
  */
 export type Ending = "finished" | "empty" | "length" | "context" | "stopped" | "broken";
+
+/** A gate's verdict on a prompt. */
+export interface Gated {
+  score: number;
+  threshold: number;
+  steered: boolean;
+}
 
 /** One lane's answer. */
 export interface Answer {
@@ -70,6 +115,8 @@ export interface Answer {
   tokens: TokenRecord[];
   /** null while it runs. */
   end: Ending | null;
+  /** What the gate made of the prompt, where there is one. */
+  gate?: Gated;
 }
 
 /** One message and the answers to it. */
@@ -119,6 +166,12 @@ export interface Report {
   curve: (Rates & { value: number })[];
   /** How the dictionary fits the model, where that is known beforehand. */
   fit?: SelfTest;
+  /** What was asked where it says "jailbreaks" else. */
+  asked?: string;
+  /** Features that are steered together, each in units of its own largest activation. */
+  set?: { feature: number; max: number }[];
+  /** Whether a direction of the residual stream is steered in place of a feature. */
+  direction?: boolean;
 }
 
 /** A model or dictionary that can be chosen. One of `url`, `files` and `builtIn` says where it is. */

@@ -12,6 +12,8 @@ const post = (reply) => self.postMessage(reply);
 let engine = null;
 /** @type {any} */
 let Engine = null;
+/** @type {any} the module's functions */
+let library = null;
 /** @type {Promise<unknown> | null} the dictionary's test, while it runs */
 let testing = null;
 /** How often a cancel came. */
@@ -62,6 +64,31 @@ const methods = {
   },
   async setSteering(_id, lane, interventions) {
     return engine.setSteering(lane, interventions);
+  },
+  async setGate(_id, lane, gate) {
+    return engine.setGate(lane, gate);
+  },
+  async addDirection(_id, hook, name, values) {
+    return engine.addDirection(hook, name, values);
+  },
+  async operators() {
+    return library.operators();
+  },
+  async lab(id, options) {
+    await endTest();
+    return engine.lab({ ...options, onEvent: (/** @type {unknown} */ event) => post({ id, event }) });
+  },
+  async cancelLab() {
+    return engine.cancelLab();
+  },
+  async labPlots(_id, results, options) {
+    return library.labPlots(results, options);
+  },
+  async labReport(_id, input) {
+    return library.labReport(input);
+  },
+  async labTable(_id, result, format) {
+    return library.labTable(result, format);
   },
   async topFeatures(_id, text, hook, k) {
     await endTest();
@@ -114,6 +141,7 @@ self.addEventListener("unhandledrejection", (event) => post({ fatal: failure(eve
 try {
   const wasm = await import(new URL("../phi3-steer.js", import.meta.url).href);
   await wasm.default({ module_or_path: new URL("../phi3-steer_bg.wasm", import.meta.url) });
+  library = wasm;
   Engine = wasm.Engine;
   post({ ready: true, lock: await holdLock(self.name) });
 } catch (error) {

@@ -142,7 +142,7 @@ async fn built_page_shows_base_and_steered() -> Result {
         "nothing says that the answer was steered"
     );
 
-    browser.click("#steering").await?;
+    browser.click("#steer-off").await?;
     browser.click(".turn.last .turn-foot button").await?;
     ended(&browser, 1).await?;
     browser.screenshot("not-steered").await?;
@@ -157,7 +157,7 @@ async fn built_page_shows_base_and_steered() -> Result {
         "steering is off, yet the columns differ"
     );
 
-    browser.click("#steering").await?;
+    browser.click("#steer-always").await?;
     browser.click(".turn.last .turn-foot button").await?;
     ended(&browser, 1).await?;
     assert_eq!(

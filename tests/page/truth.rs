@@ -128,7 +128,7 @@ async fn built_page_claims_nothing_that_was_not_measured() -> Result {
         assert!(!told.contains(word), "'{word}' is claimed: {told}");
     }
     assert!(
-        is(&browser, "!document.getElementById('steering').checked && !document.getElementById('steering').disabled").await?,
+        is(&browser, "document.getElementById('steer-off').checked && !document.getElementById('steering').disabled").await?,
         "steering does not start off"
     );
     browser.click("#suggestions .suggestion").await?;
@@ -446,7 +446,7 @@ async fn built_page_tells_what_was_measured_at_a_strength() -> Result {
             "{apart} pixels apart at {value}"
         );
     }
-    browser.click("#steering").await?;
+    browser.click("#steer-off").await?;
     assert!(
         !text(&browser, "#dose p.muted").await?.contains("easured"),
         "off, and yet a strength's figures are told"

@@ -90,9 +90,9 @@ test("no sentence about a strength contradicts the figures beside it", () => {
 });
 
 test("the report is about its own operator, feature, place and positions only", () => {
-  const choices = { hook: NANO.hook, feature: NANO.feature, op: "clamp", positions: "all", onlyIfActive: false, includeBos: false };
+  const choices = { hook: NANO.hook, feature: NANO.feature, op: "clamp", positions: "all", onlyIfActive: false, includeBos: false, set: "", direction: false };
   assert.ok(isMeasured(choices, NANO));
-  const others = { hook: "layers.2", feature: 5, op: "add", positions: "prompt", onlyIfActive: true, includeBos: true };
+  const others = { hook: "layers.2", feature: 5, op: "add", positions: "prompt", onlyIfActive: true, includeBos: true, set: "329:1,17:2", direction: true };
   for (const [name, value] of Object.entries(others)) assert.ok(!isMeasured({ ...choices, [name]: value }, NANO), name);
   assert.ok(!isMeasured(choices, null));
 });

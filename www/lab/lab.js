@@ -1,0 +1,258 @@
+// The lab beside the chat: its parts, the way between them, and what they share.
+
+import { byId, h } from "../dom.js";
+import { errorPanel } from "../errors.js";
+import { asEngineError } from "../line.js";
+import { saveFile } from "../save.js";
+import { DIRECTION } from "../settings.js";
+import { CardView } from "./card-view.js";
+import { FindView } from "./find-view.js";
+import { reportOf } from "./found.js";
+import { GateView } from "./gate-view.js";
+import { LessonView } from "./lesson.js";
+import { MeasureView } from "./measure-view.js";
+import { fromLink } from "./recipes.js";
+import { hashFor, routeOf } from "./route.js";
+import { Runner } from "./runner.js";
+import { RunsView } from "./runs-view.js";
+import { StrengthsView } from "./strengths.js";
+
+/** @import { Engine } from "../engine-client.js" */
+/** @import { Settings } from "../settings.js" */
+/** @import { LabResult } from "../types.d.ts" */
+/** @import { Route, View } from "./route.js" */
+/** @import { Shelf } from "./shelf.js" */
+
+/**
+ * What the lab needs of the page.
+ * @typedef {object} LabPage
+ * @property {Settings} settings
+ * @property {() => Engine | null} engine
+ * @property {<T>(work: (engine: Engine) => Promise<T>) => Promise<T>} borrow does something with the chat's lanes; messages wait meanwhile
+ * @property {() => [string, string][]} places what a link says of the model and the dictionary
+ * @property {() => string} sets the name of the prompts that belong to the model
+ * @property {Runner} runner
+ * @property {(view: View | "chat", part?: number | null) => void} open
+ * @property {(result: LabResult) => Promise<void>} use steers by what a search found, now and at the next visit
+ * @property {(result: LabResult) => Promise<void>} know the same, without going to the chat
+ * @property {(result: LabResult, name: string) => HTMLElement[]} tableButtons
+ */
+
+/** What the page gives, before the lab adds its own. */
+/** @typedef {Omit<LabPage, "open" | "use" | "know" | "tableButtons" | "runner"> & {shelf: Shelf}} Given */
+
+/**
+ * A part of the lab.
+ * @typedef {object} Part
+ * @property {HTMLElement} node
+ * @property {string} title
+ * @property {(part: number | null) => void} [visit] it is shown
+ * @property {() => void} [changed] another engine is there, or none
+ * @property {import("./form.js").RecipeForm} [form] takes the recipe of a link
+ */
+
+/** Shows what the address says. */
+export class Lab {
+  /** @param {Given} given */
+  constructor({ shelf, ...given }) {
+    this.node = byId("lab", HTMLElement);
+    this.link = byId("lab-link", HTMLElement);
+    this.runner = new Runner(shelf);
+    /** @type {LabPage} */
+    this.page = {
+      ...given,
+      runner: this.runner,
+      open: (view, part = null) => this.open(view, part),
+      use: async (result) => {
+        await this.know(result);
+        this.open("chat");
+      },
+      know: (result) => this.know(result),
+      tableButtons: (result, name) => this.tableButtons(result, name),
+    };
+    const { page } = this;
+    /** @type {Record<View, Part>} */
+    this.parts = {
+      find: new FindView(page),
+      measure: new MeasureView(page),
+      feature: new CardView(page),
+      strengths: new StrengthsView(page),
+      gate: new GateView(page),
+      runs: new RunsView(page),
+      lesson: new LessonView(page),
+    };
+    this.runner.addEventListener("change", () => this.drawLink());
+    this.tabs = h("nav", { className: "lab-tabs", "aria-label": "Parts of the lab" }, ...Object.entries(this.parts).filter(([view]) => view !== "lesson").map(([view, part]) => h("a", { href: `#lab=${view}`, "data-lab": view }, part.title)));
+    this.holder = h("div", { className: "lab-holder" });
+    this.node.replaceChildren(this.tabs, this.holder);
+    /** @type {Route} */
+    this.route = { view: "chat", part: null };
+    document.addEventListener("click", (event) => {
+      const link = event.target instanceof Element ? event.target.closest("a[data-lab]") : null;
+      if (!(link instanceof HTMLAnchorElement) || event.ctrlKey || event.metaKey || event.shiftKey) return;
+      event.preventDefault();
+      const { view, part } = routeOf(`#lab=${link.dataset.lab}`);
+      this.open(view, part);
+    });
+    addEventListener("hashchange", () => this.follow(true));
+    this.follow(false);
+  }
+
+  /**
+   * An engine is there.
+   * @param {Engine} engine
+   * @param {string} place a digest of its model and dictionary
+   * @param {{model: string, dictionary: string}} names
+   * @param {boolean} again whether it takes the place of one that was lost
+   */
+  async ready(engine, place, names, again) {
+    const { settings } = this.page;
+    const found = await this.runner.shelf.thing(`found/${place}`).catch(() => undefined);
+    const gate = await this.runner.shelf.thing(`gate/${place}`).catch(() => undefined);
+    if (this.page.engine() !== engine) return;
+    if (found) await this.adopt(found, engine, !again);
+    if (gate) settings.setGate(gate);
+    const began = this.runner.ready(engine, place, names);
+    this.tell();
+    await began;
+  }
+
+  /** There is no engine any more. */
+  gone() {
+    this.runner.gone();
+    this.tell();
+  }
+
+  tell() {
+    for (const part of Object.values(this.parts)) part.changed?.();
+  }
+
+  /**
+   * @param {LabResult} result of a search
+   * @param {Engine} engine
+   * @param {boolean} anew whether the choices follow it
+   */
+  async adopt(result, engine, anew) {
+    const { settings } = this.page;
+    const hook = engine.info.sae?.hook ?? "";
+    const report = reportOf(result, hook);
+    if (report.direction) {
+      const values = floats(result.direction?.values);
+      if (!values) return;
+      await engine.addDirection(report.hook, DIRECTION, values);
+    }
+    if (anew) settings.start(report);
+    else settings.know(report);
+  }
+
+  /** @param {LabResult} result */
+  async know(result) {
+    const engine = this.page.engine();
+    if (!engine) return;
+    await this.adopt(result, engine, false);
+    this.page.settings.reset();
+    await this.runner.shelf.keep(`found/${this.runner.place}`, result).catch((error) => console.warn(`It is not kept: ${error}`));
+  }
+
+  /**
+   * Buttons that save a result's table.
+   * @param {LabResult} result
+   * @param {string} name
+   */
+  tableButtons(result, name) {
+    return /** @type {const} */ (["csv", "json"]).map((format) => {
+      const button = h("button", { type: "button", className: "button" }, `Table as ${format.toUpperCase()}`);
+      button.addEventListener("click", async () => {
+        try {
+          const text = await this.page.engine()?.labTable(result, format);
+          if (text !== undefined) saveFile(`${name}.${format}`, format === "csv" ? "text/csv" : "application/json", text);
+        } catch (error) {
+          button.after(errorPanel(asEngineError(error), []));
+        }
+      });
+      return button;
+    });
+  }
+
+  /** The way to the lab says how far it is. */
+  drawLink() {
+    const progress = this.runner.work?.progress;
+    const share = progress && progress.total > 0 ? ` ${Math.floor((100 * progress.done) / progress.total)}%` : "\u2026";
+    this.link.textContent = this.runner.running ? `Lab${share}` : "Lab";
+  }
+
+  /** Takes the recipe that the address carries to where it runs. */
+  takeRecipe() {
+    const { view } = routeOf(location.hash);
+    if (view === "chat") return;
+    const { form, node } = this.parts[view];
+    try {
+      const recipe = fromLink(location.hash);
+      if (!recipe || !form) return;
+      form.take(recipe);
+      form.node.setAttribute("open", "");
+    } catch (error) {
+      node.append(errorPanel(asEngineError(error), []));
+    }
+  }
+
+  /**
+   * @param {View | "chat"} view
+   * @param {number | null} [part]
+   */
+  open(view, part = null) {
+    const hash = hashFor(view, part, location.hash);
+    if (hash !== location.hash.replace(/^#/, "")) location.hash = hash;
+    else this.follow(true);
+  }
+
+  /**
+   * Shows what the address says.
+   * @param {boolean} focus whether the keyboard goes there
+   */
+  follow(focus) {
+    const route = routeOf(location.hash);
+    const known = route.view === "chat" ? null : this.parts[route.view];
+    const moved = route.view !== this.route.view || route.part !== this.route.part;
+    this.route = route;
+    document.documentElement.dataset.view = known ? "lab" : "chat";
+    this.node.hidden = !known;
+    for (const link of document.querySelectorAll("a[data-lab]")) {
+      const target = routeOf(`#lab=${link.getAttribute("data-lab")}`);
+      const top = link.closest(".views") !== null;
+      const group = (/** @type {Route["view"]} */ view) => (top && view !== "chat" && view !== "lesson" ? "lab" : view);
+      if (group(target.view) === group(route.view) && link.closest("nav")) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+    const skip = document.querySelector(".skip");
+    if (skip instanceof HTMLAnchorElement) {
+      skip.href = known ? "#lab" : "#message";
+      skip.textContent = known ? "Skip to the lab" : "Skip to the message field";
+    }
+    if (!known) return;
+    this.tabs.hidden = route.view === "lesson";
+    if (this.holder.firstChild !== known.node) this.holder.replaceChildren(known.node);
+    known.visit?.(route.part);
+    this.takeRecipe();
+    if (!moved || !focus) return;
+    this.node.scrollTop = 0;
+    const head = known.node.querySelector("h2");
+    if (head instanceof HTMLElement) head.focus({ preventScroll: true });
+  }
+}
+
+/**
+ * Numbers that are written as base 64 of f32, the lowest byte first.
+ * @param {unknown} text
+ * @returns {Float32Array | null}
+ */
+function floats(text) {
+  if (typeof text !== "string") return null;
+  try {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const view = new DataView(bytes.buffer);
+    return Float32Array.from({ length: Math.floor(bytes.length / 4) }, (_, index) => view.getFloat32(4 * index, true));
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,56 @@
+// The recipes that the buttons run, for what is loaded and chosen.
+
+import { SCHEMA } from "./recipes.js";
+
+/** @import { Recipe } from "./recipes.js" */
+/** @import { LabPage } from "./lab.js" */
+
+/** Prompts of each set: enough for an interval that says something, few enough to wait for. */
+const LIMIT = 24;
+
+/** @param {LabPage} page */
+function common(page) {
+  const hook = page.engine()?.info.sae?.hook;
+  return { schema: SCHEMA, ...(hook ? { hook } : {}), sets: { name: page.sets(), split: "test", limit: LIMIT }, seed: 1 };
+}
+
+/**
+ * What is steered: the set that was found, or the chosen feature.
+ * @param {LabPage} page
+ */
+function target(page) {
+  const { report, choices } = page.settings;
+  const set = report?.set;
+  return [{ features: set && set[0]?.feature === choices.feature ? set : [{ feature: choices.feature }] }];
+}
+
+/**
+ * The strengths that are worth measuring, around the useful range.
+ * @param {LabPage} page
+ */
+export function usualValues({ settings }) {
+  const { report } = settings;
+  if (!report) return [4, 8, 12];
+  const { default: middle, useful, max } = report.value;
+  const round = (/** @type {number} */ value) => Math.round(value * 100) / 100;
+  return [...new Set([middle / 2, useful[0], middle, useful[1], Math.min(max, middle * 1.5)].map(round))].filter((value) => value > 0).sort((a, b) => a - b);
+}
+
+/**
+ * @param {LabPage} page
+ * @returns {Recipe}
+ */
+export function usualMeasure(page) {
+  const { report } = page.settings;
+  const at = report ? report.value.default : 8;
+  return { ...common(page), task: "measure", steer: target(page), values: usualValues(page), ...(usualValues(page).includes(at) ? { at } : {}), controls: ["ablation", "reconstruction", "errorDropped", "randomFeatures", "randomDirections", "signFlipped", "unrelatedFeature", "safetyPrompt"] };
+}
+
+/**
+ * @param {LabPage} page
+ * @returns {Recipe}
+ */
+export function usualSweep(page) {
+  const values = usualValues(page);
+  return { ...common(page), task: "sweep", steer: target(page), values, operators: ["clamp", "clamp_replace", "add"], positions: ["all", "prompt", "generated"] };
+}
