@@ -62,12 +62,13 @@ export const STEPS = [
     title: "What is a feature?",
     text: [
       "A language model reads a text [token] by token. Between its [blocks|block] each token is a long list of numbers, and no number means anything by itself. A [dictionary] writes that list as a sum of a few directions, each of which is a [feature].",
-      "One feature of this dictionary is chosen in the chat. Below is a message as the model reads it, with the few tokens that its template adds at the end: that is where it decides how to answer.",
+      "One feature of this dictionary is chosen in the chat. Below is a message as the model reads it, with the few tokens that its template adds at the end, which is where it decides how to answer; then the answer that it writes.",
     ],
     question: `The message is \u201c${PROMPT}\u201d Where will the feature be most active?`,
     options: [
       ["word", "at a word of the message"],
       ["last", "at the template\u2019s tokens, just before the answer"],
+      ["answer", "in the answer"],
       ["nowhere", "nowhere: it is not active at all"],
     ],
     action: "Show its activation",
@@ -76,19 +77,33 @@ export const STEPS = [
       if (!choices.hook) throw new EngineError("bad-request", "This needs a dictionary of the model.");
       /** @type {TokenRecord[]} */
       let tokens = [];
+      /** @type {TokenRecord[]} */
+      const answer = [];
       await page.borrow(async (engine) => {
         await engine.setSteering(0, []);
-        const events = engine.chat({ lanes: [{ messages: [{ role: "user", content: PROMPT }] }], maxTokens: 1, track: { hook: choices.hook, feature: choices.feature } });
-        for await (const event of events) if (event.type === "prompt") tokens = event.tokens;
+        const events = engine.chat({ lanes: [{ messages: [{ role: "user", content: PROMPT }] }], maxTokens: 32, track: { hook: choices.hook, feature: choices.feature }, topFeatures: 5 });
+        for await (const event of events) {
+          if (event.type === "prompt") tokens = event.tokens;
+          else if (event.type === "token") answer.push(event);
+        }
       });
-      const values = tokens.map((token) => token.activation ?? 0);
+      const all = [...tokens, ...answer];
+      const values = all.map((token) => token.activation ?? 0);
       const most = Math.max(0, ...values);
       const peak = values.indexOf(most);
       // The template's tokens stand after the message, whose end is a special token.
       const template = tokens.findLastIndex((token) => /[.?!]\s*$/.test(token.text) && !/^<\|/.test(token.text));
-      const truth = most === 0 ? "nowhere" : peak > template ? "last" : "word";
-      const told = most === 0 ? `Feature ${choices.feature} is at 0 everywhere in this message. It can still do something when it is held at another value: that is the next steps\u2019 business.` : `Feature ${choices.feature} is most active at \u201c${tokens[peak].text.trim() || "\u21b5"}\u201d, with ${number(most)}; at ${values.filter((value) => value === 0).length} of ${values.length} tokens it is 0. That it reads something there does not say yet what it does.`;
-      return { truth, words: told, nodes: [heatLine(tokens, most)] };
+      const truth = most === 0 ? "nowhere" : peak >= tokens.length ? "answer" : peak > template ? "last" : "word";
+      const told = most === 0 ? `Feature ${choices.feature} is at 0 everywhere, in the message and in the answer. It can still do something when it is held at another value: that is the next steps\u2019 business.` : `Feature ${choices.feature} is most active at \u201c${all[peak].text.trim() || "\u21b5"}\u201d, with ${number(most)}; at ${values.filter((value) => value === 0).length} of ${values.length} tokens it is 0. Where it is active does not say yet what it does.`;
+      const top = tokens.at(-1)?.top ?? [];
+      return {
+        truth,
+        words: told,
+        nodes: [
+          heatLine(all, most),
+          ...(top.length ? [h("p", {}, `Other features are active: just before the answer, ${top.length} of the strongest are `, ...top.flatMap(([feature], index) => [index ? ", " : "", h("a", { href: `#lab=feature.${feature}`, "data-lab": `feature.${feature}` }, String(feature))]), ". Each has a card.")] : []),
+        ],
+      };
     },
   },
   {
