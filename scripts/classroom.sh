@@ -2,6 +2,8 @@
 # Puts the built page and chosen models into one folder that any static server serves without a network.
 # Usage: scripts/classroom.sh OUT [MODEL...]
 #   A MODEL is a folder (own format, safetensors, or a dictionary) or a single .gguf or .npz file.
+#   A file listing.txt in the folder, or FILE.txt beside a single file, says how it is listed: its first
+#   line is the title, the rest a note for the class.
 #   DIST=FOLDER takes a page that is built already, instead of building it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -53,12 +55,18 @@ manifest() {
 }
 
 models= dictionaries=
-# entry KIND FOLDER NAME ADDRESS: a line of the catalogue.
+# entry KIND FOLDER NAME ADDRESS LISTING: a line of the catalogue.
 entry() {
-  local size
+  local size title note
+  title=$3
+  note="Put here by whoever made this folder."
+  if [ -f "$5" ]; then
+    title=$(head -n 1 "$5" | cut -c 1-120)
+    note=$(tail -n +2 "$5" | tr '\n' ' ' | cut -c 1-300 | sed 's/^ *//; s/ *$//')
+  fi
   size=$(find "$2" -type f -exec wc -c {} + | awk '$2 != "total" { sum += $1 } END { printf "%d", sum }')
-  printf '{"id":%s,"name":%s,"url":%s,"bytes":%s,"beside":true,"about":"Put here by whoever made this folder."}' \
-    "$(json "beside $4")" "$(json "$3")" "$(json "$4")" "$size"
+  printf '{"id":%s,"name":%s,"url":%s,"bytes":%s,"beside":true,"about":%s}' \
+    "$(json "beside $4")" "$(json "${title:-$3}")" "$(json "$4")" "$size" "$(json "${note:-Put here by whoever made this folder.}")"
 }
 
 for model in "$@"; do
@@ -77,11 +85,13 @@ for model in "$@"; do
     cp "$model" "$target"/
     at="./models/$(address "${name%.*}")/$(address "$name")"
   fi
+  listing=$model.txt
+  [ ! -d "$model" ] || listing=$model/listing.txt
   manifest "$target"
   if [ -f "$target/config.json" ] && [ -f "$target/tokenizer.json" ] || compgen -G "$target/*.gguf" >/dev/null; then
-    models="$models$(entry model "$target" "$name" "$at"),"
+    models="$models$(entry model "$target" "$name" "$at" "$listing"),"
   elif [ -f "$target/cfg.json" ] || [ -f "$target/hyperparams.json" ] || compgen -G "$target/*.npz" >/dev/null || compgen -G "$target/*.safetensors" >/dev/null; then
-    dictionaries="$dictionaries$(entry dictionary "$target" "$name" "$at"),"
+    dictionaries="$dictionaries$(entry dictionary "$target" "$name" "$at" "$listing"),"
   else
     die "$model is neither a model (config.json and tokenizer.json, or a .gguf file) nor a dictionary (cfg.json with its weights, or an .npz file)"
   fi

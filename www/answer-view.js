@@ -158,7 +158,7 @@ export class AnswerView {
         } else {
           const span = h("span", { className: "token", tabIndex: -1 }, text);
           span.style.setProperty("--heat", heat(token.activation, scale));
-          describeToken(span, { token, feature: tracked?.feature ?? 0, notes: this.notes(index) });
+          describeToken(span, { token, feature: tracked?.feature ?? 0, notes: this.notes(index), place: { turn: this.turn, lane: this.lane, part: "answer", index } });
           nodes.push(span);
         }
         from = to;

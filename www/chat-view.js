@@ -14,6 +14,7 @@ import { keyWalk } from "./token-tip.js";
  * @property {(turn: Turn, prompt: string) => void} resend replaces the turn and all after it
  * @property {(feature: number) => void} choose steers another feature
  * @property {() => boolean} canRun whether there is an engine to send to
+ * @property {(prompt: string) => void} compare answers a prompt at several strengths
  */
 
 /** Keeps the list of turns in step with the conversation. */
@@ -181,7 +182,8 @@ class TurnView {
       { type: "button", className: "quiet", title: "Send the same message again, with the steering as it is set now", onclick: () => actions.resend(turn, turn.prompt) },
       "Run again",
     );
-    this.foot = h("div", { className: "turn-foot", hidden: true }, this.again, this.speed);
+    this.several = h("button", { type: "button", className: "quiet several", title: "The same message at several strengths, side by side", onclick: () => actions.compare(turn.prompt) }, "At several strengths");
+    this.foot = h("div", { className: "turn-foot", hidden: true }, this.again, this.several, this.speed);
     this.trouble = h("div");
     this.node = h(
       "article",
@@ -206,7 +208,8 @@ class TurnView {
       this.template.replaceChildren(...template);
     }
     this.foot.hidden = running && !turn.tokensPerSecond;
-    this.again.hidden = running;
+    this.again.hidden = this.several.hidden = running;
+    this.several.hidden ||= turn.tracked === null;
     this.edit.hidden = running;
     this.speed.textContent = turn.tokensPerSecond ? `${number(Math.round(turn.tokensPerSecond * 10) / 10)} tokens per second` : "";
     if (turn.error && turn.state === "failed" && !this.trouble.firstChild) {

@@ -23,22 +23,23 @@ export function heardPrompt(turn, tokens, scale) {
   const same = heard.map((token) => token.text).join("").trim() === turn.prompt.trim();
   // Characters of several byte tokens have no text of their own: then the message stays plain.
   const message = same
-    ? heard.map((token, index) => tinted(token, index ? token.text : token.text.trimStart()))
+    ? heard.map((token, index) => tinted(token, index ? token.text : token.text.trimStart(), user + 1 + index))
     : [turn.prompt];
-  const template = tokens.slice(end).map((token) => tinted(token, token.text.trim()));
+  const template = tokens.slice(end).map((token, index) => tinted(token, token.text.trim(), end + index));
   const first = message[0] instanceof HTMLElement ? message[0] : template[0];
   if (first) first.tabIndex = 0;
 
   /**
    * @param {TokenRecord} token
    * @param {string} text
+   * @param {number} index of the token
    */
-  function tinted(token, text) {
+  function tinted(token, text, index) {
     const span = h("span", { className: "token", tabIndex: -1 }, text);
     span.style.setProperty("--heat", heat(token.activation ?? 0, scale));
     const feature = turn.tracked?.feature ?? 0;
     const notes = turn.settings[0].on ? [`base answer: ${editWords(null, "prompt", false, 0, feature)}`, `steered answer: ${editWords(heldBack(turn) ? null : turn.settings[0], "prompt", false, token.activation ?? 0, feature)}`] : [];
-    describeToken(span, { token, feature, notes });
+    describeToken(span, { token, feature, notes, place: { turn, lane: 0, part: "prompt", index } });
     return span;
   }
 

@@ -20,6 +20,7 @@ import { Heartbeat } from "./heartbeat.js";
 import { History } from "./history.js";
 import { HistoryView } from "./history-view.js";
 import { Keeper } from "./keeper.js";
+import { openFiring } from "./lab/firing.js";
 import { Lab } from "./lab/lab.js";
 import { withoutView } from "./lab/route.js";
 import { Shelf } from "./lab/shelf.js";
@@ -86,6 +87,7 @@ const view = new ChatView(conversation, byId("turns", HTMLElement), byId("scroll
   },
   choose: (feature) => settings.set({ feature }),
   canRun,
+  compare: (prompt) => lab.compare(prompt),
 });
 const chooser = new Chooser(catalogue, downloads, (next) => switchTo(next));
 const notes = new Notes(composer.form);
@@ -454,7 +456,7 @@ function heldElsewhere(turns) {
   if (name && name !== choice.model.name) notes.add(`This conversation was held with ${name}. It goes on with ${choice.model.name}.`);
 }
 
-startTips();
+startTips((place) => openFiring(lab.page, conversation, place));
 startAbout();
 startTheme(byId("theme", HTMLButtonElement));
 startShare(byId("share", HTMLButtonElement), settings, {

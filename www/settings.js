@@ -90,7 +90,7 @@ export class Settings extends EventTarget {
       // Another dictionary's feature means nothing here. Which one it is is not known before the dictionary is.
       if (valid.hook !== undefined && this.choices.hook && valid.hook !== this.choices.hook) {
         if (source === "The link") this.note(`The link is about another dictionary, at ${quoted(valid.hook)}: its feature and strength are not taken.`);
-        for (const name of /** @type {const} */ (["feature", "strength", "negative"])) delete valid[name];
+        for (const name of /** @type {const} */ (["feature", "set", "direction", "strength", "negative"])) delete valid[name];
       }
       delete valid.hook;
       // Nobody has measured what a feature of this dictionary does: only a link may begin with it.
@@ -120,6 +120,7 @@ export class Settings extends EventTarget {
     const { feature } = this.choices;
     // Nobody chose the default, so nobody needs a note about it.
     const maxTokens = Math.min(this.choices.maxTokens, this.choices.maxTokens === DEFAULTS.maxTokens ? context : Infinity);
+    if (this.choices.set && features !== null && members(this.choices.set).some((one) => one.feature >= features)) this.choices.set = fallback.set;
     Object.assign(this.choices, { feature: fallback.feature, maxTokens: fallback.maxTokens }, this.validated({ feature, maxTokens }, "The setting"));
     this.dispatchEvent(new Event("change"));
   }

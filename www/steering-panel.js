@@ -4,7 +4,8 @@ import { byId, h, number } from "./dom.js";
 import { isMeasured, rangeName, zone } from "./dose.js";
 import { drawDose } from "./dose-chart.js";
 import { ranges, wrong } from "./limits.js";
-import { CHOICES, takesValue } from "./settings.js";
+import { readTargets } from "./lab/written.js";
+import { CHOICES, setText, takesValue } from "./settings.js";
 
 /** @import { Settings } from "./settings.js" */
 /** @import { Op, Positions, Report } from "./types.d.ts" */
@@ -33,6 +34,7 @@ export class SteeringPanel {
     this.op = byId("op", HTMLSelectElement);
     this.positions = byId("positions", HTMLSelectElement);
     this.feature = byId("feature", HTMLInputElement);
+    this.set = byId("feature-set", HTMLInputElement);
     this.active = byId("only-if-active", HTMLInputElement);
     this.bos = byId("include-bos", HTMLInputElement);
     this.temperature = byId("temperature", HTMLInputElement);
@@ -61,6 +63,7 @@ export class SteeringPanel {
       const strength = scales(next) === scales(settings.choices.op) ? settings.choices.strength : scales(next) ? 2 : settings.defaults().strength;
       settings.set({ op: next, strength });
     });
+    this.set.addEventListener("change", () => this.takeSet());
     this.number(this.feature, "feature");
     this.number(this.seed, "seed");
     this.number(this.length, "maxTokens");
@@ -92,6 +95,22 @@ export class SteeringPanel {
       if (refused) field.setAttribute("aria-describedby", note.id);
       else field.removeAttribute("aria-describedby");
     });
+  }
+
+  /** Several features as somebody wrote them. */
+  takeSet() {
+    const note = byId("feature-set-note", HTMLElement);
+    note.textContent = "";
+    try {
+      const set = readTargets(this.set.value.replaceAll(/[,;\s]+/g, "+").replace(/^\++|\++$/g, ""))[0]?.features.map(({ feature, max = 1 }) => ({ feature, max }));
+      const features = this.settings.known.features ?? Infinity;
+      const beyond = set?.find(({ feature, max }) => feature >= features || !(max > 0));
+      if (beyond) throw new TypeError(`${beyond.feature}:${beyond.max} is none: there are ${number(features)} features, and the factor is above 0.`);
+      const several = set && (set.length > 1 || set[0].max !== 1);
+      this.settings.set(set ? { feature: set[0].feature, set: several ? setText(set) : "", direction: false } : { set: "" });
+    } catch (error) {
+      note.textContent = /** @type {Error} */ (error).message;
+    }
   }
 
   /** @param {{features: number, context: number}} limits what the loaded engine allows */
@@ -144,6 +163,7 @@ export class SteeringPanel {
     this.op.value = choices.op;
     this.positions.value = choices.positions;
     this.feature.value = String(choices.feature);
+    this.set.value = choices.set.replaceAll(",", ", ");
     this.active.checked = choices.onlyIfActive;
     this.bos.checked = choices.includeBos;
     this.temperature.value = String(choices.temperature);

@@ -1,6 +1,7 @@
 // All tokens of an answer and of the prompt before it, as a table in a dialog.
 
 import { h, number } from "./dom.js";
+import { saveFile } from "./save.js";
 import { editWords, heldBack, readUnder, settingName } from "./setting-words.js";
 import { heat, visible } from "./token-tip.js";
 
@@ -52,6 +53,9 @@ export function openTokens(turn, lane, choose) {
       ),
     ),
   );
+  const save = (/** @type {"csv" | "json"} */ format) =>
+    h("button", { type: "button", className: "button", onclick: () => saveFile(`tokens.${format}`, format === "csv" ? "text/csv" : "application/json", tokensAs(turn, lane, format)) }, `Save as ${format.toUpperCase()}`);
+  dialog.append(h("div", { className: "actions" }, save("csv"), save("json")));
   dialog.addEventListener("close", () => dialog.remove());
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) close();
@@ -127,4 +131,34 @@ function edit(turn, token, part, index) {
       ? editWords(readUnder(turn, index), "generated", false, token.activation, feature)
       : editWords(heldBack(turn) ? null : turn.settings[0], "prompt", index === 0 && token.text === "<s>", token.activation, feature);
   return words.replace(/^then /, "");
+}
+
+/**
+ * The tokens of an answer and of its prompt for programs.
+ * @param {Turn} turn
+ * @param {number} lane
+ * @param {"csv" | "json"} format
+ * @returns {string}
+ */
+export function tokensAs(turn, lane, format) {
+  const answer = turn.answers[lane];
+  const part = (/** @type {"prompt" | "answer"} */ name, /** @type {TokenRecord[]} */ tokens) =>
+    tokens.map((token, index) => ({
+      part: name,
+      index,
+      id: token.id,
+      text: token.text,
+      activation: token.activation ?? null,
+      steered: name === "answer" && lane === 1 ? (token.steered ?? null) : null,
+      setting: name === "answer" && lane === 1 ? settingName(turn.settings[token.setting ?? 0]) : null,
+      top: token.top ?? null,
+    }));
+  const rows = [...part("prompt", answer.prompt), ...part("answer", answer.tokens)];
+  if (format === "json") return `${JSON.stringify({ format: "phi3-steer tokens", version: 1, prompt: turn.prompt, lane, tracked: turn.tracked, tokens: rows }, null, 1)}\n`;
+  const cell = (/** @type {unknown} */ value) => {
+    const text = value === null ? "" : Array.isArray(value) ? value.map(([feature, strength]) => `${feature}:${strength}`).join(" ") : String(value);
+    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const names = /** @type {const} */ (["part", "index", "id", "text", "activation", "steered", "setting", "top"]);
+  return [names.join(","), ...rows.map((row) => names.map((name) => cell(row[name])).join(","))].join("\r\n") + "\r\n";
 }

@@ -10,12 +10,14 @@ import { h, number } from "./dom.js";
  * @property {TokenRecord} token
  * @property {number} feature whose activation the token carries
  * @property {string[]} notes
+ * @property {import("./lab/firing.js").Place} [place] where it is in the chat
  */
 
 /** @type {WeakMap<Element, Description>} */
 const described = new WeakMap();
 
-const tip = h("div", { id: "token-tip", className: "token-tip", role: "tooltip", hidden: true });
+/** @type {HTMLElement} made by startTips */
+let tip;
 /** @type {HTMLElement | null} */
 let current = null;
 
@@ -31,8 +33,12 @@ export function describeToken(node, description) {
 const tokenOf = (target) =>
   target instanceof Element ? /** @type {HTMLElement | null} */ (target.closest(".token")) : null;
 
-/** Listens for the whole page; call it once. */
-export function startTips() {
+/**
+ * Listens for the whole page; call it once.
+ * @param {(place: import("./lab/firing.js").Place) => void} open a token of the chat was pressed
+ */
+export function startTips(open) {
+  tip = h("div", { id: "token-tip", className: "token-tip", role: "tooltip", hidden: true });
   (document.querySelector("main") ?? document.body).append(tip);
   document.addEventListener("pointerover", (event) => {
     const node = tokenOf(event.target);
@@ -47,7 +53,17 @@ export function startTips() {
   document.addEventListener("scroll", () => current && place(current), { capture: true, passive: true });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") hide();
+    else if (event.key === "Enter") press(event.target);
   });
+  document.addEventListener("click", (event) => {
+    // Whoever marks text wants no dialog.
+    if (getSelection()?.isCollapsed ?? true) press(event.target);
+  });
+  const press = (/** @type {EventTarget | null} */ target) => {
+    const node = tokenOf(target);
+    const place = node ? described.get(node)?.place : undefined;
+    if (place && place.turn.state !== "running") open(place);
+  };
 }
 
 /** @param {HTMLElement} node */
@@ -68,6 +84,7 @@ function show(node) {
       h("ol", {}, ...token.top.map(([other, value]) => h("li", {}, h("b", {}, String(other)), ` ${number(value)}`))),
     );
   }
+  if (entry.place) tip.append(h("span", { className: "tip-note" }, "press: which features fire here"));
   tip.hidden = false;
   node.setAttribute("aria-describedby", tip.id);
   place(node);

@@ -232,6 +232,10 @@ async fn built_page_serves_a_classroom() -> Result {
     let nano = dist.join("models/nano");
     let model = work.path().join("a class's model");
     copy(&nano, &model)?;
+    std::fs::write(
+        model.join("listing.txt"),
+        "A model for \"Tuesday\"\n\nAsk it about\ncapitals.\n",
+    )?;
     let hook = std::fs::read_dir(nano.join("sae"))?
         .next()
         .ok_or("the nano model has no dictionary")??;
@@ -261,7 +265,16 @@ async fn built_page_serves_a_classroom() -> Result {
         .await?;
     assert_eq!(
         names,
-        json!(["a class's model", hook.file_name().to_string_lossy()])
+        json!(["A model for \"Tuesday\"", hook.file_name().to_string_lossy()])
+    );
+    let notes = browser
+        .eval("document.getElementById('model-list').innerText")
+        .await?;
+    assert!(
+        notes
+            .as_str()
+            .is_some_and(|told| told.contains("Ask it about capitals.")),
+        "{notes}"
     );
     browser
         .eval("[...document.querySelectorAll('.entry')].filter((row) => row.innerText.includes('served with this page')).forEach((row) => row.querySelector('input').click())")
@@ -291,7 +304,7 @@ async fn built_page_serves_a_classroom() -> Result {
         .await?;
     let status = status.as_str().unwrap_or_default();
     assert!(
-        status.contains("a class's model") && status.contains("dictionary after block"),
+        status.contains("A model for \"Tuesday\"") && status.contains("dictionary after block"),
         "{status}"
     );
     assert_ne!(

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { doses, findWords, reportOf } from "../../www/lab/found.js";
+import { heardUpTo, tokenAt } from "../../www/lab/firing.js";
 import { withAt } from "../../www/lab/form.js";
 import { controlsOf, groupsOf, measureWords } from "../../www/lab/measured.js";
 import { parseSvg } from "../../www/lab/plots.js";
@@ -13,7 +14,9 @@ import { MAX_RUNS, memory, Shelf } from "../../www/lab/shelf.js";
 import { sorted } from "../../www/lab/sortable.js";
 import { numbersOf, parseStrengths, readTargets, usualStrengths } from "../../www/lab/written.js";
 import { EngineError } from "../../www/line.js";
+import { gateWords } from "../../www/setting-words.js";
 import { Settings } from "../../www/settings.js";
+import { tokensAs } from "../../www/token-table.js";
 
 globalThis.location = new URL("https://a.example/page/");
 globalThis.history = { replaceState: (_state, _title, url) => (globalThis.location = new URL(url, location.href)) };
@@ -287,4 +290,36 @@ test("the shelf keeps the last runs only, and things by name", async () => {
   assert.deepEqual(await shelf.things("label/p/"), [{ key: "label/p/3", value: "bread" }]);
   await shelf.keep("label/p/3", undefined);
   assert.equal(await shelf.thing("label/p/3"), undefined);
+});
+
+test("a token of the chat is found again in another reading of the conversation", () => {
+  const token = (text) => ({ id: 1, text, activation: 0 });
+  const words = [" I", " can", "'t", " help", "."];
+  const turn = { prompt: "How?", state: "done", answers: [0, 1].map(() => ({ text: words.join(""), prompt: ["<|user|>", "How", "?", "<|end|>"].map(token), tokens: words.map(token) })) };
+  const earlier = { ...turn, prompt: "Before?" };
+  const place = (part, index) => ({ turn, lane: 1, part, index });
+  assert.deepEqual(heardUpTo([earlier, turn], place("prompt", 1)).map(({ content }) => content), ["Before?", words.join(""), "How?"]);
+  assert.equal(heardUpTo([earlier, turn], place("answer", 1)).at(-1).role, "assistant");
+  // Read again, the text has other tokens.
+  const read = ["<|assistant|>", "\n", "I can", "'", "t help", ".", "<|end|>"].map(token);
+  assert.deepEqual(words.map((_, index) => tokenAt(read, place("answer", index))?.text), ["I can", "I can", "'", "t help", "."]);
+  assert.equal(tokenAt(read, place("prompt", 1)), undefined);
+  assert.equal(tokenAt(turn.answers[0].prompt, place("prompt", 1)).text, "How");
+  assert.equal(tokenAt([token("else")], place("answer", 0)), undefined);
+});
+
+test("the token table as a file", () => {
+  const setting = { id: 1, label: "clamp 8", on: true, hook: "layers.3", feature: 329, op: "clamp", value: 8, positions: "all", onlyIfActive: false, includeBos: false, from: 0 };
+  const turn = { prompt: "How?", tracked: { hook: "layers.3", feature: 329 }, settings: [setting], answers: [0, 1].map(() => ({ text: "a,b", prompt: [{ id: 7, text: "<s>" }], tokens: [{ id: 8, text: '"a,\nb"', activation: 0.5, steered: true, setting: 0, top: [[3, 1.5], [9, 0.2]] }] })) };
+  const csv = tokensAs(turn, 1, "csv").split("\r\n");
+  assert.equal(csv[0], "part,index,id,text,activation,steered,setting,top");
+  assert.equal(csv[1], "prompt,0,7,<s>,,,,");
+  assert.equal(csv[2], 'answer,0,8,"""a,\nb""",0.5,true,"feature 329, clamp 8",3:1.5 9:0.2');
+  const json = JSON.parse(tokensAs(turn, 0, "json"));
+  assert.deepEqual([json.tokens.length, json.tokens[1].steered, json.tracked.feature], [2, null, 329]);
+});
+
+test("the gate's verdict in words", () => {
+  assert.equal(gateWords({ score: 0.9321, threshold: 0.5, steered: true }), "looked harmful, 0.93: steered");
+  assert.equal(gateWords({ score: 0.0449, threshold: 0.5, steered: false }), "looked harmless, 0.04: not steered");
 });

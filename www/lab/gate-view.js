@@ -24,8 +24,9 @@ export function gateOf(result) {
   if (!gate || typeof gate !== "object" || !Number.isFinite(gate.threshold)) return null;
   const hook = typeof gate.hook === "string" ? gate.hook : result.recipe?.hook;
   if (typeof hook !== "string") return null;
-  const { kind, threshold, weights, bias, feature } = gate;
-  return Object.fromEntries(Object.entries({ hook, kind, threshold, weights, bias, feature }).filter(([, value]) => value !== undefined));
+  const { threshold, weights, bias, feature } = gate;
+  if (Number.isInteger(feature)) return { hook, threshold, feature };
+  return Array.isArray(weights) && Number.isFinite(bias) ? { hook, threshold, weights, bias } : null;
 }
 
 /** The view. */

@@ -71,12 +71,13 @@ export class Lab {
       tableButtons: (result, name) => this.tableButtons(result, name),
     };
     const { page } = this;
+    this.strengths = new StrengthsView(page);
     /** @type {Record<View, Part>} */
     this.parts = {
       find: new FindView(page),
       measure: new MeasureView(page),
       feature: new CardView(page),
-      strengths: new StrengthsView(page),
+      strengths: this.strengths,
       gate: new GateView(page),
       runs: new RunsView(page),
       lesson: new LessonView(page),
@@ -96,6 +97,15 @@ export class Lab {
     });
     addEventListener("hashchange", () => this.follow(true));
     this.follow(false);
+  }
+
+  /**
+   * Answers a prompt at several strengths, side by side.
+   * @param {string} prompt
+   */
+  compare(prompt) {
+    this.open("strengths");
+    this.strengths.ask(prompt);
   }
 
   /**

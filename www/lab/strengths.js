@@ -122,6 +122,13 @@ export class StrengthsView {
     this.refresh();
   }
 
+  /** @param {string} prompt */
+  ask(prompt) {
+    if (this.running) return;
+    this.prompt.value = prompt;
+    this.run();
+  }
+
   refresh() {
     const { settings } = this.page;
     if (!this.touched) this.values.value = usualStrengths(settings.report);
