@@ -265,7 +265,10 @@ async fn built_page_serves_a_classroom() -> Result {
         .await?;
     assert_eq!(
         names,
-        json!(["A model for \"Tuesday\"", hook.file_name().to_string_lossy()])
+        json!([
+            "A model for \"Tuesday\"",
+            hook.file_name().to_string_lossy()
+        ])
     );
     let notes = browser
         .eval("document.getElementById('model-list').innerText")
