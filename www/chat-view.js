@@ -1,7 +1,7 @@
 // The conversation on the page: one row a turn, the prompt above and the two answers side by side.
 
 import { AnswerView } from "./answer-view.js";
-import { h, iconButton, number } from "./dom.js";
+import { byId, h, iconButton, number } from "./dom.js";
 import { errorPanel, isFatal } from "./errors.js";
 import { heardPrompt } from "./heard-prompt.js";
 import { keyWalk } from "./token-tip.js";
@@ -35,6 +35,8 @@ export class ChatView {
     /** @type {Map<Turn, TurnView>} */
     this.views = new Map();
     this.frame = 0;
+    /** What the full tint stands for. */
+    this.legend = byId("heat-full", HTMLElement);
     /** No drawing before this time. */
     this.rest = 0;
     conversation.addEventListener("add", (event) => this.add(detail(event)));
@@ -82,6 +84,7 @@ export class ChatView {
     const { scroller } = this;
     const following = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 80;
     this.views.get(turn)?.update();
+    if (turn.tracked) this.legend.textContent = `strong: ${number(this.scale(turn))} and more`;
     if (following) scroller.scrollTop = scroller.scrollHeight;
   }
 

@@ -1,5 +1,6 @@
 // Reads report.json, the measured table beside a model. Without one the page still chats.
 
+import { readGate } from "./lab/gates.js";
 import { isPercent, MAX_REPORT, MAX_ROWS, MAX_STRENGTH, MAX_TEXT, readText, U32, wrong } from "./limits.js";
 import { looseJson } from "./store/json.js";
 
@@ -63,6 +64,7 @@ export function parseReport(json) {
   // The engine's own table where it has been measured, else the trainer's.
   const measured = [json.table, json.validation?.curve].map(curve).find((points) => points.length);
   const fit = selfTest(json.fit);
+  const gate = readGate(json.gate, json.hook);
   return {
     hook: json.hook,
     feature: inRange("feature", json.feature, { least: 0, most: U32, whole: true }),
@@ -70,6 +72,7 @@ export function parseReport(json) {
     base: shares(json.base ?? json.validation?.base),
     curve: measured ? [...clampArms(json.arms, measured), ...measured].sort((a, b) => a.value - b.value) : [],
     ...(fit ? { fit } : {}),
+    ...(gate ? { gate } : {}),
   };
 }
 

@@ -81,6 +81,7 @@ export class Settings extends EventTarget {
    * @param {string} [hook] of the dictionary, where the report is not about it
    */
   start(report, hook = "") {
+    if (report !== this.report) this.gate = report?.gate ?? null;
     this.report = report;
     this.known = { ...NOTHING_KNOWN, strength: this.max() };
     this.choices = this.defaults();

@@ -166,6 +166,8 @@ export interface Report {
   curve: (Rates & { value: number })[];
   /** How the dictionary fits the model, where that is known beforehand. */
   fit?: SelfTest;
+  /** Says whether a prompt looks harmful. */
+  gate?: Gate;
   /** What was asked where it says "jailbreaks" else. */
   asked?: string;
   /** Features that are steered together, each in units of its own largest activation. */

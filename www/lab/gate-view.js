@@ -6,6 +6,7 @@ import { asEngineError } from "../line.js";
 import { SET_FIELDS } from "./find-view.js";
 import { RecipeForm } from "./form.js";
 import { percent } from "./found.js";
+import { readGate } from "./gates.js";
 import { SCHEMA } from "./recipes.js";
 import { WorkCard } from "./work-card.js";
 
@@ -13,21 +14,6 @@ import { WorkCard } from "./work-card.js";
 /** @import { Kept } from "./shelf.js" */
 /** @import { LabPage } from "./lab.js" */
 /** @import { Recipe } from "./recipes.js" */
-
-/**
- * The gate that a result holds, as the engine takes it; null if there is none.
- * @param {LabResult} result
- * @returns {Record<string, any> | null}
- */
-export function gateOf(result) {
-  const gate = result.gate?.gate ?? result.gate;
-  if (!gate || typeof gate !== "object" || !Number.isFinite(gate.threshold)) return null;
-  const hook = typeof gate.hook === "string" ? gate.hook : result.recipe?.hook;
-  if (typeof hook !== "string") return null;
-  const { threshold, weights, bias, feature } = gate;
-  if (Number.isInteger(feature)) return { hook, threshold, feature };
-  return Array.isArray(weights) && Number.isFinite(bias) ? { hook, threshold, weights, bias } : null;
-}
 
 /** The view. */
 export class GateView {
@@ -109,14 +95,14 @@ export class GateView {
 
   /** @param {LabResult} result */
   show(result) {
-    const gate = gateOf(result);
+    const gate = readGate(result.gate, result.recipe?.hook);
     const about = result.gate ?? result;
     const use = h("button", { type: "button", className: "button primary", disabled: gate === null }, "Use it in the chat");
     use.addEventListener("click", async () => {
       if (!gate) return;
       const { runner, settings } = this.page;
       await runner.shelf.keep(`gate/${runner.place}`, gate).catch((error) => console.warn(`The gate is not kept: ${error}`));
-      settings.setGate(/** @type {any} */ (gate));
+      settings.setGate(gate);
       settings.set({ steering: true, gated: true });
       this.page.open("chat");
     });

@@ -9,6 +9,7 @@ import { CardView } from "./card-view.js";
 import { FindView } from "./find-view.js";
 import { reportOf } from "./found.js";
 import { GateView } from "./gate-view.js";
+import { readGate } from "./gates.js";
 import { LessonView } from "./lesson.js";
 import { MeasureView } from "./measure-view.js";
 import { fromLink } from "./recipes.js";
@@ -120,8 +121,9 @@ export class Lab {
     const found = await this.runner.shelf.thing(`found/${place}`).catch(() => undefined);
     const gate = await this.runner.shelf.thing(`gate/${place}`).catch(() => undefined);
     if (this.page.engine() !== engine) return;
+    const shipped = settings.gate;
     if (found) await this.adopt(found, engine, !again);
-    if (gate) settings.setGate(gate);
+    settings.setGate(readGate(gate) ?? shipped);
     const began = this.runner.ready(engine, place, names);
     this.tell();
     await began;
