@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { doses, findWords, reportOf } from "../../www/lab/found.js";
-import { heardUpTo, tokenAt } from "../../www/lab/firing.js";
+import { heardUpTo, tokenAgain } from "../../www/lab/firing.js";
 import { withAt } from "../../www/lab/form.js";
 import { controlsOf, groupsOf, measureWords } from "../../www/lab/measured.js";
 import { parseSvg } from "../../www/lab/plots.js";
@@ -292,20 +292,17 @@ test("the shelf keeps the last runs only, and things by name", async () => {
   assert.equal(await shelf.thing("label/p/3"), undefined);
 });
 
-test("a token of the chat is found again in another reading of the conversation", () => {
-  const token = (text) => ({ id: 1, text, activation: 0 });
-  const words = [" I", " can", "'t", " help", "."];
-  const turn = { prompt: "How?", state: "done", answers: [0, 1].map(() => ({ text: words.join(""), prompt: ["<|user|>", "How", "?", "<|end|>"].map(token), tokens: words.map(token) })) };
+test("a token of the chat is found again when its turn is run once more, or not at all", () => {
+  const token = (id) => ({ id, text: ` ${id}`, activation: 0 });
+  const turn = { prompt: "How?", state: "done", answers: [0, 1].map(() => ({ text: " 4 5 6", prompt: [1, 2, 3].map(token), tokens: [4, 5, 6].map(token) })) };
   const earlier = { ...turn, prompt: "Before?" };
+  assert.deepEqual(heardUpTo([earlier, turn], turn, 1).map(({ role, content }) => [role, content]), [["user", "Before?"], ["assistant", " 4 5 6"], ["user", "How?"]]);
+  const again = { prompt: [1, 2, 3].map(token), tokens: [4, 5, 7].map((id) => ({ ...token(id), top: [[id, 1]] })) };
   const place = (part, index) => ({ turn, lane: 1, part, index });
-  assert.deepEqual(heardUpTo([earlier, turn], place("prompt", 1)).map(({ content }) => content), ["Before?", words.join(""), "How?"]);
-  assert.equal(heardUpTo([earlier, turn], place("answer", 1)).at(-1).role, "assistant");
-  // Read again, the text has other tokens.
-  const read = ["<|assistant|>", "\n", "I can", "'", "t help", ".", "<|end|>"].map(token);
-  assert.deepEqual(words.map((_, index) => tokenAt(read, place("answer", index))?.text), ["I can", "I can", "'", "t help", "."]);
-  assert.equal(tokenAt(read, place("prompt", 1)), undefined);
-  assert.equal(tokenAt(turn.answers[0].prompt, place("prompt", 1)).text, "How");
-  assert.equal(tokenAt([token("else")], place("answer", 0)), undefined);
+  assert.equal(tokenAgain(again, place("prompt", 2)).id, 3);
+  assert.deepEqual(tokenAgain(again, place("answer", 1)).top, [[5, 1]]);
+  assert.equal(tokenAgain(again, place("answer", 2)), undefined);
+  assert.equal(tokenAgain({ prompt: [], tokens: [] }, place("answer", 0)), undefined);
 });
 
 test("the token table as a file", () => {

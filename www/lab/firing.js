@@ -3,6 +3,7 @@
 import { h, number } from "../dom.js";
 import { errorPanel } from "../errors.js";
 import { asEngineError, EngineError } from "../line.js";
+import { heldBack } from "../setting-words.js";
 import { visible } from "../token-tip.js";
 import { allLabels } from "./labels.js";
 
@@ -23,44 +24,32 @@ import { allLabels } from "./labels.js";
 const MOST = 12;
 
 /**
- * The conversation up to the end of the part that the token is in.
+ * The conversation up to the message that the turn answers.
  * @param {Turn[]} turns of the whole conversation
- * @param {Place} place
+ * @param {Turn} turn
+ * @param {number} lane
  * @returns {Message[]}
  */
-export function heardUpTo(turns, { turn, lane, part }) {
+export function heardUpTo(turns, turn, lane) {
   const before = turns.slice(0, Math.max(0, turns.indexOf(turn))).filter((one) => one.state === "done");
-  /** @type {(one: Turn) => Message[]} */
-  const both = (one) => [
-    { role: "user", content: one.prompt },
-    { role: "assistant", content: one.answers[lane].text },
-  ];
-  return [...before.flatMap(both), ...both(turn).slice(0, part === "prompt" ? 1 : 2)];
+  const heard = before.flatMap((one) => [
+    { role: /** @type {const} */ ("user"), content: one.prompt },
+    { role: /** @type {const} */ ("assistant"), content: one.answers[lane].text },
+  ]);
+  return [...heard, { role: "user", content: turn.prompt }];
 }
 
 /**
- * The token of another reading of the same conversation that is at a place; undefined where there is none.
- * @param {TokenRecord[]} read
+ * A token of a turn that was run once more; undefined where it went another way this time.
+ * @param {{prompt: TokenRecord[], tokens: TokenRecord[]}} again
  * @param {Place} place
  * @returns {TokenRecord | undefined}
  */
-export function tokenAt(read, { turn, lane, part, index }) {
+export function tokenAgain(again, { turn, lane, part, index }) {
   const own = turn.answers[lane];
-  if (part === "prompt") return read.length === own.prompt.length ? read[index] : undefined;
-  const all = read.map(({ text }) => text).join("");
-  const text = own.text.trim();
-  const begin = text ? all.lastIndexOf(text) : -1;
-  if (begin < 0) return undefined;
-  const skipped = own.text.length - own.text.trimStart().length;
-  const before = own.tokens.slice(0, index).reduce((sum, token) => sum + token.text.length, 0);
-  // A token may begin with white space that belongs to none of its letters.
-  const inside = own.tokens[index].text.length - own.tokens[index].text.trimStart().length;
-  let at = begin + Math.max(0, before + inside - skipped);
-  for (const token of read) {
-    if (at < token.text.length) return token;
-    at -= token.text.length;
-  }
-  return undefined;
+  const [was, is] = part === "prompt" ? [own.prompt, again.prompt] : [own.tokens, again.tokens];
+  const same = was.slice(0, index + 1).every((token, place) => is[place]?.id === token.id);
+  return same ? is[index] : undefined;
 }
 
 /**
@@ -71,7 +60,7 @@ export function tokenAt(read, { turn, lane, part, index }) {
 export async function openFiring(page, conversation, place) {
   const token = place.turn.answers[place.lane][place.part === "prompt" ? "prompt" : "tokens"][place.index];
   const close = () => dialog.close();
-  const list = h("div", {}, h("p", { className: "muted" }, "Reading the conversation up to here\u2026"));
+  const list = h("div", {}, h("p", { className: "muted" }, "Running the turn once more, up to here\u2026"));
   const dialog = h(
     "dialog",
     { className: "sheet", "aria-labelledby": "firing-title" },
@@ -124,15 +113,28 @@ export async function openFiring(page, conversation, place) {
 async function firing(page, conversation, place) {
   const { tracked } = place.turn;
   if (!tracked) throw new EngineError("no-hook", "Without a dictionary there are no features to see.");
-  const messages = heardUpTo(conversation.turns, place);
-  /** @type {TokenRecord[]} */
-  let read = [];
+  const { turn, lane, part, index } = place;
+  const [setting] = turn.settings;
+  const { temperature, seed } = turn.sampling;
+  /** @type {{prompt: TokenRecord[], tokens: TokenRecord[]}} */
+  const again = { prompt: [], tokens: [] };
   await page.borrow(async (engine) => {
-    const hook = engine.info.sae?.hook ?? tracked.hook;
-    const events = engine.chat({ lanes: [{ messages }], maxTokens: 0, track: { hook, feature: tracked.feature }, topFeatures: Math.min(MOST, engine.info.sae?.k ?? MOST) });
-    for await (const event of events) if (event.type === "prompt") read = event.tokens;
+    await engine.setSteering(0, lane === 1 && !heldBack(turn) ? page.settings.interventions(setting) : []);
+    const events = engine.chat({
+      lanes: [{ messages: heardUpTo(conversation.turns, turn, lane) }],
+      // A token tells its features when it is read, which is when the next one is written.
+      maxTokens: part === "prompt" ? 0 : index + 2,
+      sampling: { temperature, seed },
+      track: { hook: engine.info.sae?.hook ?? tracked.hook, feature: tracked.feature },
+      topFeatures: Math.min(MOST, engine.info.sae?.k ?? MOST),
+    });
+    for await (const event of events) {
+      if (event.type === "prompt") again.prompt = event.tokens;
+      else if (event.type === "token") again.tokens.push(event);
+    }
   });
-  const found = tokenAt(read, place);
-  if (!found) throw new EngineError("bad-request", "This token is not found again in the conversation.");
-  return found.top ?? [];
+  const found = tokenAgain(again, place);
+  if (!found) throw new EngineError("bad-request", "Run once more, the answer went another way before this token: the setting was changed in its middle, or the model is another one.");
+  if (!found.top) throw new EngineError("bad-request", "The model did not read this token any more: its answer was over.");
+  return found.top;
 }
