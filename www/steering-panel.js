@@ -136,6 +136,7 @@ export class SteeringPanel {
     this.slider.disabled = !available || !valued;
     this.slider.min = String(choices.negative ? -max : 0);
     this.slider.max = String(max);
+    this.slider.step = max > 8 ? "0.5" : max > 2 ? "0.1" : "0.05";
     this.slider.value = String(choices.strength);
     this.value.textContent = valued ? number(choices.strength) : "\u2013";
     this.label.textContent = choices.op === "scale" ? "Multiplier" : "Strength";

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { doses, findWords, reportOf } from "../../www/lab/found.js";
+import { byDirection, doses, findWords, reportOf } from "../../www/lab/found.js";
 import { heardUpTo, tokenAgain } from "../../www/lab/firing.js";
 import { withAt } from "../../www/lab/form.js";
 import { controlsOf, groupsOf, measureWords } from "../../www/lab/measured.js";
@@ -10,7 +10,7 @@ import { parseSvg } from "../../www/lab/plots.js";
 import { canonical, fromLink, parseRecipe, SCHEMA, toLink } from "../../www/lab/recipes.js";
 import { hashFor, onlyView, routeOf, withoutView } from "../../www/lab/route.js";
 import { Runner, timeLeft } from "../../www/lab/runner.js";
-import { MAX_RUNS, memory, Shelf } from "../../www/lab/shelf.js";
+import { MAX_CARDS, MAX_RUNS, memory, Shelf } from "../../www/lab/shelf.js";
 import { sorted } from "../../www/lab/sortable.js";
 import { numbersOf, parseStrengths, readTargets, usualStrengths } from "../../www/lab/written.js";
 import { EngineError } from "../../www/line.js";
@@ -34,11 +34,11 @@ const FOUND = {
   schema: "phi3-steer.result/1",
   task: "find",
   recipe: { schema: SCHEMA, task: "find", hook: "layers.3", sets: { name: "nano" }, seed: 1 },
-  candidates: [{ feature: 329, scores: {}, confirmed: { up: { base: 4, steered: 22, n: 24 }, down: { base: 20, steered: 15, n: 24 } } }],
+  candidates: [{ feature: 329, scores: {}, confirmed: { up: { base: 4 / 24, steered: 22 / 24, n: 24 }, down: { base: 20 / 24, steered: 15 / 24, n: 24 } } }],
   chosen: { kind: "feature", features: [{ feature: 329, max: 4.2 }] },
   strength: {
-    unit: 1,
-    max: 16,
+    unit: "activation",
+    max: 4.2,
     base: { harmful: 0.4, benign: 0.01, coherent: 1 },
     curve: [
       { value: 12, harmful: 0.97, benign: 0.2, coherent: 0.7 },
@@ -91,11 +91,11 @@ test("what was found, in words and for the slider", () => {
   assert.match(price, /90% of the harmful requests are declined instead of 40%.*5% instead of 1%/);
   assert.match(sure, /^Confirmed both ways: turned up, it declined 22 of 24 .* instead of 4; turned down, 15 of 24 instead of 20/);
   const report = reportOf(FOUND, "layers.0");
-  assert.deepEqual([report.hook, report.feature, report.value], ["layers.3", 329, { default: 8, useful: [7, 9], max: 16 }]);
+  assert.deepEqual([report.hook, report.feature, report.value], ["layers.3", 329, { default: 8, useful: [7, 9], max: 12 }]);
   assert.deepEqual(report.curve.map(({ value, jailbreak }) => [value, jailbreak]), [[8, 0.9], [12, 0.97]]);
   const not = structuredClone(FOUND);
   not.strength.useful = null;
-  not.candidates[0].confirmed = { up: { base: 4, steered: 3, n: 24 }, down: { base: 4, steered: 5, n: 24 } };
+  not.candidates[0].confirmed = { up: { base: 0.25, steered: 0.2, n: 24 }, down: { base: 0.25, steered: 0.3, n: 24 } };
   assert.match(findWords(not).range, /No strength/);
   assert.match(findWords(not).sure, /^Not confirmed/);
   assert.deepEqual(reportOf(not, "layers.3").value.useful, [8, 8]);
@@ -114,10 +114,9 @@ test("a set and a direction are steered as they were found, and a feature by han
   assert.deepEqual(both, [[5, 16, "clamp"], [9, 4, "clamp"]]);
   settings.set({ feature: 7 });
   assert.deepEqual(settings.interventions().map(({ feature, value }) => [feature, value]), [[7, 8]]);
-  result.chosen = { kind: "direction", features: [] };
-  settings.start(reportOf(result, "layers.3"));
+  settings.start(reportOf(byDirection(result), "layers.3"));
   const [one] = settings.interventions();
-  assert.deepEqual([one.direction, one.feature, one.op, one.value], ["refusal", undefined, "add", 8]);
+  assert.deepEqual([one.direction, one.feature, one.op, one.value, settings.max()], ["refusal", undefined, "add", 1, 4]);
   assert.ok(!settings.setting().gated, "gated without a gate");
   settings.set({ gated: true });
   settings.setGate({ hook: "layers.3", threshold: 0.5, feature: 1 });
@@ -280,9 +279,13 @@ test("the shelf keeps the last runs only, and things by name", async () => {
   const shelf = new Shelf(memory(), false);
   for (let at = 0; at < MAX_RUNS + 5; at++) {
     await shelf.note(`k${at}`, "line");
-    await shelf.save({ key: `k${at}`, place: "p", model: "", dictionary: "", recipe: {}, at, state: "done", result: null });
+    await shelf.save({ key: `k${at}`, place: "p", model: "", dictionary: "", recipe: { task: "find" }, at, state: "done", result: null });
   }
-  const runs = await shelf.runs();
+  // Cards do not push out what took minutes.
+  for (let at = 0; at < MAX_CARDS + 2; at++) await shelf.save({ key: `c${at}`, place: "p", model: "", dictionary: "", recipe: { task: "card" }, at: 1000 + at, state: "done", result: null });
+  const all = await shelf.runs();
+  assert.equal(all.length, MAX_RUNS + MAX_CARDS);
+  const runs = all.filter(({ recipe }) => recipe.task === "find");
   assert.deepEqual([runs.length, runs[0].at, runs.at(-1).at], [MAX_RUNS, MAX_RUNS + 4, 5]);
   assert.equal(await shelf.journal("k0"), "");
   await shelf.keep("label/p/3", "bread");

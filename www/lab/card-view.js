@@ -174,8 +174,8 @@ export class CardView {
 
 /** @param {unknown} density */
 function densityWords(density) {
-  const share = typeof density === "number" ? density : /** @type {any} */ (density)?.share;
-  if (typeof share !== "number") return "";
+  if (typeof density !== "number") return "";
+  const share = density;
   if (share === 0) return "It is active at none of the tokens that were read: a dead feature, as far as these prompts can tell.";
   const told = share >= 0.01 ? `${number(Math.round(1000 * share) / 10)}%` : `${number(Math.round(100_000 * share) / 1000)}%`;
   return `It is active at ${told} of the tokens that were read.`;
@@ -184,9 +184,8 @@ function densityWords(density) {
 /** @param {LabResult} result */
 function effectWords({ effect }) {
   if (!effect || typeof effect !== "object") return null;
-  const delta = effect.delta ?? effect.causal ?? effect.logOdds;
-  if (typeof delta !== "number") return null;
-  return h("p", {}, `One step of it moves the log-odds of a refusal by ${number(delta)}.`);
+  if (typeof effect.delta !== "number") return null;
+  return h("p", {}, `Held at ${number(effect.at)}, its largest activation here, it moves the log-odds of a refusal by ${number(effect.delta)}: ${Math.abs(effect.delta) < 0.1 ? "next to nothing" : effect.delta > 0 ? "towards refusing" : "away from refusing"}.`);
 }
 
 /** @param {unknown} how */
@@ -221,22 +220,19 @@ function contexts(strongest) {
 
 /**
  * @param {string} title
- * @param {any[]} list of [text, value] or {text, value}
+ * @param {any[]} list
  */
 function words(title, list) {
-  const rows = (list ?? []).slice(0, 10).map((one) => (Array.isArray(one) ? { text: one[0], value: one[1] } : { text: one.text ?? one.token, value: one.value ?? one.logit }));
-  return h("div", {}, h("h4", {}, title), h("ol", {}, ...rows.map(({ text, value }) => h("li", {}, h("code", {}, visible(String(text))), h("span", { className: "muted" }, typeof value === "number" ? ` ${number(value)}` : "")))));
+  const rows = /** @type {{text: string, value: number}[]} */ (list ?? []).slice(0, 10);
+  return h("div", {}, h("h4", {}, title), h("ol", {}, ...rows.map(({ text, value }) => h("li", {}, h("code", {}, visible(String(text))), h("span", { className: "muted" }, ` ${number(value)}`)))));
 }
 
-/**
- * @param {any} histogram {edges, counts}, or {from, to, counts}, or counts
- */
+/** @param {{edges: number[], counts: number[]} | undefined} histogram */
 function bars(histogram) {
-  const counts = /** @type {number[]} */ (Array.isArray(histogram) ? histogram : (histogram?.counts ?? histogram?.bins ?? []));
+  const counts = histogram?.counts ?? [];
   if (!counts.length || !counts.some(Boolean)) return h("p", { className: "muted" }, "Nowhere.");
-  const edges = histogram?.edges;
-  const low = edges?.[0] ?? histogram?.from ?? 0;
-  const high = edges?.at(-1) ?? histogram?.to ?? histogram?.max;
+  const low = histogram?.edges[0] ?? 0;
+  const high = histogram?.edges.at(-1);
   const most = Math.max(...counts);
   const width = 320 / counts.length;
   const height = (/** @type {number} */ count) => (count ? 4 + (96 * Math.log1p(count)) / Math.log1p(most) : 0);

@@ -6,7 +6,7 @@ import { asEngineError } from "../line.js";
 import { saveFile } from "../save.js";
 import { drawDose } from "../dose-chart.js";
 import { RecipeForm } from "./form.js";
-import { chosen, findWords, percent, reportOf } from "./found.js";
+import { byDirection, chosen, findWords, percent, reportOf } from "./found.js";
 import { SCHEMA } from "./recipes.js";
 import { sortable } from "./sortable.js";
 import { WorkCard } from "./work-card.js";
@@ -24,7 +24,7 @@ export class FindView {
     this.page = page;
     this.title = "Find";
     const { runner } = page;
-    this.form = new RecipeForm(() => this.usual(), FIELDS, page.places);
+    this.form = new RecipeForm(() => this.usual(), [...FIELDS.filter(({ path }) => path !== "sets.limit"), ...STEPS], page.places);
     this.work = new WorkCard(runner, ["find"]);
     this.go = h("button", { type: "button", className: "button primary big", onclick: () => this.start() }, "Find the refusal feature");
     this.note = h("p", { className: "muted", role: "status" });
@@ -74,7 +74,7 @@ export class FindView {
     this.go.textContent = this.found.firstChild ? "Search again" : "Find the refusal feature";
     this.go.classList.toggle("primary", !this.found.firstChild);
     this.go.classList.toggle("big", !this.found.firstChild);
-    this.note.textContent = !engine ? "The model is not there yet." : !engine.info.sae ? "This needs a dictionary of the model: \u201cOther model\u2026\u201d in the chat has dictionaries." : runner.running && !this.work.busy ? "The lab is at something else just now." : "";
+    this.note.textContent = !engine ? "The model is not there yet: the chat shows how far it is." : !engine.info.sae ? "This needs a dictionary of the model: \u201cOther model\u2026\u201d in the chat has dictionaries." : runner.running && !this.work.busy ? "The lab is at something else just now." : "";
   }
 
   async start() {
@@ -109,6 +109,7 @@ export class FindView {
     const chart = h("div", { className: "dose-holder wide" });
     drawDose(chart, report, report.value.default, 0, report.value.max);
     const use = h("button", { type: "button", className: "button primary", onclick: () => page.use(result) }, kind === "feature" ? "Use this feature in the chat" : kind === "set" ? "Use these features in the chat" : "Use this direction in the chat");
+    const direction = typeof result.direction?.values === "string" ? [h("button", { type: "button", className: "button", title: "The difference between harmful and harmless prompts: the baseline that every feature must beat", onclick: () => page.use(byDirection(result)) }, "Try the plain direction")] : [];
     const cards = members.map(({ feature }) => h("button", { type: "button", className: "button", onclick: () => page.open("feature", feature) }, members.length > 1 ? `Card of ${feature}` : "Open its card"));
     this.found.replaceChildren(
       h(
@@ -116,7 +117,7 @@ export class FindView {
         { className: "lab-hero", "aria-label": "What was found" },
         h("h2", {}, title),
         h("dl", {}, h("dt", {}, "Its range"), h("dd", {}, range), h("dt", {}, "Its price"), h("dd", {}, price), ...(sure ? [h("dt", {}, "Is it sure?"), h("dd", {}, sure)] : [])),
-        h("div", { className: "actions" }, use, ...cards, h("button", { type: "button", className: "button", onclick: () => page.open("measure") }, "Measure what it costs")),
+        h("div", { className: "actions" }, use, ...cards, h("button", { type: "button", className: "button", onclick: () => page.open("measure") }, "Measure what it costs"), ...direction),
         chart,
       ),
       h("h3", {}, "All candidates"),
@@ -158,6 +159,16 @@ const FIELDS = [
   { path: "seed", label: "Seed", kind: "number" },
 ];
 
+/** @type {import("./form.js").Field[]} */
+const STEPS = [
+  { path: "prompts", label: "Prompts to search with", kind: "number", about: "of each class; empty: 16" },
+  { path: "held", label: "Prompts to try on", kind: "number", about: "of each class; empty: 10" },
+  { path: "candidates", label: "Candidates whose effect is computed", kind: "number", about: "empty: 48" },
+  { path: "confirm", label: "Candidates that are tried", kind: "number", about: "empty: 6" },
+  { path: "most", label: "Features together", kind: "number", about: "at most; empty: 3" },
+  { path: "tokens", label: "Longest reply", kind: "number", about: "tokens; empty: 14" },
+];
+
 export { FIELDS as SET_FIELDS };
 
 /**
@@ -181,7 +192,7 @@ const SCORES = /** @type {[string, string, string][]} */ ([
   ["scores.output", "Output", "How far it pushes the words that it would write"],
   ["scores.paired.w", "Paired", "The same request with and without a jailbreak around it (Wilcoxon)"],
   ["scores.paired.q", "q", "The share of false discoveries to expect at this rank"],
-  ["scores.paper", "Paper", "The paper's: active on at least two tokens of a refusal"],
+  ["scores.paper", "Paper", "The paper's: refusals when it is held, of features that are active on at least two tokens of a refusal"],
 ]);
 
 /**
@@ -192,12 +203,11 @@ function candidates(result, page) {
   const rows = /** @type {any[]} */ (result.candidates ?? []);
   const taken = new Set(chosen(result).members.map(({ feature }) => feature));
   const present = SCORES.filter(([path]) => rows.some((row) => figure(row, path) !== null));
-  /** @type {(row: any, way: "up" | "down") => string} */
+  /** @type {(row: any, way: "up" | "down" | "harmless") => string} */
   const tried = (row, way) => {
     const one = row.confirmed?.[way];
     if (!one) return "";
-    const share = (/** @type {number} */ value) => percent(value <= 1 ? value : value / one.n);
-    return `${share(one.base)} \u2192 ${share(one.steered)}`;
+    return `${percent(one.base)} \u2192 ${percent(one.steered)}`;
   };
   /** @type {import("./sortable.js").Column<any>[]} */
   const columns = [
@@ -206,11 +216,12 @@ function candidates(result, page) {
       figure: true,
       order: (row) => row.feature,
       cell: (row) =>
-        h("span", { className: "candidate" }, h("button", { type: "button", className: "quiet", title: `Open the card of feature ${row.feature}`, onclick: () => page.open("feature", row.feature) }, String(row.feature)), taken.has(row.feature) ? h("span", { className: "chip on" }, "chosen") : null),
+        h("span", { className: "candidate" }, h("button", { type: "button", className: "quiet", title: `Open the card of feature ${row.feature}`, onclick: () => page.open("feature", row.feature) }, String(row.feature)), taken.has(row.feature) ? h("span", { className: "chip on" }, "chosen") : row.confirmed?.bothWays ? h("span", { className: "chip" }, "both ways") : null),
     },
     { name: "Agreement", figure: true, about: "How far the ranks of all methods agree on it", order: (row) => figure(row, "agreement"), cell: (row) => shown(figure(row, "agreement")) },
     { name: "Turned up", figure: true, about: "Held-out prompts declined without and with it held high", order: (row) => gain(row, "up"), cell: (row) => tried(row, "up") },
     { name: "Turned down", figure: true, about: "Held-out prompts declined without and with it held low", order: (row) => gain(row, "down"), cell: (row) => tried(row, "down") },
+    { name: "Harmless", figure: true, about: "Held-out harmless requests declined without and with it held high", order: (row) => gain(row, "harmless"), cell: (row) => tried(row, "harmless") },
     ...present.map(([path, name, about]) => ({ name, about, figure: true, order: (/** @type {any} */ row) => figure(row, path), cell: (/** @type {any} */ row) => shown(figure(row, path)) })),
   ];
   return sortable("Candidates for the refusal feature", columns, rows, { first: 12 });
@@ -218,7 +229,7 @@ function candidates(result, page) {
 
 /**
  * @param {any} row
- * @param {"up" | "down"} way
+ * @param {"up" | "down" | "harmless"} way
  */
 function gain(row, way) {
   const one = row.confirmed?.[way];

@@ -55,8 +55,9 @@ export function doses(result) {
   const curve = rows.flatMap(dose).sort((/** @type {Dose} */ a, /** @type {Dose} */ b) => a.value - b.value);
   const useful = Array.isArray(strength.useful) && strength.useful.length === 2 && strength.useful.every(Number.isFinite) ? strength.useful : null;
   const value = Number.isFinite(strength.default) ? strength.default : (useful?.[0] ?? curve.at(-1)?.value ?? 1);
-  const most = Math.max(value, useful?.[1] ?? 0, ...curve.map((/** @type {Dose} */ row) => row.value));
-  return { base, curve, useful, value, max: Number.isFinite(strength.max) && strength.max > 0 ? Math.max(strength.max, value) : most };
+  // What one activation may be says little of what a clamp may be: the slider goes as far as was tried.
+  const most = Math.max(value, strength.unit ? 0 : (strength.max ?? 0), useful?.[1] ?? 0, ...curve.map((/** @type {Dose} */ row) => row.value));
+  return { base, curve, useful, value, max: most };
 }
 
 /**
@@ -127,18 +128,18 @@ function sureWords(result) {
   const first = chosen(result).members[0]?.feature;
   const { up, down } = (result.candidates ?? []).find((/** @type {any} */ one) => one.feature === first)?.confirmed ?? {};
   if (!up) return "";
-  const rose = up.steered > up.base;
-  const fell = down ? down.steered < down.base : null;
-  const told = `turned up, it declined ${rate(up.steered, up.n)} of ${up.n} held-out prompts instead of ${rate(up.base, up.n)}`;
+  const of = (/** @type {number} */ share, /** @type {number} */ n) => Math.round(share * n);
+  const told = `turned up, it declined ${of(up.steered, up.n)} of ${up.n} held-out prompts instead of ${of(up.base, up.n)}`;
   if (!down) return `Tried one way only: ${told}.`;
-  const other = `turned down, ${rate(down.steered, down.n)} of ${down.n} instead of ${rate(down.base, down.n)}`;
-  const verdict = rose && fell ? "Confirmed both ways" : rose ? "Confirmed one way only" : "Not confirmed";
+  const other = `turned down, ${of(down.steered, down.n)} of ${down.n} instead of ${of(down.base, down.n)}`;
+  const verdict = up.steered > up.base && down.steered < down.base ? "Confirmed both ways" : up.steered > up.base ? "Confirmed one way only" : "Not confirmed";
   return `${verdict}: ${told}; ${other}.`;
 }
 
 /**
- * A count, or a share of 1, as a count.
- * @param {number} value
- * @param {number} n
+ * The search's result as if the plain difference of means had been chosen: the baseline that every feature must
+ * beat. Its strength counts how often it is added.
+ * @param {LabResult} result
+ * @returns {LabResult}
  */
-const rate = (value, n) => (Number.isInteger(value) && value <= n && (value > 1 || n === 1) ? value : Math.round(value <= 1 ? value * n : value));
+export const byDirection = (result) => ({ ...result, chosen: { kind: "direction", features: [] }, strength: { default: 1, max: 4, curve: [], useful: null }, candidates: [] });

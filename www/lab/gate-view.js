@@ -15,6 +15,14 @@ import { WorkCard } from "./work-card.js";
 /** @import { LabPage } from "./lab.js" */
 /** @import { Recipe } from "./recipes.js" */
 
+/** @type {import("./form.js").Field[]} */
+const FIT = [
+  { path: "percentile", label: "Harmless prompts below the threshold", kind: "number", about: "a share; empty: 0.98" },
+  { path: "ridge", label: "Ridge", kind: "number", about: "empty: 1" },
+  { path: "feature", label: "A feature to try instead", kind: "number", about: "its activation as the score" },
+  { path: "test", label: "Split that is told of", kind: "text", about: "empty: test" },
+];
+
 /** The view. */
 export class GateView {
   /** @param {LabPage} page */
@@ -22,7 +30,7 @@ export class GateView {
     this.page = page;
     this.title = "Gate";
     const { runner } = page;
-    this.form = new RecipeForm(() => this.usual(), SET_FIELDS, page.places);
+    this.form = new RecipeForm(() => this.usual(), [...SET_FIELDS, ...FIT], page.places);
     this.work = new WorkCard(runner, ["gate"]);
     this.go = h("button", { type: "button", className: "button primary big", onclick: () => this.start() }, "Fit the gate");
     this.note = h("p", { className: "muted", role: "status" });
@@ -73,7 +81,7 @@ export class GateView {
     const engine = this.page.engine();
     this.go.hidden = this.work.busy;
     this.go.disabled = !engine?.info.sae || runner.running;
-    this.note.textContent = !engine ? "The model is not there yet." : !engine.info.sae ? "This needs a dictionary of the model." : runner.running && !this.work.busy ? "The lab is at something else just now." : "";
+    this.note.textContent = !engine ? "The model is not there yet: the chat shows how far it is." : !engine.info.sae ? "This needs a dictionary of the model." : runner.running && !this.work.busy ? "The lab is at something else just now." : "";
   }
 
   async start() {
@@ -96,7 +104,7 @@ export class GateView {
   /** @param {LabResult} result */
   show(result) {
     const gate = readGate(result.gate, result.recipe?.hook);
-    const about = result.gate ?? result;
+    const about = result.gate ?? {};
     const use = h("button", { type: "button", className: "button primary", disabled: gate === null }, "Use it in the chat");
     use.addEventListener("click", async () => {
       if (!gate) return;
@@ -134,7 +142,7 @@ function atThreshold(about) {
  */
 function operating(about) {
   const point = points(about).findLast((one) => one.threshold === null || one.threshold >= about.threshold);
-  return { caught: about.tpr ?? about.caught ?? point?.tpr ?? null, alarms: about.fpr ?? about.alarms ?? point?.fpr ?? null };
+  return { caught: about.tpr ?? point?.tpr ?? null, alarms: about.fpr ?? point?.fpr ?? null };
 }
 
 /**
@@ -143,7 +151,7 @@ function operating(about) {
  */
 function points({ roc }) {
   if (!Array.isArray(roc)) return [];
-  return roc.map((one) => (Array.isArray(one) ? { fpr: one[0], tpr: one[1], threshold: one[2] ?? null } : { fpr: one.fpr ?? one.falsePositive, tpr: one.tpr ?? one.truePositive, threshold: one.threshold ?? null })).filter(({ fpr, tpr }) => Number.isFinite(fpr) && Number.isFinite(tpr));
+  return roc.map((one) => ({ fpr: one?.[0], tpr: one?.[1], threshold: one?.[2] ?? null })).filter(({ fpr, tpr }) => Number.isFinite(fpr) && Number.isFinite(tpr));
 }
 
 /** @param {any} about */
@@ -175,13 +183,18 @@ function roc(about) {
  * Shares above the threshold, set by set, on prompts that it was not fitted to.
  * @param {any} about
  */
-function shares(about) {
-  const sets = about.sets ?? about.test;
-  const rows = Array.isArray(sets) ? sets : sets && typeof sets === "object" ? Object.entries(sets).map(([name, value]) => (typeof value === "number" ? { name, share: value } : { name, ...value })) : [];
+function shares({ test }) {
+  const rows = Object.entries(test?.sets ?? {}).map(([name, one]) => ({ name, .../** @type {any} */ (one) }));
   if (!rows.length) return null;
   return h(
     "div",
     { className: "lab-table" },
-    h("table", {}, h("caption", { className: "muted" }, "Steered, of prompts that it was not fitted to"), h("tbody", {}, ...rows.map((row) => h("tr", {}, h("th", { scope: "row" }, String(row.name ?? row.set)), h("td", { className: "figure" }, percent(row.share ?? row.above ?? (row.hits ?? 0) / (row.n || 1))))))),
+    h("p", { className: "muted" }, `On prompts that it was not fitted to${Number.isFinite(test.auc) ? `, AUC ${number(Math.round(1000 * test.auc) / 1000)}` : ""}:`),
+    h(
+      "table",
+      {},
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Set"), h("th", { scope: "col" }, "Steered"), h("th", { scope: "col" }, "95% interval"))),
+      h("tbody", {}, ...rows.map((row) => h("tr", {}, h("th", { scope: "row" }, row.name, row.harmful ? "" : h("small", {}, " harmless")), h("td", { className: "figure" }, percent(row.share)), h("td", { className: "figure" }, Array.isArray(row.interval) ? `${percent(row.interval[0])} to ${percent(row.interval[1])}` : "")))),
+    ),
   );
 }

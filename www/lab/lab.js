@@ -52,6 +52,9 @@ import { StrengthsView } from "./strengths.js";
  * @property {import("./form.js").RecipeForm} [form] takes the recipe of a link
  */
 
+/** What the chat's tab is called. */
+const CHAT_TITLE = globalThis.document?.title ?? "";
+
 /** Shows what the address says. */
 export class Lab {
   /** @param {Given} given */
@@ -228,6 +231,7 @@ export class Lab {
     const moved = route.view !== this.route.view || route.part !== this.route.part;
     this.route = route;
     document.documentElement.dataset.view = known ? "lab" : "chat";
+    document.title = known ? `${known.title} \u00b7 phi3-steer` : CHAT_TITLE;
     this.node.hidden = !known;
     for (const link of document.querySelectorAll("a[data-lab]")) {
       const target = routeOf(`#lab=${link.getAttribute("data-lab")}`);

@@ -122,7 +122,7 @@ export const STEPS = [
     async reveal(page) {
       const found = await result(page, findRecipe(page));
       const tried = /** @type {any[]} */ (found.candidates ?? []).filter((one) => one.confirmed?.up);
-      const share = (/** @type {any} */ { base, steered, n }) => (steered - base) / (Math.max(base, steered) > 1 ? n : 1);
+      const share = (/** @type {any} */ { base, steered }) => steered - base;
       const acting = tried.filter((one) => share(one.confirmed.up) >= 0.2);
       const part = tried.length ? acting.length / tried.length : 0;
       const truth = part > 0.8 ? "all" : part > 0.3 ? "some" : "few";

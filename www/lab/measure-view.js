@@ -6,7 +6,7 @@ import { asEngineError } from "../line.js";
 import { saveFile } from "../save.js";
 import { SET_FIELDS } from "./find-view.js";
 import { RecipeForm } from "./form.js";
-import { usualMeasure, usualSweep } from "./usual.js";
+import { usualControls, usualMeasure, usualSweep } from "./usual.js";
 import { armsOf, cell, groupsOf, measureWords, nameOf } from "./measured.js";
 import { plotFigure } from "./plots.js";
 import { sortable } from "./sortable.js";
@@ -82,6 +82,7 @@ export class MeasureView {
     this.work = new WorkCard(runner, ["measure", "sweep"]);
     this.go = h("button", { type: "button", className: "button primary big", onclick: () => this.start() }, "Measure what it costs");
     this.sweep = h("button", { type: "button", className: "button", onclick: () => this.start(usualSweep(page)) }, "Sweep strengths, operators and positions");
+    this.controls = h("button", { type: "button", className: "button", onclick: () => this.start(usualControls(page)) }, "Controls alone");
     this.note = h("p", { className: "muted", role: "status" });
     this.trouble = h("div");
     this.rested = h("div");
@@ -91,7 +92,7 @@ export class MeasureView {
       { className: "lab-section" },
       h("h2", { tabIndex: -1 }, "Measure what it costs"),
       h("p", {}, "The steered model and the model as it was trained answer the same prompts: jailbreaks, direct requests, requests that only sound harmful, plain ones, questions with a right answer. Then the controls: whatever another feature, a random direction or a mere system message would do as well is no finding about this feature."),
-      h("div", { className: "actions" }, this.go, this.sweep, this.note),
+      h("div", { className: "actions" }, this.go, this.sweep, this.controls, this.note),
       this.trouble,
       this.work.node,
       this.rested,
@@ -123,9 +124,9 @@ export class MeasureView {
   draw() {
     const { runner } = this.page;
     const engine = this.page.engine();
-    this.go.hidden = this.sweep.hidden = this.work.busy;
-    this.go.disabled = this.sweep.disabled = !engine?.info.sae || runner.running;
-    this.note.textContent = !engine ? "The model is not there yet." : !engine.info.sae ? "This needs a dictionary of the model." : runner.running && !this.work.busy ? "The lab is at something else just now." : "";
+    this.go.hidden = this.sweep.hidden = this.controls.hidden = this.work.busy;
+    this.go.disabled = this.sweep.disabled = this.controls.disabled = !engine?.info.sae || runner.running;
+    this.note.textContent = !engine ? "The model is not there yet: the chat shows how far it is." : !engine.info.sae ? "This needs a dictionary of the model." : runner.running && !this.work.busy ? "The lab is at something else just now." : "";
   }
 
   /** @param {import("./recipes.js").Recipe} [recipe] the form's if not given */

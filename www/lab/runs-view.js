@@ -20,8 +20,8 @@ export class RunsView {
   constructor(page) {
     this.page = page;
     this.title = "Report";
-    /** @type {Set<string>} keys of the runs that are not to be in the report */
-    this.left = new Set();
+    /** @type {Map<string, boolean>} what the visitor said of a run: whether it is to be in the report */
+    this.said = new Map();
     this.list = h("ul", { className: "entries kept" });
     this.none = h("p", { className: "muted" }, "Nothing was found or measured for this model and this dictionary yet.");
     this.heading = h("input", { id: "report-title", type: "text", value: "What steering refusal buys, and what it costs" });
@@ -72,8 +72,8 @@ export class RunsView {
     const { runner } = this.page;
     const title = `${titleOf(/** @type {any} */ (run.recipe))}${run.recipe.task === "card" ? ` ${run.recipe.feature}` : ""}`;
     const done = run.state === "done";
-    const box = h("input", { type: "checkbox", checked: done && !this.left.has(run.key), disabled: !done, "aria-label": `${title} in the report` });
-    box.addEventListener("change", () => (box.checked ? this.left.delete(run.key) : this.left.add(run.key)));
+    const box = h("input", { type: "checkbox", checked: done && this.included(run), disabled: !done, "aria-label": `${title} in the report` });
+    box.addEventListener("change", () => this.said.set(run.key, box.checked));
     const press = (/** @type {string} */ label, /** @type {() => void} */ onclick) => h("button", { type: "button", className: "quiet", "aria-label": `${label}: ${title}`, onclick }, label);
     return h(
       "li",
@@ -89,13 +89,21 @@ export class RunsView {
     );
   }
 
+  /**
+   * Whether a run is to be in the report: a card only where somebody wants it there.
+   * @param {Kept} run
+   */
+  included(run) {
+    return this.said.get(run.key) ?? run.recipe.task !== "card";
+  }
+
   async report() {
     this.trouble.replaceChildren();
     const { runner, settings } = this.page;
     try {
       const engine = this.page.engine();
       if (!engine) throw new EngineError("not-loaded", "No model is loaded.");
-      const runs = (await runner.shelf.runs()).filter((run) => run.place === runner.place && run.state === "done" && !this.left.has(run.key));
+      const runs = (await runner.shelf.runs()).filter((run) => run.place === runner.place && run.state === "done" && this.included(run));
       if (!runs.length) throw new EngineError("bad-request", "Mark at least one run that is done.");
       const title = this.heading.value.trim() || "Report";
       const told = byId("status", HTMLElement).textContent ?? "";

@@ -5,6 +5,9 @@
 /** Runs that are kept: the last ones. */
 export const MAX_RUNS = 60;
 
+/** Feature cards that are kept beside them. */
+export const MAX_CARDS = 60;
+
 /** The page waits so many milliseconds for the browser's database, and then does without. */
 const PATIENCE = 2000;
 
@@ -58,7 +61,9 @@ export class Shelf {
   /** @param {Kept} run */
   async save(run) {
     await this.drawer.put("runs", run);
-    const old = (await this.runs()).slice(MAX_RUNS);
+    const all = await this.runs();
+    const isCard = (/** @type {Kept} */ one) => one.recipe.task === "card";
+    const old = [...all.filter((one) => !isCard(one)).slice(MAX_RUNS), ...all.filter(isCard).slice(MAX_CARDS)];
     for (const { key } of old) await this.remove(key);
   }
 

@@ -8,6 +8,9 @@ import { SCHEMA } from "./recipes.js";
 /** Prompts of each set: enough for an interval that says something, few enough to wait for. */
 const LIMIT = 24;
 
+/** What an effect is compared with. */
+const ALL_CONTROLS = ["ablation", "reconstruction", "errorDropped", "randomFeatures", "randomDirections", "signFlipped", "unrelatedFeature", "safetyPrompt"];
+
 /** @param {LabPage} page */
 function common(page) {
   const hook = page.engine()?.info.sae?.hook;
@@ -43,7 +46,7 @@ export function usualValues({ settings }) {
 export function usualMeasure(page) {
   const { report } = page.settings;
   const at = report ? report.value.default : 8;
-  return { ...common(page), task: "measure", steer: target(page), values: usualValues(page), ...(usualValues(page).includes(at) ? { at } : {}), controls: ["ablation", "reconstruction", "errorDropped", "randomFeatures", "randomDirections", "signFlipped", "unrelatedFeature", "safetyPrompt"] };
+  return { ...common(page), task: "measure", steer: target(page), values: usualValues(page), ...(usualValues(page).includes(at) ? { at } : {}), controls: ALL_CONTROLS };
 }
 
 /**
@@ -52,5 +55,15 @@ export function usualMeasure(page) {
  */
 export function usualSweep(page) {
   const values = usualValues(page);
-  return { ...common(page), task: "sweep", steer: target(page), values, operators: ["clamp", "clamp_replace", "add"], positions: ["all", "prompt", "generated"] };
+  return { ...common(page), task: "sweep", steer: target(page), values, operators: ["clamp", "clamp_replace", "add"], positions: ["all", "prompt", "generated"], ...(page.settings.gate ? { gate: page.settings.gate } : {}) };
+}
+
+/**
+ * One strength, and everything that it is compared with.
+ * @param {LabPage} page
+ * @returns {Recipe}
+ */
+export function usualControls(page) {
+  const at = page.settings.report?.value.default ?? 8;
+  return { ...common(page), task: "measure", steer: target(page), values: [at], at, controls: ALL_CONTROLS };
 }
