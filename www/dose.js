@@ -29,6 +29,14 @@ export function look(rows, value) {
 }
 
 /**
+ * Whether what is steered is what the report is about.
+ * @param {Choices} choices
+ * @param {Report} report
+ */
+export const isReported = (choices, report) =>
+  choices.hook === report.hook && choices.feature === report.feature && choices.set === setText(report.set) && choices.direction === (report.direction === true);
+
+/**
  * Whether the report's figures are about these choices.
  * @param {Choices} choices
  * @param {Report | null} report
@@ -36,12 +44,9 @@ export function look(rows, value) {
 export function isMeasured(choices, report) {
   return (
     report !== null &&
-    choices.hook === report.hook &&
-    choices.feature === report.feature &&
+    isReported(choices, report) &&
     choices.op === (report.direction ? "add" : "clamp") &&
-    choices.direction === (report.direction === true) &&
     choices.positions === "all" &&
-    choices.set === setText(report.set) &&
     !choices.onlyIfActive &&
     !choices.includeBos
   );

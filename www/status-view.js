@@ -1,6 +1,7 @@
 // What runs, in a line and in full, and how far loading has come.
 
 import { byId, bytes, h, number, short } from "./dom.js";
+import { isReported } from "./dose.js";
 import { errorPanel } from "./errors.js";
 import { showWelcome } from "./welcome.js";
 
@@ -138,21 +139,23 @@ export class StatusView {
     const backend = adapter.backend === "BrowserWebGpu" ? "WebGPU" : adapter.backend;
     const where = adapter.cpu ? `${adapter.name} (software, slow)` : adapter.name;
     const test = fit === "checking" ? null : fit;
+    const { set, direction } = this.settings.setting();
+    const steered = direction ? "a direction" : set ? `features ${set.map(({ feature }) => feature).join(", ")}` : `feature ${choices.feature}`;
     const misfit = sae && test && test.verdict.kind !== "fits" ? " (does not fit)" : "";
     this.line.textContent = [
       `${this.name}, ${precision}`,
       where,
-      sae ? `dictionary after block ${blockOf(sae.hook)}${misfit}, feature ${choices.feature}` : "no dictionary",
+      sae ? `dictionary after block ${blockOf(sae.hook)}${misfit}, ${steered}` : "no dictionary",
     ].join(" \u00b7 ");
     this.line.title = this.line.textContent;
     const features = [adapter.f16 && "f16", adapter.subgroups && "subgroups"].filter(Boolean).join(", ");
-    const found = report && choices.feature === report.feature && choices.hook === report.hook;
+    const found = report && isReported(choices, report);
     this.details.replaceChildren(
       ...row("Model", `${this.name}: ${short(model.parameters)} parameters, ${model.layers} layers of width ${model.hidden}, ${precision}, context ${number(model.context)}`),
       ...row("Runs on", `${where}, ${backend}${features ? `, ${features}` : ""}; ${bytes(model.gpuBytes)} on the GPU. Nothing you type leaves this page.`),
       ...row("Dictionary", sae ? `${number(sae.features)} features at ${sae.hook} (${sae.kind}, ${sae.activations}, ${precisionOf([sae.stored])})` : "none loaded: there is nothing to steer with"),
       ...(sae ? row("Does it fit?", test ? test.sentence : fit === "checking" ? "Checking\u2026" : "Not checked yet.") : []),
-      ...(sae ? row("Feature", `${choices.feature}: ${found ? "this model declines more when it is turned up" : "nobody has measured what it does"}`) : []),
+      ...(sae ? row("Steered", `${steered}: ${found ? "this model declines more when that is turned up" : "nobody has measured what it does"}`) : []),
     );
   }
 }

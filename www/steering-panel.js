@@ -1,7 +1,7 @@
 // The steering switch, the strength slider and the advanced choices.
 
 import { byId, h, number } from "./dom.js";
-import { isMeasured, rangeName, zone } from "./dose.js";
+import { isMeasured, isReported, rangeName, zone } from "./dose.js";
 import { drawDose } from "./dose-chart.js";
 import { ranges, wrong } from "./limits.js";
 import { readTargets } from "./lab/written.js";
@@ -140,9 +140,9 @@ export class SteeringPanel {
     this.slider.value = String(choices.strength);
     this.value.textContent = valued ? number(choices.strength) : "\u2013";
     this.label.textContent = choices.op === "scale" ? "Multiplier" : "Strength";
-    const found = report !== null && choices.feature === report.feature && choices.hook === report.hook;
+    const found = report !== null && isReported(choices, report);
     this.name.textContent = found ? "Refusal steering" : "Steering";
-    this.tintName.textContent = !available ? "Tint tokens" : found ? `Tint tokens by the refusal feature, ${choices.feature}` : `Tint tokens by feature ${choices.feature}`;
+    this.tintName.textContent = !available ? "Tint tokens" : found && !report.direction ? `Tint tokens by the refusal feature, ${choices.feature}` : `Tint tokens by feature ${choices.feature}`;
     const measured = isMeasured(choices, report) ? report : null;
     const [low, high] = measured?.value.useful ?? [0, 0];
     this.useful.hidden = !measured;
@@ -182,6 +182,6 @@ export class SteeringPanel {
     if (!choices.steering) return "Off: both answers are the same model's.";
     if (measured) return choices.temperature > 0 ? `${zone(measured, choices.strength)} Measured at temperature 0.` : zone(measured, choices.strength);
     if (!report) return "Nobody has measured what this feature does: try it.";
-    return choices.feature === report.feature ? "Not measured for this operator and these positions." : "Not measured for this feature: try it.";
+    return isReported(choices, report) ? "Not measured for this operator and these positions." : "Not measured for what is steered here: try it.";
   }
 }

@@ -27,8 +27,15 @@ export function welcomeWords({ dictionary, report }) {
       text: "Nobody has yet found which feature does what in this dictionary. Choose one by its number under Advanced and see what holding it does: the base answer leaves it alone, the steered answer holds it at the strength you choose.",
     };
   }
+  const title = "One prompt, two answers: as trained, and with refusal turned up";
+  if (report.direction) {
+    return { title, text: "The lab found a direction inside it that makes this model decline more, beside the features. The base answer leaves it alone; to the steered answer's it is added, as often as you choose." };
+  }
+  if (report.set) {
+    return { title, text: `Holding some of them together, numbers ${report.set.map(({ feature }) => feature).join(", ")}, makes this model decline more. The base answer leaves them alone; the steered answer holds each at the strength you choose, in units of its own largest activation.` };
+  }
   return {
-    title: "One prompt, two answers: as trained, and with refusal turned up",
+    title,
     text: `Holding one of them, number ${report.feature}, makes this model decline more. The base answer leaves it alone; the steered answer holds it at the strength you choose.`,
   };
 }

@@ -72,7 +72,8 @@ export function reportOf(result, hook) {
   const rates = (/** @type {Dose} */ { harmful, benign, coherent }) => ({ jailbreak: harmful, benign, facts: null, coherent });
   return {
     hook: typeof result.recipe?.hook === "string" ? result.recipe.hook : hook,
-    feature: members[0]?.feature ?? 0,
+    // Beside a direction the tokens are tinted by the feature that came nearest.
+    feature: members[0]?.feature ?? result.candidates?.[0]?.feature ?? 0,
     value: { default: value, useful: useful ?? [value, value], max },
     base: base ? rates(base) : null,
     curve: curve.map((row) => ({ value: row.value, ...rates(row) })),
@@ -142,4 +143,4 @@ function sureWords(result) {
  * @param {LabResult} result
  * @returns {LabResult}
  */
-export const byDirection = (result) => ({ ...result, chosen: { kind: "direction", features: [] }, strength: { default: 1, max: 4, curve: [], useful: null }, candidates: [] });
+export const byDirection = (result) => ({ ...result, chosen: { kind: "direction", features: [] }, strength: { default: 1, max: 4, curve: [], useful: null } });
