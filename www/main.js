@@ -20,10 +20,7 @@ import { Heartbeat } from "./heartbeat.js";
 import { History } from "./history.js";
 import { HistoryView } from "./history-view.js";
 import { Keeper } from "./keeper.js";
-import { openFiring } from "./lab/firing.js";
-import { Lab } from "./lab/lab.js";
-import { withoutView } from "./lab/route.js";
-import { Shelf } from "./lab/shelf.js";
+import { hashFor, routeOf, withoutView } from "./lab/route.js";
 import { asEngineError, EngineError } from "./line.js";
 import { placesOf } from "./links.js";
 import { Notes } from "./notes.js";
@@ -74,7 +71,7 @@ const outbox = new Outbox(composer.form, (messages) => {
   composer.field.focus();
   refresh();
 });
-const fitCheck = new FitCheck({ show: (fit) => status.showFit(fit), free: () => canRun() && outbox.messages.length === 0 && !lab.runner.running });
+const fitCheck = new FitCheck({ show: (fit) => status.showFit(fit), free: () => canRun() && outbox.messages.length === 0 && !lab?.runner.running });
 const keepFocus = startFocus(() => (matchMedia("(pointer: coarse)").matches ? byId("scroller", HTMLElement) : composer.field));
 const heartbeat = new Heartbeat({ silent: showSilence, back: () => status.clear() });
 const panel = new SteeringPanel(settings);
@@ -87,19 +84,15 @@ const view = new ChatView(conversation, byId("turns", HTMLElement), byId("scroll
   },
   choose: (feature) => settings.set({ feature }),
   canRun,
-  compare: (prompt) => lab.compare(prompt),
+  compare: (prompt) => openLab().then((lab) => lab.compare(prompt)),
 });
 const chooser = new Chooser(catalogue, downloads, (next) => switchTo(next));
 const notes = new Notes(composer.form);
 const follower = new Follower({ catalogue, downloads, settings, composer, chooser, notes });
-const lab = new Lab({
-  settings,
-  engine: () => conversation.engine,
-  borrow,
-  places: () => placesOf(choice),
-  sets: () => (choice.model.builtIn ? "nano" : "real"),
-  shelf: await Shelf.open(),
-});
+/** The lab, once it is there. */
+let lab = /** @type {import("./lab/lab.js").Lab | null} */ (null);
+/** @type {Promise<import("./lab/lab.js").Lab> | null} */
+let labComes = null;
 const keeper = new Keeper(await History.open(), conversation, {
   places: () => placesOf(choice),
   trouble: (error) => notes.add(`This conversation cannot be kept: ${asEngineError(error).message}`),
@@ -171,7 +164,11 @@ async function load(again = false) {
       ...(sae && saeHook ? { saeHook } : {}),
       ...(contextLength ? { contextLength } : {}),
       lanes: 2,
-      onProgress: (/** @type {import("./types.d.ts").LoadProgress} */ progress) => loading === abort && status.loading(progress, again),
+      onProgress: (/** @type {import("./types.d.ts").LoadProgress} */ progress) => {
+        // What takes the longest is there.
+        if (progress.stage === "warmup") openLab().catch((error) => console.error(error));
+        if (loading === abort) status.loading(progress, again);
+      },
     };
     const engine = await (again ? recovery.restart(() => Engine.load(options, abort.signal)) : Engine.load(options, abort.signal));
     if (loading !== abort) {
@@ -191,8 +188,8 @@ async function load(again = false) {
     });
     status.ready(engine.info, choice.model.name);
     const { names } = conversation;
-    identity(engine, choice)
-      .then((place) => lab.ready(engine, place, { model: names.model, dictionary: names.dictionary ?? "no dictionary" }, again))
+    Promise.all([openLab(), identity(engine, choice)])
+      .then(([lab, place]) => lab.ready(engine, place, { model: names.model, dictionary: names.dictionary ?? "no dictionary" }, again))
       .catch((error) => console.error(error));
     fitCheck.watch(engine, choice, settings.report).catch((error) => console.error(error));
     announcer.textContent = "The model is ready.";
@@ -242,6 +239,23 @@ function missingWebGpu() {
   return isSecureContext
     ? "The browser offers none to this page."
     : "Browsers offer it only to pages served over https or from localhost, and this page is neither.";
+}
+
+/** The lab, whose modules and style sheets are no part of the first load. */
+function openLab() {
+  return (labComes ??= (async () => {
+    const [{ Lab, styled }, { Shelf }] = await Promise.all([import("./lab/lab.js"), import("./lab/shelf.js")]);
+    const [shelf] = await Promise.all([Shelf.open(), styled()]);
+    lab = new Lab({
+      settings,
+      engine: () => conversation.engine,
+      borrow,
+      places: () => placesOf(choice),
+      sets: () => (choice.model.builtIn ? "nano" : "real"),
+      shelf,
+    });
+    return lab;
+  })());
 }
 
 /** Whether there is an engine that can answer now. */
@@ -317,7 +331,7 @@ function leave() {
   conversation.engine = null;
   busy = null;
   borrowed = null;
-  lab.gone();
+  lab?.gone();
   heartbeat.rest();
   fitCheck.rest();
 }
@@ -456,7 +470,7 @@ function heldElsewhere(turns) {
   if (name && name !== choice.model.name) notes.add(`This conversation was held with ${name}. It goes on with ${choice.model.name}.`);
 }
 
-startTips((place) => openFiring(lab.page, conversation, place));
+startTips((place) => openLab().then((lab) => lab.firing(conversation, place)));
 startAbout();
 startTheme(byId("theme", HTMLButtonElement));
 startShare(byId("share", HTMLButtonElement), settings, {
@@ -468,7 +482,16 @@ byId("new-chat", HTMLButtonElement).addEventListener("click", async () => {
   composer.field.focus();
 });
 let followed = withoutView(location.hash);
+document.addEventListener("click", (event) => {
+  const link = event.target instanceof Element ? event.target.closest("a[data-lab]") : null;
+  if (!(link instanceof HTMLAnchorElement) || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  // What else the address says stays.
+  const { view, part } = routeOf(`#lab=${link.dataset.lab}`);
+  location.hash = hashFor(view, part, location.hash);
+});
 addEventListener("hashchange", async () => {
+  if (routeOf(location.hash).view !== "chat") openLab().catch((error) => console.error(error));
   // Another part of the page is shown: nothing of what runs has changed.
   if (withoutView(location.hash) === followed) return;
   followed = withoutView(location.hash);
@@ -485,5 +508,6 @@ choice = recall(catalogue);
 const resumed = await keeper.resume().catch(() => undefined);
 choice = (await follower.follow(location.hash, choice)) ?? choice;
 if (resumed) heldElsewhere(conversation.turns);
+if (routeOf(location.hash).view !== "chat") await openLab().catch((error) => console.error(error));
 await startOffline();
 load();

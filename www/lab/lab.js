@@ -7,6 +7,7 @@ import { saveFile } from "../save.js";
 import { DIRECTION } from "../settings.js";
 import { CardView } from "./card-view.js";
 import { FindView } from "./find-view.js";
+import { openFiring } from "./firing.js";
 import { reportOf } from "./found.js";
 import { GateView } from "./gate-view.js";
 import { readGate } from "./gates.js";
@@ -18,6 +19,7 @@ import { Runner } from "./runner.js";
 import { RunsView } from "./runs-view.js";
 import { StrengthsView } from "./strengths.js";
 
+/** @import { Conversation } from "../conversation.js" */
 /** @import { Engine } from "../engine-client.js" */
 /** @import { Settings } from "../settings.js" */
 /** @import { LabResult } from "../types.d.ts" */
@@ -54,6 +56,21 @@ import { StrengthsView } from "./strengths.js";
 
 /** What the chat's tab is called. */
 const CHAT_TITLE = globalThis.document?.title ?? "";
+
+/** The style sheets of the lab, which the chat does without. */
+const STYLES = ["lab.css", "lesson.css"].map((name) => new URL(`../styles/${name}`, import.meta.url).href);
+
+/** Done when the lab's style sheets are there, or will not come. */
+export const styled = () =>
+  Promise.all(
+    STYLES.map(
+      (href) =>
+        new Promise((resolve) => {
+          const link = h("link", { rel: "stylesheet", href, onload: resolve, onerror: resolve });
+          document.head.append(link);
+        }),
+    ),
+  );
 
 /** Shows what the address says. */
 export class Lab {
@@ -92,15 +109,17 @@ export class Lab {
     this.node.replaceChildren(this.tabs, this.holder);
     /** @type {Route} */
     this.route = { view: "chat", part: null };
-    document.addEventListener("click", (event) => {
-      const link = event.target instanceof Element ? event.target.closest("a[data-lab]") : null;
-      if (!(link instanceof HTMLAnchorElement) || event.ctrlKey || event.metaKey || event.shiftKey) return;
-      event.preventDefault();
-      const { view, part } = routeOf(`#lab=${link.dataset.lab}`);
-      this.open(view, part);
-    });
     addEventListener("hashchange", () => this.follow(true));
     this.follow(false);
+  }
+
+  /**
+   * Tells which features fire at a token of the chat.
+   * @param {Conversation} conversation
+   * @param {import("./firing.js").Place} place
+   */
+  firing(conversation, place) {
+    return openFiring(this.page, conversation, place);
   }
 
   /**
