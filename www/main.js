@@ -166,7 +166,7 @@ async function load(again = false) {
       lanes: 2,
       onProgress: (/** @type {import("./types.d.ts").LoadProgress} */ progress) => {
         // What takes the longest is there.
-        if (progress.stage === "warmup") openLab().catch((error) => console.error(error));
+        if (progress.stage === "warmup") openLab();
         if (loading === abort) status.loading(progress, again);
       },
     };
@@ -243,7 +243,7 @@ function missingWebGpu() {
 
 /** The lab, whose modules and style sheets are no part of the first load. */
 function openLab() {
-  return (labComes ??= (async () => {
+  labComes ??= (async () => {
     const [{ Lab, styled }, { Shelf }] = await Promise.all([import("./lab/lab.js"), import("./lab/shelf.js")]);
     const [shelf] = await Promise.all([Shelf.open(), styled()]);
     lab = new Lab({
@@ -255,7 +255,13 @@ function openLab() {
       shelf,
     });
     return lab;
-  })());
+  })();
+  // What did not come may come later.
+  labComes.catch((error) => {
+    labComes = null;
+    notes.add(`The lab could not be loaded: ${asEngineError(error).message}`);
+  });
+  return labComes;
 }
 
 /** Whether there is an engine that can answer now. */
@@ -491,7 +497,7 @@ document.addEventListener("click", (event) => {
   location.hash = hashFor(view, part, location.hash);
 });
 addEventListener("hashchange", async () => {
-  if (routeOf(location.hash).view !== "chat") openLab().catch((error) => console.error(error));
+  if (routeOf(location.hash).view !== "chat") openLab();
   // Another part of the page is shown: nothing of what runs has changed.
   if (withoutView(location.hash) === followed) return;
   followed = withoutView(location.hash);
@@ -508,6 +514,6 @@ choice = recall(catalogue);
 const resumed = await keeper.resume().catch(() => undefined);
 choice = (await follower.follow(location.hash, choice)) ?? choice;
 if (resumed) heldElsewhere(conversation.turns);
-if (routeOf(location.hash).view !== "chat") await openLab().catch((error) => console.error(error));
+if (routeOf(location.hash).view !== "chat") await openLab().catch(() => {});
 await startOffline();
 load();

@@ -227,6 +227,12 @@ export const STEPS = [
   },
 ];
 
+/** The sets that the lesson measures on, by the prompts' name. */
+const SETS = /** @type {Record<string, {cost: string[], controls: string[]}>} */ ({
+  nano: { cost: ["direct", "jb_role", "jb_ignore", "safe", "benign", "facts"], controls: ["jb_role", "jb_ignore", "jb_prefix", "benign"] },
+  real: { cost: ["direct", "jb_role_play", "jb_ignore_rules", "lookalike", "benign", "facts"], controls: ["direct", "jb_role_play", "jb_ignore_rules", "benign"] },
+});
+
 /**
  * A measurement that a class can wait for.
  * @param {LabPage} page
@@ -234,8 +240,9 @@ export const STEPS = [
  */
 function small(page, controls) {
   const usual = usualMeasure(page);
+  const only = SETS[page.sets()]?.[controls.length ? "controls" : "cost"];
   const at = page.settings.report?.value.default ?? 8;
-  return { ...usual, sets: { ...usual.sets, limit: LIMIT }, values: [at], at, controls, tokens: 32 };
+  return { ...usual, sets: { ...usual.sets, limit: LIMIT, ...(only ? { only } : {}) }, values: [at], at, controls, tokens: 32 };
 }
 
 /**
