@@ -155,7 +155,10 @@ async function load(again = false) {
     if (loading !== abort) return;
     if (note) notes.add(note);
     // The report is about the model's own dictionary, whatever else reads at the same place.
-    if (!again) settings.start(choice.sae === "auto" ? report : null);
+    if (!again) {
+      settings.shipped = choice.sae === "auto" ? report : null;
+      settings.start(settings.shipped);
+    }
     const sae = typeof choice.sae === "object" ? await unless(sourceOf(choice.sae, choice.keep, downloads)) : choice.sae === "auto" ? ownDictionary(model, report) : null;
     const saeHook = choice.saeHook || (typeof choice.sae === "object" ? choice.sae.hook : "");
     const options = {

@@ -66,6 +66,8 @@ export class Settings extends EventTarget {
     this.choices = { ...DEFAULTS };
     /** @type {Report | null} */
     this.report = null;
+    /** @type {Report | null} what came with the model, whatever the lab has found since */
+    this.shipped = null;
     /** @type {Gate | null} says whether a prompt looks harmful */
     this.gate = null;
     /** What the share link says that was followed: it holds until something is changed. */

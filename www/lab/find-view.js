@@ -27,6 +27,8 @@ export class FindView {
     this.form = new RecipeForm(() => this.usual(), [...FIELDS.filter(({ path }) => path !== "sets.limit"), ...STEPS], page.places);
     this.work = new WorkCard(runner, ["find"]);
     this.go = h("button", { type: "button", className: "button primary big", onclick: () => this.start() }, "Find the refusal feature");
+    this.back = h("button", { type: "button", className: "button", onclick: () => page.forget() }, "Back to the shipped setting");
+    page.settings.addEventListener("change", () => this.draw());
     this.note = h("p", { className: "muted", role: "status" });
     this.trouble = h("div");
     this.rested = h("div");
@@ -69,6 +71,8 @@ export class FindView {
   draw() {
     const { runner } = this.page;
     const engine = this.page.engine();
+    const { report, shipped } = this.page.settings;
+    this.back.hidden = shipped === null || report === shipped;
     this.go.hidden = this.work.busy;
     this.go.disabled = !engine?.info.sae || runner.running;
     this.go.textContent = this.found.firstChild ? "Search again" : "Find the refusal feature";
@@ -117,7 +121,7 @@ export class FindView {
         { className: "lab-hero", "aria-label": "What was found" },
         h("h2", {}, title),
         h("dl", {}, h("dt", {}, "Its range"), h("dd", {}, range), h("dt", {}, "Its price"), h("dd", {}, price), ...(sure ? [h("dt", {}, "Is it sure?"), h("dd", {}, sure)] : [])),
-        h("div", { className: "actions" }, use, ...cards, h("button", { type: "button", className: "button", onclick: () => page.open("measure") }, "Measure what it costs"), ...direction),
+        h("div", { className: "actions" }, use, ...cards, h("button", { type: "button", className: "button", onclick: () => page.open("measure") }, "Measure what it costs"), ...direction, this.back),
         chart,
       ),
       h("h3", {}, "All candidates"),

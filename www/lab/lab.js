@@ -38,11 +38,12 @@ import { StrengthsView } from "./strengths.js";
  * @property {(view: View | "chat", part?: number | null) => void} open
  * @property {(result: LabResult) => Promise<void>} use steers by what a search found, now and at the next visit
  * @property {(result: LabResult) => Promise<void>} know the same, without going to the chat
+ * @property {() => Promise<void>} forget goes back to what came with the model
  * @property {(result: LabResult, name: string) => HTMLElement[]} tableButtons
  */
 
 /** What the page gives, before the lab adds its own. */
-/** @typedef {Omit<LabPage, "open" | "use" | "know" | "tableButtons" | "runner"> & {shelf: Shelf}} Given */
+/** @typedef {Omit<LabPage, "open" | "use" | "know" | "forget" | "tableButtons" | "runner"> & {shelf: Shelf}} Given */
 
 /**
  * A part of the lab.
@@ -89,6 +90,7 @@ export class Lab {
         this.open("chat");
       },
       know: (result) => this.know(result),
+      forget: () => this.forget(),
       tableButtons: (result, name) => this.tableButtons(result, name),
     };
     const { page } = this;
@@ -186,6 +188,16 @@ export class Lab {
     await this.adopt(result, engine, false);
     this.page.settings.reset();
     await this.runner.shelf.keep(`found/${this.runner.place}`, result).catch((error) => console.warn(`It is not kept: ${error}`));
+  }
+
+  /** Goes back to what came with the model. */
+  async forget() {
+    const { settings } = this.page;
+    await this.runner.shelf.keep(`found/${this.runner.place}`, undefined).catch((error) => console.warn(`It is kept still: ${error}`));
+    const { gate } = settings;
+    settings.start(settings.shipped, settings.choices.hook);
+    settings.setGate(gate ?? settings.gate);
+    settings.reset();
   }
 
   /**
