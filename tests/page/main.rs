@@ -11,7 +11,6 @@ mod failures;
 mod file;
 mod full_size;
 mod interruptions;
-mod lab;
 mod models;
 mod monkey;
 mod native;
