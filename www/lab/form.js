@@ -65,7 +65,7 @@ export class RecipeForm {
     this.text = h("textarea", { id: `${this.id}-text`, rows: 12, spellcheck: false, className: "recipe-text" });
     this.text.addEventListener("change", () => this.tryText(this.text.value));
     this.rows = fields.map((field, index) => this.row(field, `${this.id}-${index}`));
-    const file = h("input", { type: "file", accept: ".json,application/json", className: "sr-only", id: `${this.id}-file`, tabIndex: -1 });
+    const file = h("input", { type: "file", accept: ".json,application/json", className: "sr-only", id: `${this.id}-file`, tabIndex: -1, "aria-label": "The file of a recipe" });
     file.addEventListener("change", async () => {
       if (file.files?.[0]) this.tryText(await file.files[0].text());
       file.value = "";

@@ -6,7 +6,7 @@ import { asEngineError } from "../line.js";
 import { saveFile } from "../save.js";
 import { SET_FIELDS } from "./find-view.js";
 import { RecipeForm } from "./form.js";
-import { usualControls, usualMeasure, usualSweep } from "./usual.js";
+import { inSoftware, usualControls, usualMeasure, usualSweep } from "./usual.js";
 import { armsOf, cell, groupsOf, measureWords, nameOf } from "./measured.js";
 import { plotFigure } from "./plots.js";
 import { sortable } from "./sortable.js";
@@ -126,7 +126,7 @@ export class MeasureView {
     const engine = this.page.engine();
     this.go.hidden = this.sweep.hidden = this.controls.hidden = this.work.busy;
     this.go.disabled = this.sweep.disabled = this.controls.disabled = !engine?.info.sae || runner.running;
-    this.note.textContent = !engine ? "The model is not there yet: the chat shows how far it is." : !engine.info.sae ? "This needs a dictionary of the model." : runner.running && !this.work.busy ? "The lab is at something else just now." : "";
+    this.note.textContent = !engine ? "The model is not there yet: the chat shows how far it is." : !engine.info.sae ? "This needs a dictionary of the model." : runner.running && !this.work.busy ? "The lab is at something else just now." : inSoftware(this.page) ? "No graphics card computes here but the processor: few prompts, so wide intervals, and some minutes." : "";
   }
 
   /** @param {import("./recipes.js").Recipe} [recipe] the form's if not given */

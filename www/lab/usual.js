@@ -8,13 +8,19 @@ import { SCHEMA } from "./recipes.js";
 /** Prompts of each set: enough for an interval that says something, few enough to wait for. */
 const LIMIT = 24;
 
+/** The same where the processor does the graphics card's work. */
+const SOFTWARE_LIMIT = 4;
+
+/** @param {LabPage} page */
+export const inSoftware = (page) => page.engine()?.info.adapter.cpu === true;
+
 /** What an effect is compared with. */
 const ALL_CONTROLS = ["ablation", "reconstruction", "errorDropped", "randomFeatures", "randomDirections", "signFlipped", "unrelatedFeature", "safetyPrompt"];
 
 /** @param {LabPage} page */
 function common(page) {
   const hook = page.engine()?.info.sae?.hook;
-  return { schema: SCHEMA, ...(hook ? { hook } : {}), sets: { name: page.sets(), split: "test", limit: LIMIT }, seed: 1 };
+  return { schema: SCHEMA, ...(hook ? { hook } : {}), sets: { name: page.sets(), split: "test", limit: inSoftware(page) ? SOFTWARE_LIMIT : LIMIT }, seed: 1 };
 }
 
 /**
@@ -31,12 +37,13 @@ function target(page) {
  * The strengths that are worth measuring, around the useful range.
  * @param {LabPage} page
  */
-export function usualValues({ settings }) {
-  const { report } = settings;
+export function usualValues(page) {
+  const { report } = page.settings;
   if (!report) return [4, 8, 12];
   const { default: middle, useful, max } = report.value;
   const round = (/** @type {number} */ value) => Math.round(value * 100) / 100;
-  return [...new Set([middle / 2, useful[0], middle, useful[1], Math.min(max, middle * 1.5)].map(round))].filter((value) => value > 0).sort((a, b) => a - b);
+  const values = inSoftware(page) ? [middle / 2, middle, middle * 1.5] : [middle / 2, useful[0], middle, useful[1], middle * 1.5];
+  return [...new Set(values.map((value) => round(Math.min(max, value))))].filter((value) => value > 0).sort((a, b) => a - b);
 }
 
 /**
@@ -55,7 +62,8 @@ export function usualMeasure(page) {
  */
 export function usualSweep(page) {
   const values = usualValues(page);
-  return { ...common(page), task: "sweep", steer: target(page), values, operators: ["clamp", "clamp_replace", "add"], positions: ["all", "prompt", "generated"], ...(page.settings.gate ? { gate: page.settings.gate } : {}) };
+  const positions = inSoftware(page) ? ["all"] : ["all", "prompt", "generated"];
+  return { ...common(page), task: "sweep", steer: target(page), values: inSoftware(page) ? values.slice(-2) : values, operators: ["clamp", "clamp_replace", "add"], positions, ...(page.settings.gate ? { gate: page.settings.gate } : {}) };
 }
 
 /**
