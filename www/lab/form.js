@@ -19,6 +19,7 @@ import { numbersOf } from "./written.js";
  * @property {[string, string][]} [options] value and words
  * @property {(value: any) => string} [shown] the recipe's value as a text
  * @property {(text: string) => any} [read] a text as the recipe's value
+ * @property {() => any} [on] of a check: the value that it puts in; undefined where there is none
  */
 
 /**
@@ -179,8 +180,14 @@ export class RecipeForm {
     }
     if (kind === "check") {
       const box = h("input", { type: "checkbox", id });
-      box.addEventListener("change", () => this.set(path, box.checked));
-      return { node: h("label", { className: "check-row" }, box, h("span", {}, ...name)), draw: () => void (box.checked = value() === true) };
+      box.addEventListener("change", () => this.set(path, box.checked ? field.on?.() : undefined));
+      return {
+        node: h("label", { className: "check-row" }, box, h("span", {}, ...name)),
+        draw: () => {
+          box.checked = value() !== undefined;
+          box.disabled = !box.checked && field.on?.() === undefined;
+        },
+      };
     }
     if (kind === "choice") {
       const select = h("select", { id }, ...options.map(([one, words]) => h("option", { value: one }, words)));

@@ -4,6 +4,7 @@ import { h, number } from "../dom.js";
 import { errorPanel } from "../errors.js";
 import { asEngineError } from "../line.js";
 import { saveFile } from "../save.js";
+import { CHOICES } from "../settings.js";
 import { SET_FIELDS } from "./find-view.js";
 import { RecipeForm } from "./form.js";
 import { inSoftware, usualControls, usualMeasure, usualSweep } from "./usual.js";
@@ -47,13 +48,7 @@ const FIELDS = [
     path: "operators",
     label: "Operators",
     kind: "choices",
-    options: [
-      ["clamp", "clamp"],
-      ["clamp_replace", "clamp, error dropped"],
-      ["add", "add"],
-      ["scale", "scale"],
-      ["cap", "cap"],
-    ],
+    options: CHOICES.filter(({ value }) => value !== null).map(({ name, label }) => [name, label]),
   },
   {
     path: "positions",
@@ -78,7 +73,8 @@ export class MeasureView {
     this.page = page;
     this.title = "Measure";
     const { runner } = page;
-    this.form = new RecipeForm(() => usualMeasure(page), FIELDS, page.places);
+    const gate = { path: "gate", label: "With the chat\u2019s gate, and without", kind: /** @type {const} */ ("check"), on: () => page.settings.gate ?? undefined };
+    this.form = new RecipeForm(() => usualMeasure(page), [...FIELDS, gate], page.places);
     this.work = new WorkCard(runner, ["measure", "sweep"]);
     this.go = h("button", { type: "button", className: "button primary big", onclick: () => this.start() }, "Measure what it costs");
     this.sweep = h("button", { type: "button", className: "button", onclick: () => this.start(usualSweep(page)) }, "Sweep strengths, operators and positions");

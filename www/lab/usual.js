@@ -53,7 +53,7 @@ export function usualValues(page) {
 export function usualMeasure(page) {
   const { report } = page.settings;
   const at = report ? report.value.default : 8;
-  return { ...common(page), task: "measure", steer: target(page), values: usualValues(page), ...(usualValues(page).includes(at) ? { at } : {}), controls: ALL_CONTROLS };
+  return { ...common(page), task: "measure", steer: target(page), values: usualValues(page), operators: ["clamp"], positions: ["all"], ...(usualValues(page).includes(at) ? { at } : {}), controls: ALL_CONTROLS };
 }
 
 /**
