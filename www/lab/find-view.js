@@ -7,6 +7,7 @@ import { saveFile } from "../save.js";
 import { drawDose } from "../dose-chart.js";
 import { RecipeForm } from "./form.js";
 import { byDirection, chosen, findWords, percent, reportOf } from "./found.js";
+import { drawPlots } from "./plots.js";
 import { SCHEMA } from "./recipes.js";
 import { sortable } from "./sortable.js";
 import { WorkCard } from "./work-card.js";
@@ -112,6 +113,7 @@ export class FindView {
     const report = reportOf(result, hook);
     const chart = h("div", { className: "dose-holder wide" });
     drawDose(chart, report, report.value.default, 0, report.value.max);
+    drawPlots(chart, page.engine(), [result]);
     const use = h("button", { type: "button", className: "button primary", onclick: () => page.use(result) }, kind === "feature" ? "Use this feature in the chat" : kind === "set" ? "Use these features in the chat" : "Use this direction in the chat");
     const direction = typeof result.direction?.values === "string" ? [h("button", { type: "button", className: "button", title: "The difference between harmful and harmless prompts: the baseline that every feature must beat", onclick: () => page.use(byDirection(result)) }, "Try the plain direction")] : [];
     const cards = members.map(({ feature }) => h("button", { type: "button", className: "button", onclick: () => page.open("feature", feature) }, members.length > 1 ? `Card of ${feature}` : "Open its card"));

@@ -7,6 +7,7 @@ import { SET_FIELDS } from "./find-view.js";
 import { RecipeForm } from "./form.js";
 import { percent } from "./found.js";
 import { readGate } from "./gates.js";
+import { drawPlots } from "./plots.js";
 import { SCHEMA } from "./recipes.js";
 import { WorkCard } from "./work-card.js";
 
@@ -105,6 +106,8 @@ export class GateView {
   show(result) {
     const gate = readGate(result.gate, result.recipe?.hook);
     const about = result.gate ?? {};
+    const curve = h("div", {}, roc(about));
+    drawPlots(curve, this.page.engine(), [result]);
     const use = h("button", { type: "button", className: "button primary", disabled: gate === null }, "Use it in the chat");
     use.addEventListener("click", async () => {
       if (!gate) return;
@@ -120,7 +123,7 @@ export class GateView {
         { className: "lab-hero", "aria-label": "The gate" },
         h("h2", {}, Number.isFinite(about.auc) ? `It tells harmful from harmless prompts: ${number(Math.round(1000 * about.auc) / 1000)}` : "The gate is fitted"),
         h("p", {}, `That is the area under the curve below: 1 is always, 0.5 is by chance. At its threshold, ${number(Math.round(1000 * (gate?.threshold ?? 0)) / 1000)}, ${atThreshold(about)}`),
-        h("div", { className: "card-columns" }, roc(about), shares(about)),
+        h("div", { className: "card-columns" }, curve, shares(about)),
         h("div", { className: "actions" }, use),
       ),
     );
@@ -157,7 +160,7 @@ function points({ roc }) {
 /** @param {any} about */
 function roc(about) {
   const curve = points(about);
-  if (curve.length < 2) return null;
+  if (curve.length < 2) return h("p", { className: "muted" }, "No curve was kept.");
   const size = 220;
   const path = curve.map(({ fpr, tpr }, index) => `${index ? "L" : "M"}${(fpr * size).toFixed(1)} ${((1 - tpr) * size).toFixed(1)}`).join("");
   const { caught, alarms } = operating(about);

@@ -9,7 +9,7 @@ import { SET_FIELDS } from "./find-view.js";
 import { RecipeForm } from "./form.js";
 import { inSoftware, usualControls, usualMeasure, usualSweep } from "./usual.js";
 import { armsOf, cell, groupsOf, measureWords, nameOf } from "./measured.js";
-import { plotFigure } from "./plots.js";
+import { drawPlots } from "./plots.js";
 import { sortable } from "./sortable.js";
 import { WorkCard } from "./work-card.js";
 import { readTargets } from "./written.js";
@@ -163,9 +163,7 @@ export class MeasureView {
       figures(result),
       ...[paper(result), replies(result)].filter((part) => part !== null),
     );
-    const engine = this.page.engine();
-    const drawn = engine ? await engine.labPlots([result], { theme: "css" }).catch((error) => void console.error(error)) : undefined;
-    plots.replaceChildren(...(drawn ?? []).map(plotFigure));
+    await drawPlots(plots, this.page.engine(), [result]);
     this.draw();
   }
 }

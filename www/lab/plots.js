@@ -82,6 +82,21 @@ export function plotFigure({ name, title, svg: text }) {
   return h("figure", { className: "plot-figure" }, h("figcaption", {}, h("span", {}, title), h("span", { className: "plot-saves" }, save("svg"), save("png"))), h("div", { className: "plot-scroll" }, picture));
 }
 
+/**
+ * Draws the plots of results into a holder, in the place of what it holds.
+ * @param {HTMLElement} holder
+ * @param {import("../engine-client.js").Engine | null} engine
+ * @param {import("../types.d.ts").LabResult[]} results
+ */
+export async function drawPlots(holder, engine, results) {
+  try {
+    const plots = (await engine?.labPlots(results, { theme: "css" })) ?? [];
+    if (plots.length) holder.replaceChildren(...plots.map(plotFigure));
+  } catch (error) {
+    console.warn(`The plots were not drawn: ${error}`);
+  }
+}
+
 /** What of an element's style a picture needs of its own, away from the page. */
 const STYLES = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap", "stroke-linejoin", "fill-opacity", "stroke-opacity", "opacity", "font-size", "font-weight", "font-family", "text-anchor", "dominant-baseline"];
 
