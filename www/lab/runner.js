@@ -55,7 +55,7 @@ export class Runner extends EventTarget {
     this.names = names;
     this.changed();
     const broken = (await this.shelf.runs()).find((run) => run.place === place && run.state === "running");
-    if (broken && !this.work && this.engine === engine) await this.resume(broken.key);
+    if (broken && !this.work && this.engine === engine) await this.resume(broken.key, true);
   }
 
   /** There is no engine any more: what ran goes on with the next one. */
@@ -97,21 +97,23 @@ export class Runner extends EventTarget {
   /**
    * Goes on with a run that was begun.
    * @param {string} key
+   * @param {boolean} [unasked] nobody asked for it: another tab may well be at it
    * @returns {Promise<Kept | null>}
    */
-  async resume(key) {
+  async resume(key, unasked = false) {
     const run = await this.shelf.run(key);
     if (!run || run.state === "done") return run ?? null;
-    return this.go(run, await this.shelf.thing(`sets/${key}`));
+    return this.go(run, await this.shelf.thing(`sets/${key}`), unasked);
   }
 
   /**
    * @param {Kept} run
    * @param {string | undefined} sets
+   * @param {boolean} [unasked]
    * @returns {Promise<Kept | null>}
    * @private
    */
-  async go(run, sets) {
+  async go(run, sets, unasked = false) {
     const { engine, shelf } = this;
     if (this.work) throw new EngineError("busy", "The lab is at work already: pause it first.");
     if (!engine) throw new EngineError("not-loaded", "No model is loaded.");
@@ -122,7 +124,11 @@ export class Runner extends EventTarget {
     this.error = null;
     this.changed();
     try {
-      if (!(await this.hold(run.key))) throw new EngineError("busy", "Another tab is at this very run.");
+      if (!(await this.hold(run.key))) {
+        if (!unasked) throw new EngineError("busy", "Another tab is at this very run.");
+        this.end(work);
+        return null;
+      }
       await shelf.save(work.run);
       const journal = await shelf.journal(run.key);
       /** @type {Promise<void>} */
