@@ -100,7 +100,7 @@ export class LessonView {
       ),
     );
     const ready = this.page.engine()?.info.sae !== undefined;
-    const answer = h("div", { className: "lesson-answer", "aria-live": "polite" });
+    const answer = h("div", { className: "lesson-answer" });
     const trouble = h("div");
     const go = h("button", { type: "button", className: "button primary big", disabled: !ready || this.guesses[index] === null }, step.action);
     const hint = h("p", { className: "muted" }, !ready ? "The model is not there yet." : this.guesses[index] === null ? "Guess first." : "");
@@ -126,7 +126,7 @@ export class LessonView {
         const guess = this.guesses[index];
         const label = step.options.find(([key]) => key === guess)?.[1] ?? "";
         const right = truth === null ? "" : truth === guess ? "You guessed it." : `You guessed \u201c${label}\u201d.`;
-        shown.append(h("p", { className: "lesson-verdict" }, right ? h("b", {}, `${right} `) : null, words), ...nodes);
+        shown.append(h("p", { className: "lesson-verdict", role: "status" }, right ? h("b", {}, `${right} `) : null, words), ...nodes);
         this.results[index] = shown;
         answer.replaceChildren(shown);
       } catch (error) {
