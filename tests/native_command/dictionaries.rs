@@ -205,6 +205,16 @@ fn the_nano_dictionary_fits_its_hook_point_and_no_other() {
     assert_eq!(test["fit"]["l0"], 24.0);
     let fvu = test["fit"]["fvu"].as_f64().unwrap();
     assert!(fvu > 0.1 && fvu < 0.4, "{fvu}");
+    // As the shipped report says, which eval wrote.
+    let shipped = std::fs::read(nano("report.json")).unwrap();
+    let shipped: Value = serde_json::from_slice(&shipped).unwrap();
+    let shipped = &shipped["fit"];
+    assert_eq!(shipped["verdict"], test["verdict"]);
+    assert_eq!(shipped["sentence"], test["sentence"]);
+    assert!(
+        (shipped["fit"]["fvu"].as_f64().unwrap() - fvu).abs() < 0.01,
+        "{shipped}"
+    );
     // Eight bits cost next to nothing.
     let packed = check(&["--storage", "q8"])["fit"]["fvu"].as_f64().unwrap();
     assert!((packed - fvu).abs() < 0.01, "{packed}, {fvu}");

@@ -357,6 +357,10 @@ fn an_evaluation_prints_a_table_and_keeps_what_a_report_says() {
     let perplexity = |row: &Value| row["perplexity"].as_f64().unwrap();
     assert!(perplexity(&report["base"]) > 5.0);
     assert_ne!(perplexity(&report["base"]), perplexity(&report["table"][1]));
+    // What the dictionary is, without the random directions.
+    let check = ["check-sae", "--model", &model, "--sae", &sae, "--json"];
+    let check: Value = serde_json::from_str(&succeed(&check, "")).unwrap();
+    assert_eq!(report["fit"], check);
 }
 
 #[test]

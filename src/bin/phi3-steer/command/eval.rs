@@ -1,10 +1,11 @@
 //! `phi3-steer eval`
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
 
-use phi3_steer::generate::Chat;
+use phi3_steer::generate::{Chat, self_test};
 use phi3_steer::gpu::Capabilities;
 use phi3_steer::lab::{
     Bench, BenchOptions, EvalFile, OperatingRange, Plan, Row, add_directions, markdown,
@@ -39,7 +40,7 @@ const EXAMPLES: &str = "Examples:
 
 Without --feature, --hook and --values these come from report.json beside the model. Controls are measured
 at the top of the report's useful range. With --split validation the useful range is computed, and with
---out recorded; a test run never chooses anything.";
+--out recorded; a test run never chooses anything. --out records what check-sae says of the dictionary, too.";
 
 /// What steering a feature buys and costs: a Markdown table on stdout.
 #[derive(clap::Args)]
@@ -208,10 +209,19 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
     let files = ModelFiles::open(&model_folder(&arguments.model.model)).await?;
     let tokenizer = Rc::new(files.tokenizer().await?);
     let gpu = open_gpu(cpu_adapter).await?;
-    let model = load_files(&gpu, files, arguments.model.quant, arguments.lanes).await?;
+    let mut model = load_files(&gpu, files, arguments.model.quant, arguments.lanes).await?;
     let folder = sae_folder(&arguments.sae)?;
     let hook = Some(plan.hook);
     let mut dictionary = Dictionary::find(&gpu, &folder, wanted(&model, hook)).await?;
+    // Of the dictionary as it ships, without the random directions; the page looks it up.
+    let fit = match &into {
+        Some(_) => {
+            let never = Cell::new(false);
+            let test = self_test(&mut model, &dictionary, &tokenizer, None, &never).await?;
+            Some(serde_json::to_value(&test)?)
+        }
+        None => None,
+    };
     let (feature, seed) = (plan.feature, arguments.seed);
     let made = add_directions(&gpu, &mut dictionary, feature, controls, seed).await?;
     plan.directions = made.collect();
@@ -247,6 +257,7 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
             record(&mut object, arguments, &plan, &rows, range);
             let engine = engine_json(gpu.capabilities(), arguments);
             object.insert("engine".into(), engine);
+            object.extend(fit.clone().map(|fit| ("fit".into(), fit)));
             let text = serde_json::to_string_pretty(&object)? + "\n";
             place.write(text.as_bytes())?;
         }
