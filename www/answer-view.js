@@ -2,7 +2,7 @@
 
 import { h, icon, iconButton, number } from "./dom.js";
 import { isRefusal } from "./judge.js";
-import { placeOf } from "./markdown.js";
+import { placeOf } from "./mapped.js";
 import { MarkdownView } from "./markdown-dom.js";
 import { openTokens } from "./token-table.js";
 import { editWords, gateWords, heldBack, readUnder, settingName, settingsName, usedSettings } from "./setting-words.js";
@@ -10,7 +10,7 @@ import { describeToken, heat, keyWalk } from "./token-tip.js";
 import { verdict } from "./verdict.js";
 
 /** @import { Answer, Turn } from "./types.d.ts" */
-/** @import { Mapped } from "./markdown.js" */
+/** @import { Mapped } from "./mapped.js" */
 
 /** @type {Record<import("./types.d.ts").Ending, string>} */
 const ENDINGS = {

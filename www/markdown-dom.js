@@ -4,7 +4,9 @@ import { h } from "./dom.js";
 import { parseMarkdown } from "./markdown.js";
 
 /**
- * @import { Block, Inline, Mapped } from "./markdown.js"
+ * @import { Block } from "./markdown.js"
+ * @import { Inline } from "./markdown-inline.js"
+ * @import { Mapped } from "./mapped.js"
  * @typedef {(run: Mapped) => Node[]} Leaf turns visible text into nodes
  */
 

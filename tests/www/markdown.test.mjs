@@ -2,7 +2,9 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { parseMarkdown, placeOf, safeHref } from "../../www/markdown.js";
+import { parseMarkdown } from "../../www/markdown.js";
+import { safeHref } from "../../www/markdown-inline.js";
+import { placeOf } from "../../www/mapped.js";
 
 /** A block or inline node as a short string, to compare structures. */
 function show(node) {
