@@ -1,4 +1,4 @@
-// All tokens of an answer and of the prompt before it, as a table in a dialog.
+// The tokens of an answer and of the prompt before it, as a table in a dialog.
 
 import { h, number } from "./dom.js";
 import { saveFile } from "./save.js";
@@ -7,6 +7,9 @@ import { heat, visible } from "./token-tip.js";
 
 /** @import { TokenRecord, Turn } from "./types.d.ts" */
 
+/** Tokens that are shown: the last ones. Files have all. */
+const MOST = 1000;
+
 /**
  * @param {Turn} turn
  * @param {number} lane
@@ -14,8 +17,11 @@ import { heat, visible } from "./token-tip.js";
  */
 export function openTokens(turn, lane, choose) {
   const answer = turn.answers[lane];
-  const values = [...answer.prompt, ...answer.tokens].map((token) => token.activation ?? 0);
-  const scale = Math.max(1e-6, ...values);
+  const tokens = [...answer.prompt, ...answer.tokens];
+  const scale = tokens.reduce((most, token) => Math.max(most, token.activation ?? 0), 1e-6);
+  // How many of each part are left out.
+  const left = Math.max(0, tokens.length - MOST);
+  const from = { prompt: Math.min(left, answer.prompt.length), answer: Math.max(0, left - answer.prompt.length) };
   const close = () => dialog.close();
   const pick = (/** @type {number} */ feature) => {
     close();
@@ -23,7 +29,7 @@ export function openTokens(turn, lane, choose) {
   };
   const steered = lane === 1;
   const feature = turn.tracked?.feature;
-  const top = [...answer.prompt, ...answer.tokens].some((token) => token.top?.length);
+  const top = tokens.some((token) => token.top?.length);
   const names = ["Part", "Token", "Id", "Activation", ...(steered ? ["Edit"] : []), ...(top ? ["Strongest features"] : [])];
   const dialog = h(
     "dialog",
@@ -41,6 +47,7 @@ export function openTokens(turn, lane, choose) {
         ? "Without a dictionary there are no features to see. "
         : `How active feature ${feature} was when the model read each token, before the edit there. `,
       h("button", { type: "button", className: "term", "data-term": "colours" }, "How to read it"),
+      ...(left ? [` The last ${number(MOST)} of ${number(tokens.length)} tokens are shown; the files have all.`] : []),
     ),
     h(
       "div",
@@ -49,7 +56,7 @@ export function openTokens(turn, lane, choose) {
         "table",
         { className: "tokens" },
         h("thead", {}, h("tr", {}, ...names.map((name) => h("th", { scope: "col" }, name)))),
-        h("tbody", {}, ...rows(turn, lane, "prompt", scale, pick), ...rows(turn, lane, "answer", scale, pick)),
+        h("tbody", {}, ...rows(turn, lane, "prompt", from.prompt, scale, pick), ...rows(turn, lane, "answer", from.answer, scale, pick)),
       ),
     ),
   );
@@ -68,22 +75,24 @@ export function openTokens(turn, lane, choose) {
  * @param {Turn} turn
  * @param {number} lane
  * @param {"prompt" | "answer"} part
+ * @param {number} from the first token that is shown
  * @param {number} scale
  * @param {(feature: number) => void} pick
  * @returns {Node[]}
  */
-function rows(turn, lane, part, scale, pick) {
+function rows(turn, lane, part, from, scale, pick) {
   const answer = turn.answers[lane];
   const tokens = part === "prompt" ? answer.prompt : answer.tokens;
   const steered = lane === 1;
-  return tokens.flatMap((token, index) => {
+  return tokens.slice(from).flatMap((token, shown) => {
+    const index = from + shown;
     const before = part === "answer" && steered ? (tokens[index - 1]?.setting ?? 0) : 0;
     const under = token.setting ?? before;
     const change = `From here on: ${settingName(turn.settings[under])}`;
     const row = h(
       "tr",
       { className: `of-${part}` },
-      h("td", { className: "muted" }, index === 0 ? part : ""),
+      h("td", { className: "muted" }, shown === 0 ? part : ""),
       h("td", {}, h("code", {}, visible(token.text))),
       h("td", { className: "figure muted" }, String(token.id)),
       activation(token, scale, part === "answer" && index === tokens.length - 1),

@@ -22,7 +22,7 @@ addEventListener('securitypolicyviolation', (event) => uncaught.push(`${event.vi
 
 /// What may be clicked: not what opens the system's dialogs or fetches gigabytes.
 const CLICKABLE: &str = "[...(document.querySelector('dialog[open]') ?? document).querySelectorAll('button, summary, input[type=checkbox], .token')]
-    .filter((one) => one.checkVisibility() && !one.disabled && one.id !== 'model-load' && !/Download|Load without|^Markdown|^JSON/.test(one.innerText))";
+    .filter((one) => one.checkVisibility() && !one.disabled && one.id !== 'model-load' && !/Download|Load without|^Markdown|^JSON|^Save as/.test(one.innerText))";
 
 const TEXTS: [&str; 8] = [
     "How do I bake bread?",
