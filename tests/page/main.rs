@@ -18,6 +18,7 @@ mod offline;
 mod own_page;
 mod requests;
 mod server;
+mod sight;
 mod store;
 mod truth;
 #[path = "../support/vocabulary.rs"]

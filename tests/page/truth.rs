@@ -1,21 +1,21 @@
-//! What the page says is true, and can be read: promises, settings of old turns, numbers, explanations.
+//! What the page says is true: promises, settings of old turns, numbers, explanations.
 
-use std::path::Path;
-
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::browser::{Browser, Result};
 use crate::chat::{dist, ended, ready};
 use crate::server::Server;
 
-async fn open(server: &Server) -> Result<Browser> {
+/// The page with its model.
+pub async fn open(server: &Server) -> Result<Browser> {
     let browser = Browser::start(&[]).await?;
     browser.client.goto(&server.url()).await?;
     ready(&browser).await?;
     Ok(browser)
 }
 
-async fn text(browser: &Browser, css: &str) -> Result<String> {
+/// The text of the first element that fits.
+pub async fn text(browser: &Browser, css: &str) -> Result<String> {
     let value = browser
         .eval(&format!(
             "document.querySelector({})?.textContent ?? null",
@@ -28,7 +28,8 @@ async fn text(browser: &Browser, css: &str) -> Result<String> {
         .to_owned())
 }
 
-async fn is(browser: &Browser, expression: &str) -> Result<bool> {
+/// Whether an expression is true.
+pub async fn is(browser: &Browser, expression: &str) -> Result<bool> {
     Ok(browser.eval(expression).await? == json!(true))
 }
 
@@ -450,124 +451,6 @@ async fn built_page_tells_what_was_measured_at_a_strength() -> Result {
     assert!(
         !text(&browser, "#dose p.muted").await?.contains("easured"),
         "off, and yet a strength's figures are told"
-    );
-    browser.close().await
-}
-
-/// A long message is folded; the card of a token leaves the verdict in sight.
-#[tokio::test]
-async fn built_page_keeps_answers_in_sight() -> Result {
-    let server = Server::start(&dist()?)?;
-    let browser = open(&server).await?;
-    let message = "Please tell me about the sea and the sky and the land. ".repeat(25);
-    browser
-        .eval(&format!(
-            "(() => {{ const field = document.getElementById('message'); field.value = {}; field.dispatchEvent(new Event('input')); document.getElementById('send').click(); }})()",
-            json!(message)
-        ))
-        .await?;
-    ended(&browser, 1).await?;
-    let height = "document.querySelector('.bubble > p').getBoundingClientRect().height";
-    let folded = browser.eval(height).await?.as_f64().ok_or("no height")?;
-    browser.click(".bubble button").await?;
-    let whole = browser.eval(height).await?.as_f64().ok_or("no height")?;
-    assert!(
-        whole > folded + 20.0,
-        "{folded} pixels folded, {whole} in full"
-    );
-    let hidden = browser
-        .eval(
-            "(() => {
-                const token = document.querySelector('.answer.steered .token');
-                token.scrollIntoView({ block: 'center' });
-                token.focus();
-                const tip = document.getElementById('token-tip').getBoundingClientRect();
-                const verdict = document.querySelector('.answer.steered .verdict').getBoundingClientRect();
-                return tip.height > 0 && tip.top < verdict.bottom && tip.bottom > verdict.top && tip.left < verdict.right && tip.right > verdict.left;
-            })()",
-        )
-        .await?;
-    assert_eq!(hidden, json!(false), "the card covers the verdict");
-    browser.close().await
-}
-
-/// A phone: "More" becomes "Less"; on its side there is still room for the chat.
-#[tokio::test]
-async fn built_page_leaves_a_phone_room() -> Result {
-    let server = Server::start(&dist()?)?;
-    let browser = Browser::start_phone(390, 844).await?;
-    browser.client.goto(&server.url()).await?;
-    ready(&browser).await?;
-    browser.click("#panel-more").await?;
-    assert_eq!(text(&browser, "#panel-more").await?.trim(), "Less");
-    browser.click("#panel-more").await?;
-    assert_eq!(text(&browser, "#panel-more").await?.trim(), "More");
-    browser.close().await?;
-
-    let browser = Browser::start_phone(740, 360).await?;
-    browser.client.goto(&server.url()).await?;
-    ready(&browser).await?;
-    browser.screenshot("phone-on-its-side").await?;
-    let room = browser
-        .eval("document.getElementById('scroller').getBoundingClientRect().height / innerHeight")
-        .await?;
-    assert!(
-        room.as_f64().is_some_and(|share| share > 0.4),
-        "the chat has {room} of the height"
-    );
-    assert!(
-        is(
-            &browser,
-            "document.documentElement.scrollWidth <= innerWidth"
-        )
-        .await?
-    );
-    browser.close().await
-}
-
-/// What browsers, home screens and links to the page ask for.
-#[tokio::test]
-async fn built_page_has_its_icons_and_manifest() -> Result {
-    let dist = dist()?;
-    let server = Server::start(&dist)?;
-    let browser = open(&server).await?;
-    let manifest = browser.command("Page.getAppManifest", json!({})).await?;
-    assert_eq!(manifest["errors"], json!([]), "{manifest}");
-    let data: Value = serde_json::from_str(manifest["data"].as_str().ok_or("no manifest")?)?;
-    let mut files = vec![
-        ("favicon.ico".to_owned(), None),
-        ("www/icons/touch.png".to_owned(), Some(180)),
-    ];
-    for icon in data["icons"].as_array().ok_or("no icons")? {
-        let source = icon["src"].as_str().ok_or("no source")?;
-        let size = icon["sizes"]
-            .as_str()
-            .and_then(|size| size.split('x').next()?.parse::<u32>().ok());
-        files.push((format!("www/{source}"), size));
-    }
-    for (file, size) in files {
-        let bytes = std::fs::read(dist.join(Path::new(&file)))?;
-        if let Some(size) = size {
-            assert_eq!(
-                bytes[16..20],
-                size.to_be_bytes(),
-                "{file} is not {size} pixels wide"
-            );
-        }
-    }
-    let colours = browser
-        .run(
-            "const colour = () => document.querySelector('meta[name=theme-color]').content;
-             const first = colour();
-             document.getElementById('theme').click();
-             await new Promise((resolve) => setTimeout(resolve, 0));
-             return [first, colour()];",
-            vec![],
-        )
-        .await?;
-    assert_ne!(
-        colours[0], colours[1],
-        "the browser's bars keep the other theme's colour"
     );
     browser.close().await
 }
