@@ -7,6 +7,8 @@ pub mod dictionary;
 #[cfg(target_arch = "wasm32")]
 pub mod engine;
 pub mod reference;
+#[cfg(target_arch = "wasm32")]
+pub mod small;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
