@@ -169,6 +169,7 @@ async fn answers(browser: &Browser) -> Result {
             .eval("document.querySelector('.answer.running') === null && document.querySelector('.turn.last .answer.base .answer-body')?.innerText.trim().length > 3")
             .await?;
         if said && done == json!(true) {
+            println!("  it answers after {:.1} s", start.elapsed().as_secs_f64());
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
