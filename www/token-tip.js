@@ -39,7 +39,7 @@ const tokenOf = (target) =>
  */
 export function startTips(open) {
   tip = h("div", { id: "token-tip", className: "token-tip", role: "tooltip", hidden: true });
-  (document.querySelector("main") ?? document.body).append(tip);
+  (document.querySelector("main.chat") ?? document.body).append(tip);
   document.addEventListener("pointerover", (event) => {
     const node = tokenOf(event.target);
     if (node) show(node);
