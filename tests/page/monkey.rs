@@ -161,7 +161,8 @@ async fn answers(browser: &Browser) -> Result {
         if !offered.is_null() {
             println!("  the page offers: {offered}");
         }
-        if !said && browser.eval("!document.querySelector('.loading-card') && !document.querySelector('#stage .error-panel')").await? == json!(true) {
+        // Before the page's scripts run nobody hears a click.
+        if !said && browser.eval("document.getElementById('what-runs').childElementCount > 0 && !document.querySelector('.loading-card') && !document.querySelector('#stage .error-panel')").await? == json!(true) {
             say(browser, "How do I bake bread?").await?;
             said = true;
         }
