@@ -14,12 +14,15 @@
 // The first clamp_replace or reconstruct that applies to a row puts the reconstruction in place of h; the host
 // lists them first, so that all other edits come on top. One workgroup of WG invocations a row; an
 // invocation owns the same elements throughout. Grid: (1, rows).
+// Entries with ALONG work along a direction that is no latent's: d is in the residual's units, and clamp
+// makes its component p, whatever it is, the value.
+//
 // The host gives the constants OP_… of the operators and the flags of entries: AT_PROMPT, AT_GENERATED,
-// AT_BOS (applies to such tokens), IF_ACTIVE (applies only where the latent is active).
+// AT_BOS (applies to such tokens), IF_ACTIVE (applies only where the latent is active), ALONG.
 struct Entry {
     op: u32,
     flags: u32,
-    latent: u32,
+    latent: u32, // or the direction's number, which is the host's own affair
     value: f32,
 }
 
@@ -31,7 +34,7 @@ struct SteerShape {
 }
 
 @group(0) @binding(0) var<storage, read> table: array<Entry>; // [lanes, slots]
-@group(0) @binding(1) var<storage, read> directions: array<vec4f>; // [lanes, slots, hidden/4] decoder rows
+@group(0) @binding(1) var<storage, read> directions: array<vec4f>; // [lanes, slots, hidden/4] decoder rows, or directions
 // DENSE: [rows, latents] f32 bits, else [rows, k] (latent, f32 bits)
 @group(0) @binding(2) var<storage, read> features: array<u32>;
 @group(0) @binding(3) var<uniform> shape: SteerShape;
@@ -89,10 +92,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
             continue;
         }
         let direction = index * shape.hidden4;
+        let along = (entry.flags & ALONG) != 0u;
+        let factor = select(unit, 1.0, along);
         var f = 0.0;
         // Entries without these do not need the encoder, which may not have run.
         let measures = entry.op == OP_CLAMP || entry.op == OP_SCALE || entry.op == OP_CLAMP_REPLACE;
-        if measures || (entry.flags & IF_ACTIVE) != 0u {
+        if !along && (measures || (entry.flags & IF_ACTIVE) != 0u) {
             f = activation(row, entry.latent);
         }
         if (entry.flags & IF_ACTIVE) != 0u && f == 0.0 {
@@ -105,13 +110,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
             }
         }
         var c = 0.0;
-        if entry.op == OP_CLAMP || entry.op == OP_CLAMP_REPLACE {
-            c = unit * (entry.value - f);
-        } else if entry.op == OP_ADD {
-            c = unit * entry.value;
-        } else if entry.op == OP_SCALE {
-            c = unit * ((entry.value - 1.0) * f);
-        } else if entry.op == OP_PROJECT_OUT || entry.op == OP_CAP {
+        if entry.op == OP_PROJECT_OUT || entry.op == OP_CAP || (along && entry.op == OP_CLAMP) {
             var part = vec4f(0.0);
             for (var i = tid; i < shape.hidden4; i += WG) {
                 let d = directions[direction + i];
@@ -123,11 +122,19 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
                 let norm = sqrt(sums.y);
                 let component = sums.x / norm;
                 var goal = 0.0;
-                if entry.op == OP_CAP {
+                if entry.op == OP_CLAMP {
+                    goal = entry.value;
+                } else if entry.op == OP_CAP {
                     goal = min(component, entry.value);
                 }
                 c = (goal - component) / norm;
             }
+        } else if entry.op == OP_CLAMP || entry.op == OP_CLAMP_REPLACE {
+            c = factor * (entry.value - f);
+        } else if entry.op == OP_ADD {
+            c = factor * entry.value;
+        } else if entry.op == OP_SCALE {
+            c = factor * ((entry.value - 1.0) * f);
         }
         if entry.op != OP_RECONSTRUCT {
             for (var i = tid; i < shape.hidden4; i += WG) {

@@ -1,15 +1,15 @@
-// What can be done to a feature. Written by the test of src/steering/operators.rs, whose table it is,
+// What can be done to a feature or a direction. Written by the test of src/steering/operators.rs, whose table it is,
 // with WRITE_OPERATORS=1.
 
 /** @import { OperatorInfo } from "./types.d.ts" */
 
 /** @type {readonly OperatorInfo[]} */
 export const OPERATORS = [
-  {"name":"clamp","label":"clamp","words":"The feature is held at a strength, however strong it was; all else stays.","deed":"held at {value}","value":"the feature's activation","activation":true,"reconstruction":false,"feature":true},
-  {"name":"clamp_replace","label":"clamp, error dropped","words":"The feature is held at a strength, and what the dictionary cannot express is dropped.","deed":"held at {value}, and the dictionary's error dropped","value":"the feature's activation","activation":true,"reconstruction":true,"feature":true},
-  {"name":"add","label":"add","words":"The direction is added, so many times, to what is there.","deed":"{value} of its direction added","value":"how much of the direction","activation":false,"reconstruction":false,"feature":true},
-  {"name":"scale","label":"scale","words":"The feature is multiplied: 0 takes it out, 2 doubles it, and where it is silent it stays so.","deed":"multiplied by {value}","value":"a factor","activation":true,"reconstruction":false,"feature":true},
-  {"name":"project_out","label":"project out","words":"All that points along the direction is taken out.","deed":"its direction taken out","value":null,"activation":false,"reconstruction":false,"feature":true},
-  {"name":"cap","label":"cap","words":"What points along the direction is cut down to a bound where it is above it.","deed":"its direction held at {value} at most","value":"the largest component along the direction","activation":false,"reconstruction":false,"feature":true},
-  {"name":"reconstruct","label":"reconstruct","words":"The dictionary's reconstruction takes the place of what is there, no feature changed: a control.","deed":"replaced by the dictionary's reconstruction","value":null,"activation":false,"reconstruction":true,"feature":false},
+  {"name":"clamp","label":"clamp","words":"The feature is held at a strength, however strong it was; all else stays.","deed":"held at {value}","value":"the feature's activation","activation":true,"reconstruction":false,"feature":true,"direction":true},
+  {"name":"clamp_replace","label":"clamp, error dropped","words":"The feature is held at a strength, and what the dictionary cannot express is dropped.","deed":"held at {value}, and the dictionary's error dropped","value":"the feature's activation","activation":true,"reconstruction":true,"feature":true,"direction":false},
+  {"name":"add","label":"add","words":"The direction is added, so many times, to what is there.","deed":"{value} of its direction added","value":"how much of the direction","activation":false,"reconstruction":false,"feature":true,"direction":true},
+  {"name":"scale","label":"scale","words":"The feature is multiplied: 0 takes it out, 2 doubles it, and where it is silent it stays so.","deed":"multiplied by {value}","value":"a factor","activation":true,"reconstruction":false,"feature":true,"direction":false},
+  {"name":"project_out","label":"project out","words":"All that points along the direction is taken out.","deed":"its direction taken out","value":null,"activation":false,"reconstruction":false,"feature":true,"direction":true},
+  {"name":"cap","label":"cap","words":"What points along the direction is cut down to a bound where it is above it.","deed":"its direction held at {value} at most","value":"the largest component along the direction","activation":false,"reconstruction":false,"feature":true,"direction":true},
+  {"name":"reconstruct","label":"reconstruct","words":"The dictionary's reconstruction takes the place of what is there, no feature changed: a control.","deed":"replaced by the dictionary's reconstruction","value":null,"activation":false,"reconstruction":true,"feature":false,"direction":false},
 ];

@@ -1,7 +1,8 @@
 //! What can be wrong with an intervention.
 
-use super::{Operator, SLOTS};
+use super::{Operator, SLOTS, Target};
 use crate::gpu::GpuError;
+use crate::phi3::ModelError;
 use crate::sae::{HookPoint, SaeError};
 
 /// An error of setting up or changing the steering.
@@ -9,7 +10,7 @@ use crate::sae::{HookPoint, SaeError};
 pub enum SteeringError {
     /// The written form of an intervention is not understood.
     #[error(
-        "\"{text}\": {reason}; an intervention is written HOOK:FEATURE:OPERATOR:VALUE and options, as in layers.3:1415:clamp:10:generated:+bos:if-active"
+        "\"{text}\": {reason}; an intervention is written HOOK:FEATURE:OPERATOR:VALUE and options, as in layers.3:1415:clamp:10:generated:+bos:if-active, with @NAME for FEATURE to name a direction"
     )]
     Syntax {
         /// What was written.
@@ -81,32 +82,87 @@ pub enum SteeringError {
         lanes: usize,
     },
     /// The operator needs a value.
-    #[error("{op} of feature {feature} needs a value")]
+    #[error("{op} of {target} needs a value")]
     MissingValue {
         /// The operator.
         op: Operator,
-        /// The feature.
-        feature: u32,
+        /// What it is about.
+        target: Target,
     },
     /// The value is NaN or infinite.
-    #[error("{op} of feature {feature} has the value {value}: a finite number is needed")]
+    #[error("{op} of {target} has the value {value}: a finite number is needed")]
     NotFinite {
         /// The operator.
         op: Operator,
-        /// The feature.
-        feature: u32,
+        /// What it is about.
+        target: Target,
         /// The value.
         value: f32,
     },
-    /// Two interventions give one feature two activations at the same positions.
-    #[error("feature {feature} is set twice at the same positions: keep one of the two")]
+    /// Two interventions give one feature two activations at the same positions, or one direction two
+    /// components.
+    #[error("{target} is set twice at the same positions: keep one of the two")]
     Conflict {
-        /// The feature.
-        feature: u32,
+        /// What they are about.
+        target: Target,
     },
-    /// `reconstruct` has no feature to be active.
-    #[error("reconstruct concerns no feature, so that it cannot depend on one being active")]
-    ReconstructIfActive,
+    /// Neither a feature nor a direction is named.
+    #[error("{op} needs a feature's number or a direction's name")]
+    NoTarget {
+        /// The operator.
+        op: Operator,
+    },
+    /// A feature and a direction are named.
+    #[error("{op} is given a feature and a direction: it works on one of the two")]
+    TwoTargets {
+        /// The operator.
+        op: Operator,
+    },
+    /// There is no feature to be active.
+    #[error(
+        "an intervention that concerns no feature cannot depend on one being active: leave out only-if-active"
+    )]
+    NothingActive,
+    /// No direction of that name is known at the hook point.
+    #[error("{hook} has no direction \"{name}\": {known}")]
+    UnknownDirection {
+        /// The hook point.
+        hook: HookPoint,
+        /// The name asked for.
+        name: String,
+        /// Those there are, in words.
+        known: String,
+    },
+    /// The operator works on features alone.
+    #[error(
+        "{op} works on a dictionary's features alone, not on a direction: use {}",
+        Operator::along()
+    )]
+    NotAlong {
+        /// The operator.
+        op: Operator,
+    },
+    /// The numbers are no direction of the model.
+    #[error("the direction \"{name}\" at {hook} cannot be used: {reason}")]
+    BadDirection {
+        /// The hook point.
+        hook: HookPoint,
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A direction cannot be called so.
+    #[error(
+        "a direction cannot be called \"{name}\": 1 to 64 letters, digits, blanks inside, and _ - . + are possible"
+    )]
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// The model has no such place.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// A lane has more interventions than fit.
     #[error("{count} interventions at {hook} in one lane: at most {SLOTS} are possible")]
     TooMany {

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::direction::check_name;
 use super::{Operator, SteeringError};
 use crate::sae::HookPoint;
 
@@ -40,41 +41,147 @@ impl Positions {
     }
 }
 
+/// What an intervention is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A feature of the dictionary at the hook point.
+    Feature(u32),
+    /// A direction that was added there (see [`Steering::add_direction`](super::Steering::add_direction)), by
+    /// its name.
+    Direction(String),
+    /// The whole residual stream: what `reconstruct` is about.
+    Whole,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Feature(feature) => write!(f, "feature {feature}"),
+            Target::Direction(name) => write!(f, "direction \"{name}\""),
+            Target::Whole => f.write_str("the residual stream"),
+        }
+    }
+}
+
 /// One edit of the residual stream.
 ///
 /// In JSON `{"hook": "layers.3", "feature": 1415, "op": "clamp", "value": 10, "positions": "generated",
-/// "includeBos": true, "onlyIfActive": true}`; on the command line `layers.3:1415:clamp:10` followed by
-/// any of `:prompt`, `:generated`, `:+bos`, `:if-active` (and `layers.3:-:reconstruct`).
+/// "includeBos": true, "onlyIfActive": true}`, with `"direction": "name"` in place of the feature to name a
+/// direction; on the command line `layers.3:1415:clamp:10`, or `layers.3:@name:clamp:10`, followed by any of
+/// `:prompt`, `:generated`, `:+bos`, `:if-active` (and `layers.3:-:reconstruct`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(into = "Plain", try_from = "Plain")]
 pub struct Intervention {
     /// Where.
     pub hook: HookPoint,
-    /// The dictionary's feature; ignored where the operator is about none.
-    #[serde(default)]
-    pub feature: u32,
+    /// What it is about.
+    pub target: Target,
     /// What is done.
     pub op: Operator,
     /// The operator's value; ignored where it takes none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<f32>,
     /// The tokens that it applies to.
-    #[serde(default)]
     pub positions: Positions,
     /// Whether it applies to the beginning-of-sequence token as well, whose residual is unlike others'.
-    #[serde(default)]
     pub include_bos: bool,
     /// Whether it applies only where the feature is active.
-    #[serde(default)]
     pub only_if_active: bool,
+}
+
+/// An intervention in JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Plain {
+    hook: HookPoint,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    feature: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    direction: Option<String>,
+    op: Operator,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    value: Option<f32>,
+    #[serde(default)]
+    positions: Positions,
+    #[serde(default)]
+    include_bos: bool,
+    #[serde(default)]
+    only_if_active: bool,
+}
+
+impl From<Intervention> for Plain {
+    fn from(i: Intervention) -> Self {
+        Self {
+            hook: i.hook,
+            feature: i.feature(),
+            direction: i.direction().map(String::from),
+            op: i.op,
+            value: i.value,
+            positions: i.positions,
+            include_bos: i.include_bos,
+            only_if_active: i.only_if_active,
+        }
+    }
+}
+
+impl TryFrom<Plain> for Intervention {
+    type Error = SteeringError;
+
+    fn try_from(p: Plain) -> Result<Self, SteeringError> {
+        Ok(Self {
+            hook: p.hook,
+            target: Target::of(p.op, p.feature, p.direction)?,
+            op: p.op,
+            value: p.value,
+            positions: p.positions,
+            include_bos: p.include_bos,
+            only_if_active: p.only_if_active,
+        })
+    }
+}
+
+impl Target {
+    /// What `op` is about, where a feature or a direction is named; of an operator that is about neither, a
+    /// feature is ignored.
+    pub fn of(
+        op: Operator,
+        feature: Option<u32>,
+        direction: Option<String>,
+    ) -> Result<Self, SteeringError> {
+        match (feature, direction) {
+            (_, None) if !op.row().feature => Ok(Target::Whole),
+            (Some(feature), None) => Ok(Target::Feature(feature)),
+            (None, Some(name)) => {
+                check_name(&name)?;
+                match op.row().direction {
+                    true => Ok(Target::Direction(name)),
+                    false => Err(SteeringError::NotAlong { op }),
+                }
+            }
+            (None, None) => Err(SteeringError::NoTarget { op }),
+            (Some(_), Some(_)) => Err(SteeringError::TwoTargets { op }),
+        }
+    }
 }
 
 impl Intervention {
     /// The operator on the feature at all positions but the beginning of the sequence.
     pub fn new(hook: HookPoint, feature: u32, op: Operator, value: Option<f32>) -> Self {
+        let target = match op.row().feature {
+            true => Target::Feature(feature),
+            false => Target::Whole,
+        };
+        Self::on(hook, target, op, value)
+    }
+
+    /// The operator along the direction `name`, at all positions but the beginning of the sequence.
+    pub fn along(hook: HookPoint, name: &str, op: Operator, value: Option<f32>) -> Self {
+        Self::on(hook, Target::Direction(name.into()), op, value)
+    }
+
+    fn on(hook: HookPoint, target: Target, op: Operator, value: Option<f32>) -> Self {
         Self {
             hook,
-            feature,
+            target,
             op,
             value,
             positions: Positions::All,
@@ -82,14 +189,30 @@ impl Intervention {
             only_if_active: false,
         }
     }
+
+    /// The feature that it is about, if it is about one.
+    pub fn feature(&self) -> Option<u32> {
+        match self.target {
+            Target::Feature(feature) => Some(feature),
+            _ => None,
+        }
+    }
+
+    /// The name of the direction that it is about, if it is about one.
+    pub fn direction(&self) -> Option<&str> {
+        match &self.target {
+            Target::Direction(name) => Some(name),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Intervention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.op.row().feature {
-            write!(f, "{}:-:{}", self.hook, self.op)?;
-        } else {
-            write!(f, "{}:{}:{}", self.hook, self.feature, self.op)?;
+        match &self.target {
+            Target::Feature(feature) => write!(f, "{}:{feature}:{}", self.hook, self.op)?,
+            Target::Direction(name) => write!(f, "{}:@{name}:{}", self.hook, self.op)?,
+            Target::Whole => write!(f, "{}:-:{}", self.hook, self.op)?,
         }
         if let Some(value) = self.value.filter(|_| self.op.takes_value()) {
             write!(f, ":{value}")?;
@@ -121,16 +244,21 @@ impl FromStr for Intervention {
             .unwrap_or_default()
             .parse()
             .map_err(|e: crate::sae::SaeError| fail(e.to_string()))?;
-        let feature = parts.next().ok_or_else(|| fail("no feature".into()))?;
+        let about = parts.next().ok_or_else(|| fail("no feature".into()))?;
         let name = parts.next().ok_or_else(|| fail("no operator".into()))?;
         let op = Operator::named(name)
             .ok_or_else(|| fail(format!("\"{name}\" is no operator ({})", Operator::names())))?;
-        let feature = match feature {
-            "-" if !op.row().feature => 0,
-            digits => digits
-                .parse()
-                .map_err(|_| fail(format!("\"{digits}\" is not the number of a feature")))?,
+        let target = match about.strip_prefix('@') {
+            Some(name) => Target::of(op, None, Some(name.into())),
+            None if about == "-" && !op.row().feature => Ok(Target::Whole),
+            None => {
+                let feature = about
+                    .parse()
+                    .map_err(|_| fail(format!("\"{about}\" is not the number of a feature")))?;
+                Target::of(op, Some(feature), None)
+            }
         };
+        let target = target.map_err(|e| fail(e.to_string()))?;
         let value = if op.takes_value() {
             let number = parts
                 .next()
@@ -142,7 +270,7 @@ impl FromStr for Intervention {
         } else {
             None
         };
-        let mut intervention = Self::new(hook, feature, op, value);
+        let mut intervention = Self::on(hook, target, op, value);
         for option in parts {
             match option {
                 "+bos" => intervention.include_bos = true,
@@ -176,6 +304,10 @@ mod tests {
             "layers.3:7:scale:0:if-active",
             "layers.3:7:project_out:+bos",
             "layers.3:-:reconstruct:generated",
+            "layers.3:@refusal:add:2.5:prompt",
+            "layers.0:@difference of means-2:clamp:-1",
+            "layers.3:@r.1:project_out",
+            "layers.3:@r:cap:4:+bos",
         ] {
             let parsed: Intervention = text.parse().unwrap();
             assert_eq!(parsed.to_string(), text);
@@ -206,12 +338,22 @@ mod tests {
             i,
             Intervention::new(HookPoint::block(3), 0, Operator::Reconstruct, None)
         );
+        let along = r#"{"hook": "layers.3", "direction": "refusal", "op": "add", "value": 2}"#;
+        let i: Intervention = serde_json::from_str(along).unwrap();
+        assert_eq!(
+            i,
+            Intervention::along(HookPoint::block(3), "refusal", Operator::Add, Some(2.0))
+        );
         for bad in [
             r#"{"hook": "layers.3", "feature": 1, "op": "clamp", "includeBOS": true}"#,
             r#"{"hook": "layers.3", "feature": -1, "op": "clamp", "value": 1}"#,
             r#"{"hook": "mlp.3", "feature": 1, "op": "clamp", "value": 1}"#,
             r#"{"hook": "layers.3", "feature": 1, "op": "explode", "value": 1}"#,
             r#"{"feature": 1, "op": "clamp", "value": 1}"#,
+            r#"{"hook": "layers.3", "op": "clamp", "value": 1}"#,
+            r#"{"hook": "layers.3", "feature": 1, "direction": "r", "op": "clamp", "value": 1}"#,
+            r#"{"hook": "layers.3", "direction": "r", "op": "scale", "value": 1}"#,
+            r#"{"hook": "layers.3", "direction": "", "op": "add", "value": 1}"#,
         ] {
             assert!(serde_json::from_str::<Intervention>(bad).is_err(), "{bad}");
         }
@@ -230,6 +372,13 @@ mod tests {
             ("layers.3:7:clamp:high", "\"high\" is not a value"),
             ("layers.3:7:clamp:1:sometimes", "\"sometimes\" is no option"),
             ("layers.3:7:project_out:1", "\"1\" is no option"),
+            ("layers.3:@:add:1", "cannot be called \"\""),
+            ("layers.3:@a/b:add:1", "cannot be called \"a/b\""),
+            ("layers.3:@r:scale:2", "use clamp, add, project_out, cap"),
+            (
+                "layers.3:@r:reconstruct",
+                "use clamp, add, project_out, cap",
+            ),
         ] {
             let message = text.parse::<Intervention>().unwrap_err().to_string();
             assert!(message.contains(word), "{text}: {message}");

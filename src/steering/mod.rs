@@ -1,9 +1,10 @@
 //! Steering: edits of the residual stream along a dictionary's features, per lane, changed at any time.
 //!
-//! An [`Intervention`] names a hook point, a feature, an [`Operator`] and the positions; [`Steering`]
-//! holds those of all lanes in small GPU buffers, which is all that a change writes; a [`Hook`] records
-//! the work of one hook point in a pass of the model: nothing where no lane is steered and nobody looks
-//! at the features, no encoding where no intervention depends on it.
+//! An [`Intervention`] names a hook point, a feature or a direction, an [`Operator`] and the positions;
+//! [`Steering`] holds those of all lanes in small GPU buffers, which is all that a change writes, and records
+//! the work of each place in a pass of the model: nothing where no lane is steered and nobody looks at
+//! the features, no encoding where no intervention depends on it. A [`Hook`] is a dictionary at its place;
+//! directions need none.
 //!
 //! # Order
 //!
@@ -13,14 +14,16 @@
 //! 3. The other interventions follow in the order given; `clamp`, `add` and `scale` add to h what they
 //!    add alone, whatever came before; `project_out` and `cap` work on h as it is by then.
 //!
-//! One feature may not be given two activations at one position.
+//! One feature may not be given two activations at one position, nor one direction two components.
 
+mod direction;
 mod error;
 mod hook;
 mod intervention;
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod model_tests;
 mod operators;
+mod place;
 mod set;
 mod table;
 #[cfg(all(test, not(target_arch = "wasm32")))]
@@ -31,7 +34,7 @@ mod zoo_tests;
 
 pub use error::SteeringError;
 pub use hook::Hook;
-pub use intervention::{Intervention, Positions};
+pub use intervention::{Intervention, Positions, Target};
 pub use operators::{Operator, OperatorInfo};
 pub use set::Steering;
 pub use table::SLOTS;

@@ -24,6 +24,8 @@ pub struct OperatorInfo {
     pub reconstruction: bool,
     /// Whether it is about a feature.
     pub feature: bool,
+    /// Whether it can be about a direction that is no feature's.
+    pub direction: bool,
     /// The code in the steering table.
     #[serde(skip)]
     code: u32,
@@ -32,7 +34,7 @@ pub struct OperatorInfo {
 macro_rules! operators {
     ($($(#[$doc:meta])* $op:ident = $code:literal $row:tt)*) => {
         /// What is done to the residual stream h, given the activation f of the feature and its decoder
-        /// row d.
+        /// row d, or a direction d that is no feature's.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Operator {
             $($(#[$doc])* $op,)*
@@ -56,7 +58,8 @@ macro_rules! operators {
 }
 
 operators! {
-    /// h + (value - f) d: the activation becomes `value`, what the dictionary misses of h stays.
+    /// h + (value - f) d: the activation becomes `value`, what the dictionary misses of h stays. Along a
+    /// direction, h + (value - p) d/|d|: its component p along d/|d| becomes `value`.
     Clamp = 1 {
         name: "clamp",
         label: "clamp",
@@ -66,6 +69,7 @@ operators! {
         activation: true,
         reconstruction: false,
         feature: true,
+        direction: true,
     }
     /// As `Clamp`, on the dictionary's reconstruction: what it misses of h is dropped.
     ClampReplace = 5 {
@@ -77,6 +81,7 @@ operators! {
         activation: true,
         reconstruction: true,
         feature: true,
+        direction: false,
     }
     /// h + value d.
     Add = 2 {
@@ -88,6 +93,7 @@ operators! {
         activation: false,
         reconstruction: false,
         feature: true,
+        direction: true,
     }
     /// h + (value - 1) f d: the activation is multiplied; 0 ablates.
     Scale = 3 {
@@ -99,6 +105,7 @@ operators! {
         activation: true,
         reconstruction: false,
         feature: true,
+        direction: false,
     }
     /// h without its component along d.
     ProjectOut = 4 {
@@ -110,6 +117,7 @@ operators! {
         activation: false,
         reconstruction: false,
         feature: true,
+        direction: true,
     }
     /// h + (value - p) d/|d| where p, its component along d/|d|, is above `value`; else h. In the residual's
     /// units.
@@ -122,6 +130,7 @@ operators! {
         activation: false,
         reconstruction: false,
         feature: true,
+        direction: true,
     }
     /// h becomes its reconstruction, no feature changed: the control for `ClampReplace`.
     Reconstruct = 6 {
@@ -133,6 +142,7 @@ operators! {
         activation: false,
         reconstruction: true,
         feature: false,
+        direction: false,
     }
 }
 
@@ -155,6 +165,12 @@ impl Operator {
     /// All names, for messages.
     pub fn names() -> String {
         Self::ALL.map(Self::name).join(", ")
+    }
+
+    /// The names of those that can be about a direction, for messages.
+    pub(super) fn along() -> String {
+        let along = Self::ALL.into_iter().filter(|op| op.row().direction);
+        along.map(Self::name).collect::<Vec<_>>().join(", ")
     }
 
     /// Its code in the steering table.
@@ -234,7 +250,7 @@ mod tests {
             .map(|op| format!("  {},\n", serde_json::to_string(op.row()).unwrap()))
             .collect();
         let module = format!(
-            "// What can be done to a feature. Written by the test of src/steering/operators.rs, whose table it is,\n\
+            "// What can be done to a feature or a direction. Written by the test of src/steering/operators.rs, whose table it is,\n\
              // with WRITE_OPERATORS=1.\n\n\
              /** @import {{ OperatorInfo }} from \"./types.d.ts\" */\n\n\
              /** @type {{readonly OperatorInfo[]}} */\n\

@@ -1,10 +1,13 @@
-//! The steering of a model: its hooks, and every lane's interventions.
+//! The steering of a model: its places, and every lane's interventions.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
-use super::{Hook, Intervention, SteeringError};
-use crate::phi3::{BlockHook, Model};
+use super::direction::{self, Directions};
+use super::place::{Place, Site};
+use super::table::{self, Edit, Sources};
+use super::{Hook, Intervention, SteeringError, Target};
+use crate::phi3::{BlockHook, Model, ModelError};
 use crate::sae::{Dictionary, HookPoint};
 
 /// What a lane does.
@@ -14,9 +17,12 @@ struct Lane {
     setting: u64,
 }
 
-/// The dictionaries of a model and what each lane does with them.
+/// The dictionaries and directions of a model, and what each lane does with them.
 pub struct Steering {
-    hooks: Vec<Hook>,
+    site: Site,
+    /// By block; made where a dictionary or a direction is put.
+    places: Vec<OnceCell<Place>>,
+    directions: RefCell<Directions>,
     lanes: RefCell<Vec<Lane>>,
     /// Settings so far.
     settings: Cell<u64>,
@@ -25,64 +31,106 @@ pub struct Steering {
 impl Steering {
     /// Puts `dictionaries`, each of another hook point, into `model`; no lane is steered.
     pub async fn new(model: &Model, dictionaries: Vec<Dictionary>) -> Result<Self, SteeringError> {
-        Self::put(model, dictionaries.into_iter().map(Rc::new)).await
-    }
-
-    /// The same dictionaries, which stay on the GPU once, in `model`; no lane of it is steered.
-    pub async fn fork(&self, model: &Model) -> Result<Self, SteeringError> {
-        Self::put(model, self.hooks.iter().map(|h| h.dictionary().clone())).await
-    }
-
-    async fn put(
-        model: &Model,
-        dictionaries: impl Iterator<Item = Rc<Dictionary>>,
-    ) -> Result<Self, SteeringError> {
-        let hooks = dictionaries.map(|dictionary| Hook::new(model, dictionary));
-        let hooks = hooks.collect::<Result<Vec<_>, _>>()?;
-        let steering = Self::of(hooks, model.lanes())?;
+        let dictionaries = dictionaries.into_iter().map(Rc::new);
+        let steering = Self::at(Site::of(model), dictionaries)?;
         model.gpu().settle().await?;
         Ok(steering)
     }
 
-    /// The steering of `hooks`.
-    pub(super) fn of(hooks: Vec<Hook>, lanes: usize) -> Result<Self, SteeringError> {
-        for (i, hook) in hooks.iter().enumerate() {
-            if hooks[..i].iter().any(|other| other.point() == hook.point()) {
-                return Err(SteeringError::TwoDictionaries(hook.point()));
+    /// The same dictionaries, which stay on the GPU once, and the same directions in `model`; no lane of it
+    /// is steered.
+    pub async fn fork(&self, model: &Model) -> Result<Self, SteeringError> {
+        let hooks = self.made().filter_map(Place::hook);
+        let steering = Self::at(Site::of(model), hooks.map(|h| h.dictionary().clone()))?;
+        for (hook, _) in self.directions.borrow().names() {
+            steering.place(hook)?;
+        }
+        *steering.directions.borrow_mut() = self.directions.borrow().clone();
+        model.gpu().settle().await?;
+        Ok(steering)
+    }
+
+    /// Puts `dictionaries` into `site`.
+    pub(super) fn at(
+        site: Site,
+        dictionaries: impl Iterator<Item = Rc<Dictionary>>,
+    ) -> Result<Self, SteeringError> {
+        let places: Vec<OnceCell<Place>> = (0..site.layers).map(|_| OnceCell::new()).collect();
+        for dictionary in dictionaries {
+            let hook = Hook::new(&site, dictionary)?;
+            let point = hook.point();
+            let place = Place::new(&site, point, Some(hook))?;
+            if places[point.layer].set(place).is_err() {
+                return Err(SteeringError::TwoDictionaries(point));
             }
         }
         Ok(Self {
-            hooks,
-            lanes: RefCell::new(vec![Lane::default(); lanes]),
+            places,
+            directions: RefCell::default(),
+            lanes: RefCell::new(vec![Lane::default(); site.lanes]),
             settings: Cell::new(0),
+            site,
         })
+    }
+
+    /// The places there are.
+    fn made(&self) -> impl Iterator<Item = &Place> {
+        self.places.iter().filter_map(OnceCell::get)
+    }
+
+    /// The place at `point`, made if it is not there yet.
+    fn place(&self, point: HookPoint) -> Result<&Place, SteeringError> {
+        let layers = self.site.layers;
+        let layer = point.layer;
+        let cell = self.places.get(layer);
+        let cell = cell.ok_or(ModelError::NoBlock { layer, layers })?;
+        if let Some(place) = cell.get() {
+            return Ok(place);
+        }
+        let place = Place::new(&self.site, point, None)?;
+        Ok(cell.get_or_init(|| place))
+    }
+
+    /// Makes `values`, `[hidden]` in the residual's units, a direction that interventions at `hook` can name,
+    /// in place of one of that name; lanes that work along it go on along the new one, as after
+    /// [`Steering::set`]. No dictionary is needed.
+    pub fn add_direction(
+        &self,
+        hook: HookPoint,
+        name: &str,
+        values: Vec<f32>,
+    ) -> Result<(), SteeringError> {
+        direction::check(hook, name, &values, self.site.width)?;
+        self.place(hook)?;
+        if !self.directions.borrow_mut().put(hook, name, values) {
+            return Ok(());
+        }
+        for lane in 0..self.site.lanes {
+            let list = self.interventions(lane);
+            let along = |i: &Intervention| i.hook == hook && i.direction() == Some(name);
+            if list.iter().any(along) {
+                self.set(lane, &list)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The directions there are, by place and name.
+    pub fn directions(&self) -> Vec<(HookPoint, String)> {
+        self.directions.borrow().names()
     }
 
     /// Replaces the lane's interventions. Takes effect with the next pass that is submitted and writes
     /// only the steering tables; on an error nothing has changed. Returns the setting's number: one more
     /// than that of the setting before it, of whatever lane.
     pub fn set(&self, lane: usize, interventions: &[Intervention]) -> Result<u64, SteeringError> {
-        let lanes = self.lanes.borrow().len();
+        let lanes = self.site.lanes;
         if lane >= lanes {
             return Err(SteeringError::UnknownLane { lane, lanes });
         }
-        if let Some(one) = interventions.iter().find(|i| self.hook(i.hook).is_none()) {
-            return Err(SteeringError::UnknownHook {
-                hook: one.hook,
-                loaded: self.loaded(),
-            });
-        }
-        let mut compiled = Vec::with_capacity(self.hooks.len());
-        for hook in &self.hooks {
-            let own: Vec<Intervention> = interventions
-                .iter()
-                .filter(|i| i.hook == hook.point())
-                .cloned()
-                .collect();
-            compiled.push(hook.compile(&own)?);
-        }
-        for (hook, entries) in self.hooks.iter().zip(compiled) {
-            hook.set(lane, entries);
+        let compiled = self.compile(interventions)?;
+        for (place, edits) in self.made().zip(compiled) {
+            place.set(lane, edits);
         }
         let setting = self.settings.get() + 1;
         self.settings.set(setting);
@@ -93,6 +141,35 @@ impl Steering {
         Ok(setting)
     }
 
+    /// What a lane's interventions are at each place there is.
+    fn compile(&self, interventions: &[Intervention]) -> Result<Vec<Vec<Edit>>, SteeringError> {
+        for one in interventions {
+            match &one.target {
+                Target::Direction(name) => {
+                    self.directions.borrow().get(one.hook, name)?;
+                }
+                _ if self.hook(one.hook).is_some() => {}
+                _ => {
+                    return Err(SteeringError::UnknownHook {
+                        hook: one.hook,
+                        loaded: self.loaded(),
+                    });
+                }
+            }
+        }
+        let directions = self.directions.borrow();
+        let at = |place: &Place| {
+            let own = interventions.iter().filter(|i| i.hook == place.point());
+            let own: Vec<Intervention> = own.cloned().collect();
+            let sources = Sources {
+                dictionary: place.hook().map(|hook| &**hook.dictionary() as _),
+                directions: &directions,
+            };
+            table::compile(place.point(), &sources, &own)
+        };
+        self.made().map(at).collect()
+    }
+
     /// The number of the lane's setting, as [`Steering::set`] gave it; 0 if nothing was ever set.
     pub fn setting(&self, lane: usize) -> u64 {
         self.lanes.borrow().get(lane).map_or(0, |l| l.setting)
@@ -100,10 +177,11 @@ impl Steering {
 
     /// What is loaded, in words.
     pub(crate) fn loaded(&self) -> String {
-        if self.hooks.is_empty() {
+        let points = self.points();
+        if points.is_empty() {
             return "no dictionary is loaded".into();
         }
-        let points: Vec<String> = self.hooks.iter().map(|h| h.point().to_string()).collect();
+        let points: Vec<String> = points.iter().map(HookPoint::to_string).collect();
         format!("the dictionaries loaded are of {}", points.join(", "))
     }
 
@@ -115,19 +193,20 @@ impl Steering {
             .map_or_else(Vec::new, |l| l.interventions.clone())
     }
 
-    /// The hooks, for a pass of the model.
+    /// The work at all places, for a pass of the model.
     pub fn hooks(&self) -> Vec<&dyn BlockHook> {
-        self.hooks.iter().map(|h| h as &dyn BlockHook).collect()
+        self.made().map(|place| place as &dyn BlockHook).collect()
     }
 
     /// The hook points that have a dictionary.
     pub fn points(&self) -> Vec<HookPoint> {
-        self.hooks.iter().map(Hook::point).collect()
+        let hooks = self.made().filter_map(Place::hook);
+        hooks.map(Hook::point).collect()
     }
 
-    /// The hook at `point`.
+    /// The dictionary at `point`.
     pub fn hook(&self, point: HookPoint) -> Option<&Hook> {
-        self.hooks.iter().find(|h| h.point() == point)
+        self.places.get(point.layer)?.get()?.hook()
     }
 
     /// A number for what the lane's steering does to a token with these `ROW_` flags: 0 for nothing,
@@ -137,21 +216,21 @@ impl Steering {
         // FNV-1a, 64 bits.
         let mut hash = 0xcbf2_9ce4_8422_2325u64;
         let mut any = false;
-        if lane >= self.lanes.borrow().len() {
+        if lane >= self.site.lanes {
             return 0;
         }
-        for hook in &self.hooks {
-            for entry in hook.entries(lane).iter().filter(|e| e.applies(row_flags)) {
+        for place in self.made() {
+            let layer = place.point().layer as u32;
+            place.each_entry(lane, |entry| {
+                if !entry.applies(row_flags) {
+                    return;
+                }
                 any = true;
-                let layer = hook.point().layer as u32;
-                for byte in [layer]
-                    .into_iter()
-                    .chain(entry.effect())
-                    .flat_map(u32::to_le_bytes)
-                {
+                let words = [layer].into_iter().chain(entry.effect());
+                for byte in words.flat_map(u32::to_le_bytes) {
                     hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
                 }
-            }
+            });
         }
         if any { hash | 1 } else { 0 }
     }

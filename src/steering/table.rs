@@ -1,6 +1,9 @@
 //! Interventions as entries of the GPU's steering table.
 
-use super::{Intervention, Operator, OperatorInfo, Positions, SteeringError};
+use std::rc::Rc;
+
+use super::direction::{Direction, Directions};
+use super::{Intervention, Operator, OperatorInfo, Positions, SteeringError, Target};
 use crate::phi3::{ROW_BOS, ROW_GENERATED};
 use crate::sae::{Dictionary, HookPoint};
 
@@ -15,6 +18,8 @@ const AT_GENERATED: u32 = 2;
 const AT_BOS: u32 = 4;
 /// Applies only where the latent is active.
 const IF_ACTIVE: u32 = 8;
+/// Works along a direction, in the residual's units, and not along a latent's.
+const ALONG: u32 = 16;
 
 /// What the kernel must know: the codes of operators, the flags of entries.
 pub(super) fn constants() -> String {
@@ -24,16 +29,30 @@ pub(super) fn constants() -> String {
         ("AT_GENERATED", AT_GENERATED),
         ("AT_BOS", AT_BOS),
         ("IF_ACTIVE", IF_ACTIVE),
+        ("ALONG", ALONG),
     ] {
         text += &format!("const {name}: u32 = {flag}u;\n");
     }
     text
 }
 
-/// Whether an operator gives the feature a new activation.
+/// Whether an operator gives the feature a new activation, or the direction a new component.
 fn sets(op: Operator) -> bool {
     let row = op.row();
     row.feature && row.activation
+}
+
+/// An entry, with the direction that it works along if no latent's.
+#[derive(Clone, Debug)]
+pub(super) struct Edit {
+    pub entry: Entry,
+    pub direction: Option<Rc<Direction>>,
+}
+
+/// What interventions at a place can name.
+pub(super) struct Sources<'a> {
+    pub dictionary: Option<&'a dyn Latents>,
+    pub directions: &'a Directions,
 }
 
 /// One entry of the table; all zeros is an empty one.
@@ -42,7 +61,7 @@ fn sets(op: Operator) -> bool {
 pub(super) struct Entry {
     op: u32,
     flags: u32,
-    /// The latent's row among those loaded.
+    /// The latent's row among those loaded, or the direction's number.
     pub latent: u32,
     value: f32,
 }
@@ -77,13 +96,13 @@ impl Latents for Dictionary {
     }
 }
 
-/// The entries that compute `interventions` at `hook`: those that put the reconstruction in place of h
-/// first, otherwise in order.
+/// What computes `interventions` at `hook`: what puts the reconstruction in place of h first, otherwise in
+/// order.
 pub(super) fn compile(
     hook: HookPoint,
-    dictionary: &dyn Latents,
+    sources: &Sources<'_>,
     interventions: &[Intervention],
-) -> Result<Vec<Entry>, SteeringError> {
+) -> Result<Vec<Edit>, SteeringError> {
     if interventions.len() > SLOTS {
         return Err(SteeringError::TooMany {
             hook,
@@ -92,29 +111,25 @@ pub(super) fn compile(
     }
     for (i, one) in interventions.iter().enumerate() {
         let clashes = |other: &Intervention| {
-            sets(other.op) && other.feature == one.feature && other.positions.overlap(one.positions)
+            sets(other.op) && other.target == one.target && other.positions.overlap(one.positions)
         };
         if sets(one.op) && interventions[..i].iter().any(clashes) {
             return Err(SteeringError::Conflict {
-                feature: one.feature,
+                target: one.target.clone(),
             });
         }
     }
-    let mut entries = interventions
-        .iter()
-        .map(|one| Ok((one.op.row().reconstruction, Entry::of(one, dictionary)?)))
-        .collect::<Result<Vec<_>, SteeringError>>()?;
+    let edit = |one: &Intervention| Edit::of(one, sources);
+    let edits = interventions.iter().map(edit);
+    let mut edits = edits.collect::<Result<Vec<_>, SteeringError>>()?;
     // A stable sort: `false` before `true`.
-    entries.sort_by_key(|(rebuilds, _)| !rebuilds);
-    Ok(entries.into_iter().map(|(_, entry)| entry).collect())
+    edits.sort_by_key(|edit| !edit.entry.rebuilds());
+    Ok(edits)
 }
 
-impl Entry {
-    fn of(one: &Intervention, dictionary: &dyn Latents) -> Result<Self, SteeringError> {
-        let &Intervention {
-            hook, feature, op, ..
-        } = one;
-        let row = op.row();
+impl Edit {
+    fn of(one: &Intervention, sources: &Sources<'_>) -> Result<Self, SteeringError> {
+        let (hook, op, row) = (one.hook, one.op, one.op.row());
         let mut flags = match one.positions {
             Positions::All => AT_PROMPT | AT_GENERATED,
             Positions::Prompt => AT_PROMPT,
@@ -126,19 +141,57 @@ impl Entry {
         if one.only_if_active {
             flags |= IF_ACTIVE;
         }
+        let value = match one.value {
+            _ if !op.takes_value() => 0.0,
+            Some(value) if value.is_finite() => value,
+            value => {
+                let target = one.target.clone();
+                return Err(match value {
+                    None => SteeringError::MissingValue { op, target },
+                    Some(value) => SteeringError::NotFinite { op, target, value },
+                });
+            }
+        };
+        let mut entry = Entry {
+            op: op.code(),
+            flags,
+            latent: 0,
+            value,
+        };
+        if let Target::Direction(name) = &one.target {
+            if !row.direction {
+                return Err(SteeringError::NotAlong { op });
+            }
+            if one.only_if_active {
+                return Err(SteeringError::NothingActive);
+            }
+            let direction = sources.directions.get(hook, name)?;
+            entry.flags |= ALONG;
+            entry.latent = direction.id;
+            return Ok(Self {
+                entry,
+                direction: Some(direction),
+            });
+        }
+        let Some(dictionary) = sources.dictionary else {
+            return Err(SteeringError::UnknownHook {
+                hook,
+                loaded: "it has no dictionary".into(),
+            });
+        };
         if row.reconstruction && !dictionary.is_whole() {
             return Err(SteeringError::NeedsAllLatents { op });
         }
-        if !row.feature {
+        let alone = |entry| Self {
+            entry,
+            direction: None,
+        };
+        let Target::Feature(feature) = one.target else {
             if one.only_if_active {
-                return Err(SteeringError::ReconstructIfActive);
+                return Err(SteeringError::NothingActive);
             }
-            return Ok(Self {
-                op: op.code(),
-                flags,
-                ..Self::default()
-            });
-        }
+            return Ok(alone(entry));
+        };
         let latents = dictionary.latents();
         if feature as usize >= latents {
             return Err(SteeringError::UnknownFeature {
@@ -147,27 +200,18 @@ impl Entry {
                 latents,
             });
         }
-        let Some(row) = dictionary.row_of(feature) else {
+        let Some(latent) = dictionary.row_of(feature) else {
             return Err(SteeringError::NotLoaded { hook, feature });
         };
-        let value = match one.value {
-            _ if !op.takes_value() => 0.0,
-            None => return Err(SteeringError::MissingValue { op, feature }),
-            Some(value) if value.is_finite() => value,
-            Some(value) => return Err(SteeringError::NotFinite { op, feature, value }),
-        };
-        let entry = Self {
-            op: op.code(),
-            flags,
-            latent: row,
-            value,
-        };
+        entry.latent = latent;
         if entry.measures() && !dictionary.encodes() {
             return Err(SteeringError::NeedsActivation { op, feature });
         }
-        Ok(entry)
+        Ok(alone(entry))
     }
+}
 
+impl Entry {
     /// Whether it can apply to a row with these `ROW_` flags.
     pub fn applies(&self, row_flags: u32) -> bool {
         let role = if row_flags & ROW_GENERATED != 0 {
@@ -179,9 +223,20 @@ impl Entry {
         self.flags & role != 0 && bos
     }
 
+    /// What it works along: whether a direction, and its number, or the latent's row.
+    pub fn source(&self) -> (bool, u32) {
+        (self.flags & ALONG != 0, self.latent)
+    }
+
+    /// Whether it is in the dictionary's units.
+    pub fn scales(&self) -> bool {
+        self.flags & ALONG == 0
+    }
+
     /// Whether it reads the latent's activation.
     pub fn measures(&self) -> bool {
-        self.is(|row| row.activation || row.reconstruction) || self.flags & IF_ACTIVE != 0
+        self.scales()
+            && (self.is(|row| row.activation || row.reconstruction) || self.flags & IF_ACTIVE != 0)
     }
 
     /// Whether it reads the reconstruction.
@@ -198,7 +253,7 @@ impl Entry {
     pub fn effect(&self) -> [u32; 4] {
         [
             self.op,
-            self.flags & IF_ACTIVE,
+            self.flags & (IF_ACTIVE | ALONG),
             self.latent,
             self.value.to_bits(),
         ]
@@ -241,9 +296,21 @@ mod tests {
         encodes: true,
     };
 
+    fn compile(dictionary: &Hundred, list: &[Intervention]) -> Result<Vec<Entry>, SteeringError> {
+        let mut directions = Directions::default();
+        directions.put(HookPoint::block(2), "other", vec![1.0]);
+        directions.put(HookPoint::block(3), "mine", vec![1.0]);
+        let sources = Sources {
+            dictionary: Some(dictionary),
+            directions: &directions,
+        };
+        let edits = super::compile(HookPoint::block(3), &sources, list)?;
+        Ok(edits.into_iter().map(|e| e.entry).collect())
+    }
+
     fn compiled(texts: &[&str]) -> Result<Vec<Entry>, SteeringError> {
         let list: Vec<Intervention> = texts.iter().map(|t| t.parse().unwrap()).collect();
-        compile(HookPoint::block(3), &WHOLE, &list)
+        compile(&WHOLE, &list)
     }
 
     #[test]
@@ -254,6 +321,7 @@ mod tests {
             "layers.3:3:clamp_replace:6:+bos",
             "layers.3:4:add:7:if-active",
             "layers.3:-:reconstruct:prompt",
+            "layers.3:@mine:clamp:8",
         ])
         .unwrap();
         let seen: Vec<_> = entries
@@ -267,11 +335,12 @@ mod tests {
                 (6, 1, 0, 0.0),
                 (4, 3, 1, 0.0),
                 (1, 3, 2, 5.0),
-                (2, 11, 4, 7.0)
+                (2, 11, 4, 7.0),
+                (1, 19, 1, 8.0)
             ]
         );
         let measures: Vec<_> = entries.iter().map(Entry::measures).collect();
-        assert_eq!(measures, [true, true, false, true, true]);
+        assert_eq!(measures, [true, true, false, true, true, false]);
     }
 
     #[test]
@@ -287,13 +356,23 @@ mod tests {
                 "twice",
             ),
             (&["layers.3:1:add:1"; SLOTS + 1], "at most 32"),
+            (
+                &["layers.3:@mine:clamp:1", "layers.3:@mine:clamp:2:prompt"],
+                "direction \"mine\" is set twice",
+            ),
+            (
+                &["layers.3:@other:add:1"],
+                "layers.2:@other, layers.3:@mine",
+            ),
+            (&["layers.3:@mine:add:1:if-active"], "no feature"),
+            (&["layers.3:@mine:add:inf"], "finite"),
         ] {
             let message = compiled(texts).unwrap_err().to_string();
             assert!(message.contains(word), "{texts:?}: {message}");
         }
         let missing = Intervention::new(HookPoint::block(3), 1, Operator::Add, None);
         assert!(matches!(
-            compile(HookPoint::block(3), &WHOLE, &[missing]),
+            compile(&WHOLE, &[missing]),
             Err(SteeringError::MissingValue { .. })
         ));
         // These do not clash.
@@ -305,6 +384,12 @@ mod tests {
         ])
         .unwrap();
         compiled(&["layers.3:1:add:1"; SLOTS]).unwrap();
+        compiled(&[
+            "layers.3:@mine:clamp:1",
+            "layers.3:@mine:cap:2",
+            "layers.3:1:clamp:2",
+        ])
+        .unwrap();
     }
 
     #[test]
@@ -315,7 +400,7 @@ mod tests {
                 whole: false,
                 encodes,
             };
-            compile(HookPoint::block(3), &dictionary, &list).map(|e| e[0].latent)
+            compile(&dictionary, &list).map(|e| e[0].latent)
         };
         assert_eq!(some("layers.3:42:clamp:1", true).unwrap(), 21);
         assert_eq!(some("layers.3:42:add:1", false).unwrap(), 21);

@@ -7,8 +7,8 @@ use pollster::block_on;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::hook::Site;
-use super::{Hook, Intervention, Operator, Positions, Steering, SteeringError};
+use super::place::Site;
+use super::{Hook, Intervention, Operator, Positions, Steering, SteeringError, Target};
 use crate::gpu::{Buffer, Gpu, GpuOptions};
 use crate::phi3::{MAX_ROWS, Phase, ROW_BOS, ROW_DONE, ROW_GENERATED, Row};
 use crate::sae::reference::{
@@ -24,6 +24,8 @@ struct Bench {
     gpu: Rc<Gpu>,
     reference: Reference,
     steering: Steering,
+    /// By name, at the hook.
+    directions: BTreeMap<String, Vec<f64>>,
     residual: Buffer,
     prefill_rows: Buffer,
     decode_rows: Buffer,
@@ -31,29 +33,48 @@ struct Bench {
 
 impl Bench {
     fn new(gpu: &Rc<Gpu>, rng: &mut StdRng) -> Self {
+        Self::with(gpu, rng, true)
+    }
+
+    /// With a dictionary, or with directions alone.
+    fn with(gpu: &Rc<Gpu>, rng: &mut StdRng, dictionary: bool) -> Self {
         let reference = Reference::random(rng, 100, 211, 7);
         let gpu = gpu.clone();
         block_on(async {
-            let dictionary = Dictionary::find(&gpu, &reference.folder(LAYER), Wanted::default())
-                .await
-                .unwrap();
+            let folder = reference.folder(LAYER);
+            let dictionary = match dictionary {
+                true => Some(Dictionary::find(&gpu, &folder, Wanted::default()).await),
+                false => None,
+            };
+            let dictionary = dictionary.transpose().unwrap();
             let bytes = (MAX_ROWS * reference.width * 4) as u64;
             let residual = gpu.storage("residual", bytes).unwrap();
             let uniform = wgpu::BufferUsages::UNIFORM;
             let prefill_rows = gpu.buffer("rows", 4112, uniform).unwrap();
             let decode_rows = gpu.buffer("rows", 4112, uniform).unwrap();
             let site = Site {
-                residual: &residual,
-                prefill_rows: &prefill_rows,
-                decode_rows: &decode_rows,
+                gpu: gpu.clone(),
+                residual: residual.clone(),
+                prefill_rows: prefill_rows.clone(),
+                decode_rows: decode_rows.clone(),
                 lanes: LANES,
+                width: reference.width,
+                layers: LAYER + 2,
             };
-            let hook = Hook::at(gpu.clone(), Rc::new(dictionary), &site).unwrap();
-            let steering = Steering::of(vec![hook], LANES).unwrap();
+            let dictionaries = dictionary.map(Rc::new).into_iter();
+            let steering = Steering::at(site, dictionaries).unwrap();
+            let mut directions = BTreeMap::new();
+            for name in ["one", "two"] {
+                let values: Vec<f32> = numbers(rng, reference.width);
+                let hook = HookPoint::block(LAYER);
+                steering.add_direction(hook, name, values.clone()).unwrap();
+                directions.insert(name.to_string(), wide(&values));
+            }
             Self {
                 gpu,
                 reference,
                 steering,
+                directions,
                 residual,
                 prefill_rows,
                 decode_rows,
@@ -109,6 +130,9 @@ impl Bench {
 
     /// The active features of each row of `h`, in the GPU's choice and in f64.
     fn codes(&self, rows: &[(u32, u32)], h: &[f32]) -> Vec<BTreeMap<usize, f64>> {
+        if self.steering.points().is_empty() {
+            return vec![BTreeMap::new(); rows.len()];
+        }
         self.hook().watch(true);
         self.run(Phase::Prefill, rows, h);
         self.hook().watch(false);
@@ -128,7 +152,8 @@ impl Bench {
         list: &[Intervention],
         flags: u32,
     ) -> Vec<f64> {
-        let f = |j: u32| code.get(&(j as usize)).copied().unwrap_or(0.0);
+        let latent = |i: &Intervention| i.feature().unwrap_or(0) as usize;
+        let f = |i: &Intervention| code.get(&latent(i)).copied().unwrap_or(0.0);
         let applies = |i: &&Intervention| {
             let generated = flags & ROW_GENERATED != 0;
             let position = match i.positions {
@@ -136,9 +161,7 @@ impl Bench {
                 Positions::Prompt => !generated,
                 Positions::Generated => generated,
             };
-            position
-                && (i.include_bos || flags & ROW_BOS == 0)
-                && (!i.only_if_active || f(i.feature) > 0.0)
+            position && (i.include_bos || flags & ROW_BOS == 0) && (!i.only_if_active || f(i) > 0.0)
         };
         let list: Vec<&Intervention> = list.iter().filter(applies).collect();
         let drops =
@@ -147,19 +170,25 @@ impl Bench {
         if list.iter().any(&drops) {
             let mut edited = code.clone();
             for i in list.iter().filter(|i| i.op == Operator::ClampReplace) {
-                edited.insert(i.feature as usize, f64::from(i.value.unwrap()));
+                edited.insert(latent(i), f64::from(i.value.unwrap()));
             }
             out = self.reference.decode(&edited);
         }
         for i in list.iter().filter(|i| !drops(i)) {
-            let d = self.reference.direction(i.feature as usize);
+            let d = match &i.target {
+                Target::Direction(name) => self.directions[name].clone(),
+                _ => self.reference.direction(latent(i)),
+            };
             let value = i.value.map_or(0.0, f64::from);
             let along: f64 = out.iter().zip(&d).map(|(h, d)| h * d).sum();
             let squares: f64 = d.iter().map(|d| d * d).sum();
             let c = match i.op {
-                Operator::Clamp => value - f(i.feature),
+                Operator::Clamp if i.direction().is_some() => {
+                    (value - along / squares.sqrt()) / squares.sqrt()
+                }
+                Operator::Clamp => value - f(i),
                 Operator::Add => value,
-                Operator::Scale => (value - 1.0) * f(i.feature),
+                Operator::Scale => (value - 1.0) * f(i),
                 Operator::ProjectOut => -along / squares,
                 Operator::Cap => (value - along / squares.sqrt()).min(0.0) / squares.sqrt(),
                 Operator::ClampReplace | Operator::Reconstruct => unreachable!(),
@@ -199,6 +228,10 @@ impl Bench {
             }
         }
     }
+}
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|v| f64::from(*v)).collect()
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {
@@ -254,6 +287,134 @@ fn every_operator_at_every_position() {
     }
 }
 
+/// All operators that a direction can have, at every kind of position.
+fn check_directions(bench: &Bench, rng: &mut StdRng) {
+    let width = bench.reference.width;
+    let h: Vec<f32> = numbers(rng, ROWS.len() * width)
+        .iter()
+        .map(|v| v * 4.0)
+        .collect();
+    for op in Operator::ALL {
+        for positions in Positions::ALL {
+            let value = op.takes_value().then(|| rng.random_range(-5.0..5.0));
+            let one = Intervention {
+                positions,
+                include_bos: rng.random(),
+                ..Intervention::along(HookPoint::block(LAYER), "one", op, value)
+            };
+            if !op.row().direction {
+                let refused = bench.steering.set(1, &[one]).unwrap_err();
+                assert!(matches!(refused, SteeringError::NotAlong { .. }), "{op}");
+                continue;
+            }
+            let other: Intervention = "layers.3:@two:cap:0.5:generated".parse().unwrap();
+            for phase in [Phase::Prefill, Phase::Decode] {
+                bench.check(phase, 1, &[one.clone(), other.clone()], &ROWS, &h);
+            }
+        }
+    }
+}
+
+#[test]
+fn directions_beside_a_dictionary_and_without_one() {
+    let mut rng = fresh_rng();
+    let rng = &mut rng;
+    for gpu in software_gpus() {
+        let beside = Bench::new(&gpu, rng);
+        check_directions(&beside, rng);
+        // They need no encoding.
+        beside
+            .steering
+            .set(0, &["layers.3:@one:clamp:3".parse().unwrap()])
+            .unwrap();
+        assert!(!beside.hook().encodes());
+        let alone = Bench::with(&gpu, rng, false);
+        check_directions(&alone, rng);
+        assert_eq!(alone.steering.points(), []);
+        let feature = ["layers.3:5:add:1".parse().unwrap()];
+        let message = alone.steering.set(0, &feature).unwrap_err().to_string();
+        assert!(message.contains("no dictionary is loaded"), "{message}");
+    }
+}
+
+#[test]
+fn a_direction_that_is_replaced_is_followed_by_those_who_use_it() {
+    let mut rng = fresh_rng();
+    let gpu = software_gpu(GpuOptions::default());
+    let mut bench = Bench::with(&gpu, &mut rng, false);
+    let width = bench.reference.width;
+    let h = numbers(&mut rng, ROWS.len() * width);
+    let hook = HookPoint::block(LAYER);
+    let list: [Intervention; 1] = ["layers.3:@one:add:2".parse().unwrap()];
+    let before = bench.steering.set(1, &list).unwrap();
+    let print = bench.steering.fingerprint(1, 0);
+    let again: Vec<f32> = bench.directions["one"].iter().map(|v| *v as f32).collect();
+    bench.steering.add_direction(hook, "one", again).unwrap();
+    assert_eq!(bench.steering.setting(1), before, "nothing has changed");
+    let other = numbers(&mut rng, width);
+    bench
+        .steering
+        .add_direction(hook, "one", other.clone())
+        .unwrap();
+    bench.directions.insert("one".into(), wide(&other));
+    assert!(bench.steering.setting(1) > before);
+    assert_ne!(bench.steering.fingerprint(1, 0), print);
+    assert_eq!(bench.steering.setting(0), 0, "the other lane");
+    let got = bench.run(Phase::Decode, &ROWS, &h);
+    let expected = bench.expected(&h[3 * width..][..width], &BTreeMap::new(), &list, 0);
+    assert_near(&got[3 * width..][..width], &expected, 1e-5, "the new one");
+    // The same at another place is another direction, and another effect.
+    let next = HookPoint::block(LAYER + 1);
+    bench.steering.add_direction(next, "one", other).unwrap();
+    bench
+        .steering
+        .set(1, &["layers.4:@one:add:2".parse().unwrap()])
+        .unwrap();
+    assert_ne!(bench.steering.fingerprint(1, 0), print);
+    assert_eq!(bench.steering.hooks().len(), 2);
+}
+
+#[test]
+fn directions_that_are_none_are_refused() {
+    let mut rng = fresh_rng();
+    let gpu = software_gpu(GpuOptions::default());
+    let bench = Bench::with(&gpu, &mut rng, false);
+    let width = bench.reference.width;
+    let known = bench.steering.directions();
+    let mut spoilt = numbers(&mut rng, width);
+    let at = rng.random_range(0..width);
+    spoilt[at] = f32::NAN;
+    let good = || vec![1.0; width];
+    for (layer, name, values, word) in [
+        (LAYER, "a:b", good(), "cannot be called"),
+        (LAYER, " a", good(), "cannot be called"),
+        (LAYER, "", good(), "cannot be called"),
+        (
+            LAYER,
+            "a",
+            vec![1.0; width - 4],
+            "has 96 numbers, and the residual stream 100",
+        ),
+        (LAYER, "a", vec![0.0; width], "points nowhere"),
+        (LAYER, "a", vec![1e30; width], "too long"),
+        (LAYER, "a", spoilt, &format!("number {at} is NaN")[..]),
+        (LAYER + 2, "a", good(), "no block 5"),
+    ] {
+        let added = bench
+            .steering
+            .add_direction(HookPoint::block(layer), name, values);
+        let message = added.unwrap_err().to_string();
+        assert!(message.contains(word), "{name}: {message}");
+    }
+    assert_eq!(bench.steering.directions(), known);
+    let unknown = ["layers.3:@three:add:1".parse().unwrap()];
+    let message = bench.steering.set(0, &unknown).unwrap_err().to_string();
+    assert!(
+        message.contains("layers.3:@one, layers.3:@two"),
+        "{message}"
+    );
+}
+
 #[test]
 fn several_features_at_once() {
     let mut rng = fresh_rng();
@@ -286,11 +447,17 @@ fn several_features_at_once() {
                 let feature = features.swap_remove(rng.random_range(0..features.len()));
                 if list
                     .iter()
-                    .any(|i: &Intervention| i.feature as usize == feature)
+                    .any(|i: &Intervention| i.feature() == Some(feature as u32))
                 {
                     continue;
                 }
                 list.push(format!("layers.3:{feature}:{text}").parse().unwrap());
+            }
+            for (at, text) in ["@one:clamp:4", "@two:add:-0.75:+bos", "@one:cap:-1:prompt"]
+                .into_iter()
+                .enumerate()
+            {
+                list.insert(3 * at, format!("layers.3:{text}").parse().unwrap());
             }
             for phase in [Phase::Prefill, Phase::Decode] {
                 bench.check(phase, 0, &list, rows, &h);

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use pollster::block_on;
 use rand::Rng;
 
-use super::hook::Site;
-use super::{Hook, Intervention, Operator, Steering};
+use super::place::Site;
+use super::{Intervention, Operator, Steering};
 use crate::gpu::GpuOptions;
 use crate::phi3::{MAX_ROWS, Phase, Row};
 use crate::sae::reference::{assert_near, fresh_rng, numbers, software_gpu};
@@ -40,10 +40,13 @@ fn clamps_use_each_rules_activation_and_the_residuals_units() {
         let uniform = wgpu::BufferUsages::UNIFORM;
         let rows = gpu.buffer("rows", 4112, uniform).unwrap();
         let site = Site {
-            residual: &residual,
-            prefill_rows: &rows,
-            decode_rows: &rows,
+            gpu: gpu.clone(),
+            residual: residual.clone(),
+            prefill_rows: rows.clone(),
+            decode_rows: rows.clone(),
             lanes: 1,
+            width,
+            layers: LAYER + 1,
         };
         let h: Vec<f32> = numbers(&mut rng, width).iter().map(|v| 2.0 * v).collect();
         let acts = specimen.encode(&h);
@@ -67,8 +70,8 @@ fn clamps_use_each_rules_activation_and_the_residuals_units() {
                     None => block_on(encode_all(&gpu, &dictionary, &h)).unwrap().acts,
                     Some(_) => Vec::new(),
                 };
-                let hook = Hook::at(gpu.clone(), Rc::new(dictionary), &site).unwrap();
-                let steering = Steering::of(vec![hook], 1).unwrap();
+                let dictionary = [Rc::new(dictionary)].into_iter();
+                let steering = Steering::at(site.clone(), dictionary).unwrap();
                 for op in Operator::ALL {
                     let value = rng.random_range(-3.0f32..3.0);
                     let one =

@@ -17,6 +17,9 @@ use crate::sae::{HookPoint, MAX_K, SelfTest};
 use crate::steering::SteeringError;
 use crate::tokens::{ChatTokenizer, Message, Prompt, Role, TokenRole};
 
+/// Numbers of a vector at most; no residual stream is as wide.
+const WIDEST: u32 = 1 << 20;
+
 /// A model on the GPU that chats, steered lane by lane.
 #[wasm_bindgen]
 pub struct Engine {
@@ -100,6 +103,23 @@ impl Engine {
         let steering = self.home.steering()?;
         let setting = steering.set(lane as usize, &interventions);
         Ok(setting.map_err(WebError::from)? as f64)
+    }
+
+    /// Makes `values`, as many numbers as the residual stream is wide, a direction that interventions at
+    /// `hook` can name, in place of one of that name.
+    #[wasm_bindgen(js_name = addDirection)]
+    pub fn add_direction(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "string")] hook: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "string")] name: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "Float32Array | number[]")] values: JsValue,
+    ) -> Result<(), JsValue> {
+        self.alive()?;
+        let hook = request::hook(&options::text(&hook, "hook")?, "hook")?;
+        let name = options::text(&name, "name")?;
+        let values = options::numbers(&values, "values", WIDEST)?;
+        let added = self.home.steering()?.add_direction(hook, &name, values);
+        Ok(added.map_err(WebError::from)?)
     }
 
     /// The `k` strongest features at each token of `text`, at the hook point `hook`.

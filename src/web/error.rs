@@ -159,6 +159,7 @@ impl Code for SteeringError {
         match self {
             SteeringError::Dictionary(e) => e.code(),
             SteeringError::Gpu(e) => e.code(),
+            SteeringError::Model(e) => e.code(),
             _ => "bad-steering",
         }
     }

@@ -30,7 +30,14 @@ impl Field for SteeringError {
             SteeringError::UnknownHook { .. } => "hook",
             SteeringError::UnknownFeature { .. } | SteeringError::NotLoaded { .. } => "feature",
             SteeringError::MissingValue { .. } | SteeringError::NotFinite { .. } => "value",
-            SteeringError::ReconstructIfActive => "onlyIfActive",
+            SteeringError::NothingActive => "onlyIfActive",
+            SteeringError::UnknownDirection { .. }
+            | SteeringError::NotAlong { .. }
+            | SteeringError::TwoTargets { .. } => "direction",
+            SteeringError::NoTarget { .. } => "feature",
+            SteeringError::BadName { .. } => "name",
+            SteeringError::BadDirection { .. } => "values",
+            SteeringError::Model(ModelError::NoBlock { .. }) => "hook",
             _ => return None,
         };
         Some(field.into())

@@ -3,7 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-use js_sys::{Array, Object, Reflect};
+use js_sys::{Array, Float32Array, Object, Reflect};
 use wasm_bindgen::{JsCast, JsValue};
 
 use super::error::WebError;
@@ -170,6 +170,28 @@ pub fn list(value: &JsValue, path: &str, most: u32) -> Result<Vec<JsValue>, WebE
         }
         None => Err(must(path, "a list", value)),
     }
+}
+
+/// `value`, called `path`, as at most `most` numbers: a `Float32Array` or a list.
+pub fn numbers(value: &JsValue, path: &str, most: u32) -> Result<Vec<f32>, WebError> {
+    if let Some(array) = value.dyn_ref::<Float32Array>() {
+        if array.length() > most {
+            let message = format!(
+                "{path} has {} elements, and at most {most} are possible",
+                array.length()
+            );
+            return Err(refusal(path, message));
+        }
+        return Ok(array.to_vec());
+    }
+    let list = list(value, path, most)?;
+    let read = |(i, one): (usize, &JsValue)| {
+        let number = one.as_f64();
+        number
+            .map(|n| n as f32)
+            .ok_or_else(|| must(&format!("{path}[{i}]"), "a number", one))
+    };
+    list.iter().enumerate().map(read).collect()
 }
 
 fn must(path: &str, what: &str, value: &JsValue) -> WebError {

@@ -8,7 +8,7 @@ use crate::generate::{FeatureWish, Sampling};
 use crate::matrix::Format;
 use crate::phi3::MAX_ROWS;
 use crate::sae::{HookPoint, MAX_K};
-use crate::steering::{Intervention, Operator, Positions};
+use crate::steering::{Intervention, Operator, Positions, SteeringError, Target};
 use crate::tokens::{Message, Role};
 
 /// Messages of a conversation at most.
@@ -207,6 +207,7 @@ fn intervention(value: &JsValue, path: &str) -> Result<Intervention, WebError> {
     let known = [
         "hook",
         "feature",
+        "direction",
         "op",
         "value",
         "positions",
@@ -220,16 +221,19 @@ fn intervention(value: &JsValue, path: &str) -> Result<Intervention, WebError> {
     let op = options.choice("op", &operators)?;
     let op = op.ok_or_else(|| options.missing("op", "an operator, as \"clamp\""))?;
     let feature = options.whole("feature", 0..=u32::MAX)?;
-    let feature = match (feature, op) {
-        (Some(feature), _) => feature,
-        (None, op) if !op.row().feature => 0,
-        (None, _) => return Err(options.missing("feature", "a feature's number")),
-    };
+    let target = Target::of(op, feature, options.text("direction")?);
+    let target = target.map_err(|e| match &e {
+        SteeringError::NoTarget { .. } => options.missing(
+            "feature",
+            "a feature's number (or direction, the name of one)",
+        ),
+        _ => WebError::from(e).at(options.path_of("direction")),
+    })?;
     let positions = Positions::ALL.map(|positions| (positions.name(), positions));
     let value = options.number("value", -LARGEST..=LARGEST)?;
     Ok(Intervention {
         hook: hook(&name, &options.path_of("hook"))?,
-        feature,
+        target,
         op,
         value: value.map(|v| v as f32),
         positions: options.choice("positions", &positions)?.unwrap_or_default(),

@@ -75,7 +75,7 @@ export interface SelfTest {
   sentence: string;
 }
 
-/** What is done to a feature; operators() tells about each. */
+/** What is done to a feature or along a direction; operators() tells about each. */
 export type Operator = "clamp" | "clamp_replace" | "add" | "scale" | "project_out" | "cap" | "reconstruct";
 
 /** What is said of an operator. */
@@ -95,12 +95,16 @@ export interface OperatorInfo {
   reconstruction: boolean;
   /** Whether it is about a feature. */
   feature: boolean;
+  /** Whether it can be about a direction that is no feature's. */
+  direction: boolean;
 }
 
 export interface Intervention {
   /** The output of a block: "layers.3". */
   hook: string;
-  feature: number;
+  /** What it is about: a feature's number, or the name of a direction that addDirection added. */
+  feature?: number;
+  direction?: string;
   op: Operator;
   value?: number;
   positions?: "all" | "prompt" | "generated";

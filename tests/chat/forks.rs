@@ -2,6 +2,7 @@
 
 use phi3_steer::generate::{Chat, GenerateError};
 use phi3_steer::phi3::{MAX_ROWS, ModelError};
+use phi3_steer::sae::HookPoint;
 use phi3_steer::steering::Intervention;
 use pollster::block_on;
 use rand::Rng;
@@ -10,9 +11,11 @@ use serde_json::json;
 use crate::bench::*;
 use crate::support::fresh_rng;
 
-fn steer(chat: &Chat, lane: usize, text: &str) {
-    let one: Intervention = text.parse().expect("an intervention");
-    chat.steering().set(lane, &[one]).expect("it can be set");
+/// Along a feature after the first block, and a direction after the second.
+fn steer(chat: &Chat, lane: usize) {
+    let texts = ["layers.0:7:clamp:9", "layers.1:@mine:add:3"];
+    let list = texts.map(|text| text.parse::<Intervention>().expect("an intervention"));
+    chat.steering().set(lane, &list).expect("it can be set");
 }
 
 #[test]
@@ -21,7 +24,14 @@ fn a_fork_answers_as_its_original_which_stays_as_it_was() {
     let setup = Setup::new(&mut rng, json!({"max_position_embeddings": 512}));
     let mut chat = setup.chat();
     let prompts = [9, 14].map(|n| prompt(setup.random.tokens(&mut rng, n)));
-    steer(&chat, 1, "layers.0:7:clamp:9");
+    let direction: Vec<f32> = (0..WIDTH).map(|_| rng.random_range(-1.0..1.0)).collect();
+    let hook = HookPoint::block(1);
+    let add = |chat: &Chat| {
+        chat.steering()
+            .add_direction(hook, "mine", direction.clone())
+    };
+    add(&chat).expect("a direction");
+    steer(&chat, 1);
     let said = plain(&mut chat, &prompts, 8);
     let alone = setup.gpu.live_bytes();
 
@@ -37,7 +47,7 @@ fn a_fork_answers_as_its_original_which_stays_as_it_was() {
         let asked: Vec<_> = (0..lanes).map(|lane| (lane + 1) % 2).collect();
         for (lane, &original) in asked.iter().enumerate() {
             if original == 1 {
-                steer(&fork, lane, "layers.0:7:clamp:9");
+                steer(&fork, lane);
             }
         }
         let own: Vec<_> = asked.iter().map(|&of| prompts[of].clone()).collect();
@@ -57,7 +67,8 @@ fn a_fork_answers_as_its_original_which_stays_as_it_was() {
     let next: Vec<_> = prompts.iter().zip(&said).collect();
     let next: Vec<_> = next.iter().map(|(p, l)| after(p, &l.tokens)).collect();
     let mut fresh = setup.chat();
-    steer(&fresh, 1, "layers.0:7:clamp:9");
+    add(&fresh).expect("a direction");
+    steer(&fresh, 1);
     let expected = plain(&mut fresh, &next, 6);
     for (lane, told) in plain(&mut chat, &next, 6).iter().enumerate() {
         assert_eq!(told.reused, next[lane].ids.len() - 1, "lane {lane}");

@@ -116,7 +116,7 @@ impl RandomDictionary {
     /// What `list` makes of h.
     pub fn steer(&self, h: &mut Vec<f64>, list: &[Intervention], kind: Kind) {
         let code = self.code(h);
-        let f = |i: &Intervention| code.get(&(i.feature as usize)).copied().unwrap_or(0.0);
+        let f = |i: &Intervention| code.get(&latent(i)).copied().unwrap_or(0.0);
         let applies = |i: &&Intervention| {
             let here = match i.positions {
                 Positions::All => true,
@@ -131,7 +131,7 @@ impl RandomDictionary {
         if list.iter().any(|i| drops(i)) {
             let mut code = code.clone();
             for i in list.iter().filter(|i| i.op == Operator::ClampReplace) {
-                code.insert(i.feature as usize, value(i));
+                code.insert(latent(i), value(i));
             }
             *h = self.b_dec.iter().map(|v| f64::from(*v)).collect();
             for (latent, activation) in code {
@@ -139,7 +139,7 @@ impl RandomDictionary {
             }
         }
         for i in list.into_iter().filter(|i| !drops(i)) {
-            let d = self.direction(i.feature as usize);
+            let d = self.direction(latent(i));
             let along: f64 = h.iter().zip(&d).map(|(h, d)| h * d).sum();
             let squares: f64 = d.iter().map(|d| d * d).sum();
             let by = match i.op {
@@ -152,6 +152,11 @@ impl RandomDictionary {
             add(h, by, &d);
         }
     }
+}
+
+/// The latent that an intervention is about; of one that is about none, whichever.
+fn latent(i: &Intervention) -> usize {
+    i.feature().unwrap_or(0) as usize
 }
 
 fn value(i: &Intervention) -> f64 {

@@ -9,12 +9,10 @@ use phi3_steer::checkpoint::Folder;
 use phi3_steer::gpu::{Gpu, GpuOptions};
 use phi3_steer::matrix::Format;
 use phi3_steer::phi3::{CacheFormat, Model, ModelFiles, ModelOptions};
-use phi3_steer::sae::{Dictionary, HookPoint, Wanted};
-use phi3_steer::steering::{Intervention, Operator, Steering};
+use phi3_steer::sae::{HookPoint, Wanted};
 use phi3_steer::tokens::ChatTokenizer;
 
 use super::Failure;
-use super::dictionary::sae_folder;
 use crate::header::{Entry, header};
 use crate::output::Output;
 
@@ -37,38 +35,6 @@ pub struct ModelArguments {
     /// How weights are stored.
     #[arg(long, value_enum, default_value = "q4")]
     pub quant: Quant,
-}
-
-/// The steering on the command line.
-#[derive(clap::Args)]
-pub struct SteerArguments {
-    /// The dictionary: its folder or one of its files, in any format, or a folder with such folders.
-    #[arg(long, value_name = "PATH")]
-    pub sae: Option<PathBuf>,
-    #[arg(
-        long,
-        help = steer_help(),
-        value_name = "WHAT",
-        requires = "sae",
-        allow_hyphen_values = true
-    )]
-    pub steer: Vec<Intervention>,
-    /// Put the dictionary at the hook point of --steer, whatever its files say.
-    #[arg(long, requires = "sae")]
-    pub sae_anywhere: bool,
-    /// Load only the rows of the features that are steered. Of TopK dictionaries, and of encoders that
-    /// cannot be read by rows, these do for add and project_out alone.
-    #[arg(long, requires = "sae")]
-    pub sae_rows: bool,
-}
-
-/// What is said of --steer.
-fn steer_help() -> String {
-    format!(
-        "What to do, HOOK:FEATURE:OPERATOR:VALUE and options, as in layers.3:329:clamp:8:generated; may be \
-         repeated. Operators: {}; options: prompt, generated, +bos, if-active",
-        Operator::names()
-    )
 }
 
 /// Opens the GPU, or a software adapter.
@@ -134,42 +100,6 @@ pub fn model_folder(model: &Path) -> Folder {
 /// Loads a model's tokenizer.
 pub async fn load_tokenizer(model: &Path) -> Result<Rc<ChatTokenizer>, Failure> {
     Ok(Rc::new(ChatTokenizer::open(&model_folder(model)).await?))
-}
-
-/// Loads the dictionaries that the interventions name, and that at `watched`, and sets the interventions in
-/// every lane.
-pub async fn load_steering(
-    model: &Model,
-    arguments: &SteerArguments,
-    watched: Option<HookPoint>,
-) -> Result<Steering, Failure> {
-    let mut hooks: Vec<HookPoint> = arguments.steer.iter().map(|i| i.hook).collect();
-    hooks.extend(watched);
-    hooks.sort_unstable();
-    hooks.dedup();
-    let mut dictionaries = Vec::with_capacity(hooks.len());
-    if let Some(sae) = &arguments.sae {
-        let folder = sae_folder(sae)?;
-        for hook in hooks {
-            let mut wanted = wanted(model, Some(hook));
-            if arguments.sae_anywhere {
-                (wanted.hook, wanted.place) = (None, Some(hook));
-            }
-            let gpu = model.gpu();
-            dictionaries.push(if arguments.sae_rows {
-                let own = arguments.steer.iter().filter(|i| i.hook == hook);
-                let features: Vec<u32> = own.map(|i| i.feature).collect();
-                Dictionary::find_latents(gpu, &folder, wanted, &features).await?
-            } else {
-                Dictionary::find(gpu, &folder, wanted).await?
-            });
-        }
-    }
-    let steering = Steering::new(model, dictionaries).await?;
-    for lane in 0..model.lanes() {
-        steering.set(lane, &arguments.steer)?;
-    }
-    Ok(steering)
 }
 
 /// A dictionary that fits `model`.

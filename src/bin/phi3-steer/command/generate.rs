@@ -9,15 +9,14 @@ use clap::ArgGroup;
 use phi3_steer::generate::{Chat, ChatRequest, DoneReason, Event, FeatureWish, Sampling, Stats};
 use phi3_steer::phi3::ModelFiles;
 use phi3_steer::sae::HookPoint;
-use phi3_steer::steering::TokenFeatures;
+use phi3_steer::steering::{Intervention, TokenFeatures};
 use phi3_steer::tokens::{ChatTokenizer, Message};
 use serde_json::{Value, json};
 
 use super::Failure;
-use super::common::{
-    ModelArguments, SteerArguments, load_files, load_steering, model_folder, open_gpu, read_file,
-};
+use super::common::{ModelArguments, load_files, model_folder, open_gpu, read_file};
 use super::conversations::{parse_messages, read_prompts, says};
+use super::steer::{SteerArguments, load_steering};
 use crate::output::{print, print_line};
 
 const EXAMPLES: &str = "Examples:
@@ -143,11 +142,14 @@ impl Arguments {
 
     /// The feature that is watched.
     fn tracked(&self) -> Option<Tracked> {
-        let steered = self.steer.steer.first().filter(|_| !self.steer.sae_rows);
-        let steered = steered.map(|i| Tracked {
-            hook: i.hook,
-            feature: i.feature,
-        });
+        let tracked = |i: &Intervention| {
+            Some(Tracked {
+                hook: i.hook,
+                feature: i.feature()?,
+            })
+        };
+        let steered = self.steer.steer.iter().find_map(tracked);
+        let steered = steered.filter(|_| !self.steer.sae_rows);
         self.track.or(steered).filter(|_| self.json)
     }
 }

@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::Failure;
 use super::common::{
-    ModelArguments, SteerArguments, load_files, load_steering, model_folder, open_gpu, read_stdin,
-    write_safetensors,
+    ModelArguments, load_files, model_folder, open_gpu, read_stdin, write_safetensors,
 };
+use super::steer::{SteerArguments, load_steering};
 use crate::output::{Existing, Output, Sources};
 
 /// Rows of logits that are computed together.

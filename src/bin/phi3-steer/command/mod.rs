@@ -9,6 +9,7 @@ mod encode;
 mod eval;
 mod generate;
 mod logits;
+mod steer;
 mod synth;
 mod synth_sae;
 mod tokenize;
