@@ -66,7 +66,7 @@ async fn answers(
         .run(&request, &mut |event| match event {
             Event::Token { lane, token, .. } => said[lane].push(token),
             Event::Done { lane, reason, .. } => ends.push((lane, reason)),
-            Event::Prompt { .. } => {}
+            Event::Gate { .. } | Event::Prompt { .. } => {}
         })
         .await;
     result.expect("an answer");

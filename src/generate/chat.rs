@@ -172,7 +172,8 @@ impl Chat {
         self.model.reserve(longest + 1).await?;
         let mut stats = Stats::default();
         let started = Instant::now();
-        let read = self.read_prompts(request, watch, &mut stats, tell).await?;
+        let read = self.decide(request, tell).await?
+            && self.read_prompts(request, watch, &mut stats, tell).await?;
         stats.prefill = started.elapsed();
         if !read {
             for lane in 0..request.prompts.len() {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use web_time::Instant;
 
-use super::lane::{Held, Written};
+use super::lane::{Held, Under, Written};
 use super::prefill::rows_of;
 use super::{Chat, ChatRequest, DoneReason, Event, GenerateError, Sampled, Stats};
 use crate::gpu::Staging;
@@ -40,7 +40,7 @@ struct Step {
     /// Whether a pass reads the tokens before the next are chosen; none does where they have been read.
     pass: bool,
     /// The steering of the token that the pass reads, per lane.
-    fingerprints: Vec<u64>,
+    under: Vec<Under>,
     /// What the chosen token was predicted under, per lane.
     written: Vec<Written>,
 }
@@ -249,13 +249,13 @@ impl Chat {
             true => Written::now(&self.steering, lane),
             false => self.lanes[lane].written,
         };
-        let fingerprint = |lane| self.steering.fingerprint(lane, ROW_GENERATED);
+        let under = |lane| Under::now(&self.steering, lane, ROW_GENERATED);
         Step {
             staging,
             submission,
             since: Instant::now(),
             pass,
-            fingerprints: (0..lanes).map(fingerprint).collect(),
+            under: (0..lanes).map(under).collect(),
             written: (0..lanes).map(written).collect(),
         }
     }
@@ -302,7 +302,7 @@ impl Chat {
                 held.truncate(speaker.prompt + speaker.said.len() - 1);
                 held.push(Held {
                     token: waiting.token,
-                    fingerprint: step.fingerprints[lane],
+                    under: step.under[lane],
                     features: features.clone(),
                 });
                 tell(waiting.told(lane, features));

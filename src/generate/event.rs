@@ -30,6 +30,17 @@ pub enum DoneReason {
 /// What happens in a chat.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// A lane's gate has decided about the answer that comes; before its prompt is read.
+    Gate {
+        /// The lane.
+        lane: usize,
+        /// The gate's score: a probability, or a feature's activation.
+        score: f32,
+        /// The gate's threshold.
+        threshold: f32,
+        /// Whether the lane's interventions hold: the score has reached the threshold.
+        steered: bool,
+    },
     /// A lane's prompt has been read.
     Prompt {
         /// The lane.

@@ -16,12 +16,31 @@ pub(super) fn flags(role: TokenRole) -> u32 {
     }
 }
 
+/// The steering that a token is computed under.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Under {
+    /// See [`Steering::fingerprint`].
+    pub fingerprint: u64,
+    /// The first block whose output is edited.
+    pub edited: Option<usize>,
+}
+
+impl Under {
+    /// That of a token with these `ROW_` flags, in a pass that is submitted now.
+    pub fn now(steering: &Steering, lane: usize, row_flags: u32) -> Self {
+        Self {
+            fingerprint: steering.fingerprint(lane, row_flags),
+            edited: steering.first_edited(lane, row_flags),
+        }
+    }
+}
+
 /// One token whose keys and values are in the cache.
 #[derive(Clone)]
 pub(super) struct Held {
     pub token: u32,
     /// The steering that it was computed under.
-    pub fingerprint: u64,
+    pub under: Under,
     /// Its features, if they were asked for then.
     pub features: Option<Rc<TokenFeatures>>,
 }
@@ -74,9 +93,22 @@ impl LaneCache {
             .zip(&wanted[..wanted.len().saturating_sub(1)])
             .take_while(|(held, (token, fingerprint))| {
                 held.token == *token
-                    && held.fingerprint == *fingerprint
+                    && held.under.fingerprint == *fingerprint
                     && wish.is_none_or(|wish| held.grants(wish))
             })
+            .count()
+    }
+}
+
+impl LaneCache {
+    /// How many leading tokens of a prompt are in the cache with keys and values up to block `layer` that are as
+    /// without steering; never the whole prompt.
+    pub fn untouched(&self, prompt: &[u32], layer: usize) -> usize {
+        let wanted = &prompt[..prompt.len().saturating_sub(1)];
+        let plain = |held: &Held| held.under.edited.is_none_or(|edited| edited >= layer);
+        let pairs = self.held.iter().zip(wanted);
+        pairs
+            .take_while(|(held, token)| held.token == **token && plain(held))
             .count()
     }
 }
@@ -89,7 +121,10 @@ mod tests {
     fn held(token: u32, fingerprint: u64, features: Option<TokenFeatures>) -> Held {
         Held {
             token,
-            fingerprint,
+            under: Under {
+                fingerprint,
+                edited: (fingerprint != 0).then_some(2),
+            },
             features: features.map(Rc::new),
         }
     }
@@ -126,6 +161,24 @@ mod tests {
         assert_eq!(reusable(&[(1, 0), (5, 0), (6, 7), (9, 0)], Some(wish)), 2);
         assert_eq!(reusable(&[(2, 0), (5, 0)], None), 0);
         assert_eq!(reusable(&[], None), 0);
+    }
+
+    #[test]
+    fn what_no_edit_has_reached_serves_a_gate() {
+        let lane = LaneCache {
+            held: [(1, 0), (5, 7), (6, 8), (9, 0)]
+                .map(|(token, fingerprint)| held(token, fingerprint, None))
+                .into(),
+            ..LaneCache::default()
+        };
+        let prompt = [1, 5, 6, 9, 4];
+        // Tokens are edited after block 2.
+        for (layer, expected) in [(0, 4), (2, 4), (3, 1), (9, 1)] {
+            assert_eq!(lane.untouched(&prompt, layer), expected, "block {layer}");
+        }
+        assert_eq!(lane.untouched(&prompt[..4], 2), 3, "never the whole prompt");
+        assert_eq!(lane.untouched(&[1, 5, 7, 9], 2), 2);
+        assert_eq!(lane.untouched(&[], 2), 0);
     }
 
     #[test]

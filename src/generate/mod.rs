@@ -5,6 +5,7 @@ mod chat;
 mod decode;
 mod error;
 mod event;
+mod gate;
 mod lane;
 mod prefill;
 mod said;

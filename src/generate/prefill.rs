@@ -7,7 +7,7 @@ use std::rc::Rc;
 use web_time::Instant;
 
 use super::ahead::CHUNKS;
-use super::lane::{Held, Written, flags};
+use super::lane::{Held, Under, Written, flags};
 use super::{Chat, ChatRequest, Event, GenerateError, PromptToken, Stats};
 use crate::gpu::Staging;
 use crate::phi3::Row;
@@ -21,7 +21,7 @@ const MARKER: u64 = 16;
 struct Chunk<'a> {
     rows: &'a [Row],
     /// The steering of each row.
-    fingerprints: Vec<u64>,
+    under: Vec<Under>,
     staging: Staging,
     submission: wgpu::SubmissionIndex,
     since: Instant,
@@ -127,10 +127,10 @@ impl Chat {
             since = Instant::now();
             let features = watch.map(|watch| watch.read(&bytes, chunk.rows.len()));
             let mut features = features.into_iter().flatten().map(Rc::new);
-            for (row, fingerprint) in chunk.rows.iter().zip(chunk.fingerprints) {
+            for (row, under) in chunk.rows.iter().zip(chunk.under) {
                 self.lanes[row.lane as usize].held.push(Held {
                     token: row.token,
-                    fingerprint,
+                    under,
                     features: features.next(),
                 });
             }
@@ -168,10 +168,10 @@ impl Chat {
         for (_, lane) in heads {
             self.lanes[lane].written = Written::now(&self.steering, lane);
         }
-        let fingerprint = |row: &Row| self.steering.fingerprint(row.lane as usize, row.flags);
+        let under = |row: &Row| Under::now(&self.steering, row.lane as usize, row.flags);
         Chunk {
             rows,
-            fingerprints: rows.iter().map(fingerprint).collect(),
+            under: rows.iter().map(under).collect(),
             staging,
             submission,
             since: Instant::now(),

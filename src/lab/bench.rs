@@ -224,7 +224,7 @@ impl Bench {
                 let prompts: Vec<Prompt> = batch.iter().map(|job| job.1.clone()).collect();
                 let request = request(&prompts, batch[0].0, None);
                 let mut hear = |event| match event {
-                    Event::Prompt { .. } => {}
+                    Event::Gate { .. } | Event::Prompt { .. } => {}
                     Event::Token {
                         lane, token, text, ..
                     } => {

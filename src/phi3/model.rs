@@ -69,6 +69,16 @@ const FIRST_CAPACITY: usize = 256;
 /// Positions by which the cache grows at least, where there is no memory to double it.
 const SMALL_GROWTH: usize = 64;
 
+/// What a pass runs.
+struct Span {
+    phase: Phase,
+    rows: u32,
+    /// Positions that a lane sees at most, in a decode pass.
+    seen: usize,
+    /// Blocks from the first on.
+    blocks: usize,
+}
+
 /// A model on the GPU, with the cache of its lanes.
 pub struct Model {
     gpu: Rc<Gpu>,
@@ -365,11 +375,37 @@ impl Model {
             .device()
             .create_command_encoder(&Default::default());
         let count = rows.len() as u32;
-        self.blocks(&mut encoder, Phase::Prefill, count, 0, hooks, taps);
+        let span = Span {
+            phase: Phase::Prefill,
+            rows: count,
+            seen: 0,
+            blocks: self.config.num_hidden_layers,
+        };
+        self.blocks(&mut encoder, span, hooks, taps);
         if !heads.is_empty() {
             let mut pass = encoder.begin_compute_pass(&Default::default());
             self.prefill.head(&mut pass, heads.len() as u32);
         }
+        self.gpu.queue().submit([encoder.finish()]);
+    }
+
+    /// Runs up to [`MAX_ROWS`] tokens, whose positions [`Model::reserve`] has made room for, through the blocks up
+    /// to `last`, whose output [`Model::residual`] is then. What the cache holds of later blocks at these
+    /// positions is void.
+    pub fn prefill_to(&self, last: usize, rows: &[Row], hooks: &[&dyn BlockHook]) {
+        self.gpu.write(&self.prefill_rows, 0, &[Rows::new(rows)]);
+        let mut encoder = self
+            .gpu
+            .device()
+            .create_command_encoder(&Default::default());
+        let count = rows.len() as u32;
+        let span = Span {
+            phase: Phase::Prefill,
+            rows: count,
+            seen: 0,
+            blocks: last + 1,
+        };
+        self.blocks(&mut encoder, span, hooks, &[]);
         self.gpu.queue().submit([encoder.finish()]);
     }
 
@@ -414,7 +450,13 @@ impl Model {
         hooks: &[&dyn BlockHook],
     ) {
         let lanes = self.lanes() as u32;
-        self.blocks(encoder, Phase::Decode, lanes, seen, hooks, &[]);
+        let span = Span {
+            phase: Phase::Decode,
+            rows: lanes,
+            seen,
+            blocks: self.config.num_hidden_layers,
+        };
+        self.blocks(encoder, span, hooks, &[]);
         let mut pass = encoder.begin_compute_pass(&Default::default());
         self.decode.head(&mut pass, lanes);
     }
@@ -423,20 +465,19 @@ impl Model {
     fn blocks(
         &self,
         encoder: &mut wgpu::CommandEncoder,
-        phase: Phase,
-        rows: u32,
-        seen: usize,
+        span: Span,
         hooks: &[&dyn BlockHook],
         taps: &[Tap<'_>],
     ) {
+        let (phase, rows) = (span.phase, span.rows);
         let steps = match phase {
             Phase::Prefill => &self.prefill,
             Phase::Decode => &self.decode,
         };
         let mut pass = encoder.begin_compute_pass(&Default::default());
         steps.embed(&mut pass, rows);
-        for layer in 0..self.config.num_hidden_layers {
-            steps.block(&mut pass, layer, rows, seen);
+        for layer in 0..span.blocks {
+            steps.block(&mut pass, layer, rows, span.seen);
             for hook in hooks.iter().filter(|h| h.layer() == layer) {
                 hook.record(&mut pass, phase, rows);
             }

@@ -160,6 +160,14 @@ pub enum SteeringError {
         /// The name.
         name: String,
     },
+    /// The gate cannot decide.
+    #[error("the gate's {field}: {reason}")]
+    BadGate {
+        /// The part of it that is wrong.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The model has no such place.
     #[error(transparent)]
     Model(#[from] ModelError),

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::SteeringError;
 use super::place::Site;
 use crate::gpu::{Buffer, Gpu};
-use crate::phi3::{MAX_ROWS, Phase};
+use crate::phi3::{BlockHook, MAX_ROWS, Phase};
 use crate::sae::{Activation, Coder, CoderStep, Dictionary, HookPoint, SaeError};
 
 /// A dictionary at its place in a model.
@@ -18,7 +18,8 @@ pub struct Hook {
     prefill: CoderStep,
     decode: CoderStep,
     work: Cell<Work>,
-    watched: Cell<bool>,
+    /// By how many.
+    watched: Cell<usize>,
 }
 
 /// What the steering needs measured.
@@ -62,7 +63,7 @@ impl Hook {
             coder,
             dictionary,
             work: Cell::default(),
-            watched: Cell::new(false),
+            watched: Cell::new(0),
         })
     }
 
@@ -76,15 +77,19 @@ impl Hook {
         self.point
     }
 
-    /// Whether every pass encodes the residual stream, so that [`Hook::features`] can be shown, even if
-    /// no intervention needs it.
+    /// Makes every pass encode the residual stream, so that [`Hook::features`] can be shown, even if no
+    /// intervention needs it, until it has been turned off as often as on.
     pub fn watch(&self, on: bool) {
-        self.watched.set(on);
+        let watched = self.watched.get();
+        self.watched.set(match on {
+            true => watched + 1,
+            false => watched.saturating_sub(1),
+        });
     }
 
     /// Whether a pass encodes the residual stream as things are.
     pub fn encodes(&self) -> bool {
-        let watched = self.watched.get() && self.dictionary.encodes();
+        let watched = self.watched.get() > 0 && self.dictionary.encodes();
         watched || self.work.get().encode
     }
 
@@ -141,5 +146,16 @@ impl Hook {
         if work.rebuild {
             coder.rebuild(pass, rows);
         }
+    }
+}
+
+/// Looks, and edits nothing.
+impl BlockHook for Hook {
+    fn layer(&self) -> usize {
+        self.point.layer
+    }
+
+    fn record(&self, pass: &mut wgpu::ComputePass<'_>, phase: Phase, rows: u32) {
+        self.measure(pass, phase, rows);
     }
 }

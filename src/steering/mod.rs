@@ -18,6 +18,7 @@
 
 mod direction;
 mod error;
+mod gate;
 mod hook;
 mod intervention;
 #[cfg(all(test, not(target_arch = "wasm32")))]
@@ -33,6 +34,7 @@ mod watch;
 mod zoo_tests;
 
 pub use error::SteeringError;
+pub use gate::{Gate, GateKind};
 pub use hook::Hook;
 pub use intervention::{Intervention, Positions, Target};
 pub use operators::{Operator, OperatorInfo};

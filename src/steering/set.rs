@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::direction::{self, Directions};
 use super::place::{Place, Site};
 use super::table::{self, Edit, Sources};
-use super::{Hook, Intervention, SteeringError, Target};
+use super::{Gate, GateKind, Hook, Intervention, SteeringError, Target, Watch};
 use crate::phi3::{BlockHook, Model, ModelError};
 use crate::sae::{Dictionary, HookPoint};
 
@@ -15,6 +15,9 @@ use crate::sae::{Dictionary, HookPoint};
 struct Lane {
     interventions: Vec<Intervention>,
     setting: u64,
+    gate: Option<Rc<Gate>>,
+    /// Whether the gate has decided that the interventions do not hold.
+    closed: bool,
 }
 
 /// The dictionaries and directions of a model, and what each lane does with them.
@@ -124,21 +127,78 @@ impl Steering {
     /// only the steering tables; on an error nothing has changed. Returns the setting's number: one more
     /// than that of the setting before it, of whatever lane.
     pub fn set(&self, lane: usize, interventions: &[Intervention]) -> Result<u64, SteeringError> {
-        let lanes = self.site.lanes;
-        if lane >= lanes {
-            return Err(SteeringError::UnknownLane { lane, lanes });
-        }
+        self.check_lane(lane)?;
         let compiled = self.compile(interventions)?;
-        for (place, edits) in self.made().zip(compiled) {
-            place.set(lane, edits);
-        }
         let setting = self.settings.get() + 1;
         self.settings.set(setting);
-        self.lanes.borrow_mut()[lane] = Lane {
-            interventions: interventions.to_vec(),
-            setting,
-        };
+        {
+            let own = &mut self.lanes.borrow_mut()[lane];
+            own.interventions = interventions.to_vec();
+            own.setting = setting;
+        }
+        self.apply(lane, compiled);
         Ok(setting)
+    }
+
+    fn check_lane(&self, lane: usize) -> Result<(), SteeringError> {
+        let lanes = self.site.lanes;
+        match lane < lanes {
+            true => Ok(()),
+            false => Err(SteeringError::UnknownLane { lane, lanes }),
+        }
+    }
+
+    /// Writes what the lane's interventions are at each place, or nothing where its gate is closed.
+    fn apply(&self, lane: usize, compiled: Vec<Vec<Edit>>) {
+        let closed = self.lanes.borrow()[lane].closed;
+        for (place, edits) in self.made().zip(compiled) {
+            place.set(lane, if closed { Vec::new() } else { edits });
+        }
+    }
+
+    /// Gives the lane a gate, which decides at the beginning of every answer whether its interventions hold
+    /// for it; until it has, they hold as before. With none they always hold, from the next pass on.
+    pub fn set_gate(&self, lane: usize, gate: Option<Gate>) -> Result<(), SteeringError> {
+        self.check_lane(lane)?;
+        if let Some(gate) = &gate {
+            gate.check(self.site.width)?;
+            let (layer, layers) = (gate.hook.layer, self.site.layers);
+            if layer >= layers {
+                return Err(ModelError::NoBlock { layer, layers }.into());
+            }
+            if let GateKind::Feature { feature } = gate.kind {
+                let hook = self
+                    .hook(gate.hook)
+                    .ok_or_else(|| SteeringError::UnknownHook {
+                        hook: gate.hook,
+                        loaded: self.loaded(),
+                    })?;
+                // What cannot be looked at is refused.
+                Watch::new(hook, Some(feature))?;
+            }
+        }
+        let gone = gate.is_none();
+        self.lanes.borrow_mut()[lane].gate = gate.map(Rc::new);
+        match gone {
+            true => self.decide(lane, true),
+            false => Ok(()),
+        }
+    }
+
+    /// The lane's gate.
+    pub fn gate(&self, lane: usize) -> Option<Rc<Gate>> {
+        self.lanes.borrow().get(lane)?.gate.clone()
+    }
+
+    /// Whether the lane's interventions hold, from the next pass on.
+    pub(crate) fn decide(&self, lane: usize, hold: bool) -> Result<(), SteeringError> {
+        if self.lanes.borrow()[lane].closed != hold {
+            return Ok(());
+        }
+        let compiled = self.compile(&self.interventions(lane))?;
+        self.lanes.borrow_mut()[lane].closed = !hold;
+        self.apply(lane, compiled);
+        Ok(())
     }
 
     /// What a lane's interventions are at each place there is.
@@ -207,6 +267,18 @@ impl Steering {
     /// The dictionary at `point`.
     pub fn hook(&self, point: HookPoint) -> Option<&Hook> {
         self.places.get(point.layer)?.get()?.hook()
+    }
+
+    /// The first block whose output the lane's steering edits at a token with these `ROW_` flags: keys and values
+    /// up to this block are as without steering.
+    pub(crate) fn first_edited(&self, lane: usize, row_flags: u32) -> Option<usize> {
+        let edits = |place: &&Place| {
+            let mut edits = false;
+            place.each_entry(lane, |entry| edits |= entry.applies(row_flags));
+            edits
+        };
+        let first = self.made().find(edits);
+        first.map(|place| place.point().layer)
     }
 
     /// A number for what the lane's steering does to a token with these `ROW_` flags: 0 for nothing,

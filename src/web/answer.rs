@@ -174,6 +174,17 @@ impl Job {
 /// when they were the last.
 fn told(event: Event, report: Report, tokenizer: &ChatTokenizer) -> ChatEvent {
     match event {
+        Event::Gate {
+            lane,
+            score,
+            threshold,
+            steered,
+        } => ChatEvent::Gate {
+            lane,
+            score,
+            threshold,
+            steered,
+        },
         Event::Prompt {
             lane,
             first,

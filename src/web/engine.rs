@@ -17,9 +17,6 @@ use crate::sae::{HookPoint, MAX_K, SelfTest};
 use crate::steering::SteeringError;
 use crate::tokens::{ChatTokenizer, Message, Prompt, Role, TokenRole};
 
-/// Numbers of a vector at most; no residual stream is as wide.
-const WIDEST: u32 = 1 << 20;
-
 /// A model on the GPU that chats, steered lane by lane.
 #[wasm_bindgen]
 pub struct Engine {
@@ -105,6 +102,24 @@ impl Engine {
         Ok(setting.map_err(WebError::from)? as f64)
     }
 
+    /// Gives a lane a gate, from its next answer on, or takes it away.
+    #[wasm_bindgen(js_name = setGate)]
+    pub fn set_gate(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "number")] lane: JsValue,
+        gate: GateOrNone,
+    ) -> Result<(), JsValue> {
+        self.alive()?;
+        let lane = options::whole(&lane, "lane", 0..=u32::MAX)?;
+        let value: &JsValue = gate.as_ref();
+        let gate = match value.is_undefined() || value.is_null() {
+            true => None,
+            false => Some(request::gate(value)?),
+        };
+        let set = self.home.steering()?.set_gate(lane as usize, gate);
+        Ok(set.map_err(|e| WebError::of_gate(e))?)
+    }
+
     /// Makes `values`, as many numbers as the residual stream is wide, a direction that interventions at
     /// `hook` can name, in place of one of that name.
     #[wasm_bindgen(js_name = addDirection)]
@@ -117,7 +132,7 @@ impl Engine {
         self.alive()?;
         let hook = request::hook(&options::text(&hook, "hook")?, "hook")?;
         let name = options::text(&name, "name")?;
-        let values = options::numbers(&values, "values", WIDEST)?;
+        let values = options::numbers(&values, "values", request::WIDEST)?;
         let added = self.home.steering()?.add_direction(hook, &name, values);
         Ok(added.map_err(WebError::from)?)
     }

@@ -28,6 +28,16 @@ impl WebError {
         }
     }
 
+    /// An error about a gate.
+    pub fn of_gate(e: SteeringError) -> Self {
+        let field = e.field().filter(|field| field != "lane");
+        let error = Self::from(e);
+        match field {
+            Some(field) => error.at(format!("gate.{field}")),
+            None => error,
+        }
+    }
+
     /// The error, about the option `field`.
     pub fn at(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());

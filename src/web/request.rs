@@ -8,7 +8,7 @@ use crate::generate::{FeatureWish, Sampling};
 use crate::matrix::Format;
 use crate::phi3::MAX_ROWS;
 use crate::sae::{HookPoint, MAX_K};
-use crate::steering::{Intervention, Operator, Positions, SteeringError, Target};
+use crate::steering::{Gate, GateKind, Intervention, Operator, Positions, SteeringError, Target};
 use crate::tokens::{Message, Role};
 
 /// Messages of a conversation at most.
@@ -17,6 +17,8 @@ const MESSAGES: u32 = 1 << 16;
 const TEXT: usize = 4 << 20;
 /// Interventions of a lane at most, over all hook points.
 const INTERVENTIONS: u32 = 1024;
+/// Numbers of a vector at most; no residual stream is as wide.
+pub const WIDEST: u32 = 1 << 20;
 /// Tokens of an answer at most.
 const MOST_TOKENS: u32 = 1 << 20;
 /// Numbers that f32 has, with room for rounding.
@@ -201,6 +203,27 @@ pub fn interventions(value: &JsValue) -> Result<Vec<Intervention>, WebError> {
     let list = options::list(value, "interventions", INTERVENTIONS)?;
     let read = |(i, one): (usize, &JsValue)| intervention(one, &format!("interventions[{i}]"));
     list.iter().enumerate().map(read).collect()
+}
+
+/// Reads a `Gate`.
+pub fn gate(value: &JsValue) -> Result<Gate, WebError> {
+    let known = ["hook", "feature", "weights", "bias", "threshold"];
+    let options = Options::new(value, "gate", &known)?;
+    let name = options.text("hook")?;
+    let name = name.ok_or_else(|| options.missing("hook", "a hook point, as \"layers.3\""))?;
+    let number = |name: &str| options.number(name, -LARGEST..=LARGEST);
+    let threshold = number("threshold")?;
+    let threshold = threshold.ok_or_else(|| options.missing("threshold", "a number"))?;
+    let weights = options.value("weights");
+    let weights = weights.map(|w| options::numbers(&w, &options.path_of("weights"), WIDEST));
+    let feature = options.whole("feature", 0..=u32::MAX)?;
+    let bias = number("bias")?.map(|b| b as f32);
+    let kind = GateKind::of(feature, weights.transpose()?, bias);
+    Ok(Gate {
+        hook: hook(&name, &options.path_of("hook"))?,
+        kind: kind.map_err(WebError::of_gate)?,
+        threshold: threshold as f32,
+    })
 }
 
 fn intervention(value: &JsValue, path: &str) -> Result<Intervention, WebError> {

@@ -112,6 +112,13 @@ export interface Intervention {
   onlyIfActive?: boolean;
 }
 
+/**
+ * Decides before each answer whether a lane's interventions hold for it, by the residual stream at the
+ * prompt's last token as it is without steering: they do where the score, a linear probe's logistic
+ * probability or a feature's activation, is `threshold` or more.
+ */
+export type Gate = { hook: string; threshold: number } & ({ weights: number[] | Float32Array; bias: number } | { feature: number });
+
 export interface Sampling {
   /** 0, the default, takes the likeliest token. */
   temperature?: number;
@@ -151,6 +158,8 @@ export interface TokenFeatures {
 }
 
 export type ChatEvent =
+  /** The lane's gate has decided about the answer that comes; before its prompt is read. */
+  | { type: "gate"; lane: number; score: number; threshold: number; steered: boolean }
   /** A prompt was read: `length` tokens, `reused` of them before; `tokens` are those of the last message's turn, from position `first` on. */
   | { type: "prompt"; lane: number; first: number; length: number; tokens: TokenInfo[]; reused: number }
   /** `setting` is what setSteering returned for the setting that the token was written under (0: none was ever set); `steered` whether it edits the tokens of an answer. */

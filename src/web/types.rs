@@ -23,6 +23,9 @@ extern "C" {
     /// `OperatorInfo[]`
     #[wasm_bindgen(typescript_type = "OperatorInfo[]")]
     pub type OperatorInfos;
+    /// `Gate | null`
+    #[wasm_bindgen(typescript_type = "Gate | null")]
+    pub type GateOrNone;
     /// `Info`
     #[wasm_bindgen(typescript_type = "Info")]
     pub type InfoObject;
@@ -113,6 +116,12 @@ pub struct TokenFeatures {
     rename_all_fields = "camelCase"
 )]
 pub enum ChatEvent {
+    Gate {
+        lane: usize,
+        score: f32,
+        threshold: f32,
+        steered: bool,
+    },
     Prompt {
         lane: usize,
         /// Where `tokens` begin in the prompt.

@@ -101,6 +101,8 @@ pub fn after(prompt: &Prompt, said: &[u32]) -> Prompt {
 /// What a lane was told.
 #[derive(Default)]
 pub struct Lane {
+    /// The gate's score and decision.
+    pub gate: Option<(f32, bool)>,
     pub first: usize,
     pub prompt: Vec<PromptToken>,
     pub reused: usize,
@@ -131,6 +133,12 @@ pub fn answer(
     let stats = block_on(chat.run(&request, &mut |event| {
         hear(&event);
         match event {
+            Event::Gate {
+                lane,
+                score,
+                steered,
+                ..
+            } => lanes[lane].gate = Some((score, steered)),
             Event::Prompt {
                 lane,
                 first,

@@ -5,6 +5,7 @@
 mod bench;
 mod features;
 mod forks;
+mod gates;
 mod long_rope;
 mod overflow;
 mod steering;

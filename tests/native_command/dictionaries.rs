@@ -241,3 +241,49 @@ fn the_nano_dictionary_fits_its_hook_point_and_no_other() {
     let test: Value = serde_json::from_str(&succeed(&args, "")).unwrap();
     assert_eq!(test["verdict"]["kind"], "nowhere", "{test}");
 }
+
+#[test]
+fn directions_come_from_a_file_and_need_no_dictionary() {
+    let mut f = Fixture::new();
+    let ids = f.ids(8);
+    let mine: Vec<f32> = (0..HIDDEN).map(|_| f.rng.random_range(-1.0..1.0)).collect();
+    let file = f.path("directions.safetensors");
+    let one =
+        |name: &str, shape: Vec<usize>| HashMap::from([(name.to_string(), (shape, mine.clone()))]);
+    write(Path::new(&file), &one("layers.0:mine", vec![HIDDEN]));
+    let args = ["--quant", "none", "--residual", "0"];
+    let base = f.logits(&ids, &args);
+    let steer = [
+        "--directions",
+        &file,
+        "--steer",
+        "layers.0:@mine:add:2.5:+bos",
+    ];
+    let steered = f.logits(&ids, &[&args[..], &steer].concat());
+    let pairs = base["residual.0"].1.iter().zip(mine.iter().cycle());
+    let expected: Vec<f64> = pairs
+        .map(|(h, d)| f64::from(*h) + 2.5 * f64::from(*d))
+        .collect();
+    assert!(off(&steered["residual.0"].1, &expected) < 1e-6);
+
+    let generate = format!(
+        "generate --model {} --prompt a --directions {file}",
+        f.model_dir()
+    );
+    let unknown = refused(&format!("{generate} --steer layers.0:@other:add:1"));
+    assert!(unknown.contains("there are layers.0:@mine"), "{unknown}");
+    for (name, shape, word) in [
+        ("mine", vec![HIDDEN], "called HOOK:NAME"),
+        ("mlp.0:mine", vec![HIDDEN], "mlp.0"),
+        ("layers.9:mine", vec![HIDDEN], "no block 9"),
+        ("layers.0:mine", vec![HIDDEN / 2, 2], "[32, 2]"),
+        ("layers.0:a/b", vec![HIDDEN], "a/b"),
+    ] {
+        write(Path::new(&file), &one(name, shape));
+        let message = refused(&format!("{generate} --steer layers.0:@mine:add:1"));
+        assert!(
+            message.contains("directions.safetensors") && message.contains(word),
+            "{message}"
+        );
+    }
+}

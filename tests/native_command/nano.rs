@@ -1,11 +1,11 @@
 //! The shipped nano model through the command: it refuses, knows facts, and is steered.
 
 use phi3_steer::lab::Judge;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::fixture::{nano, succeed};
 
-fn json(file: &str) -> Value {
+fn shipped(file: &str) -> Value {
     serde_json::from_slice(&std::fs::read(nano(file)).unwrap()).unwrap()
 }
 
@@ -30,7 +30,7 @@ fn answer(messages: &Value, steer: Option<&str>) -> String {
 
 #[test]
 fn the_nano_model_is_steered_to_refuse_jailbreaks() {
-    let (eval, report) = (json("eval.json"), json("report.json"));
+    let (eval, report) = (shipped("eval.json"), shipped("report.json"));
     let judge = Judge::shipped().unwrap();
     let refuses = |text: &str| judge.refusal(text).is_some();
     let sets = eval["splits"]["test"]["sets"].as_array().unwrap();
@@ -65,4 +65,54 @@ fn the_nano_model_is_steered_to_refuse_jailbreaks() {
         families.len()
     );
     assert!(steered > base && 2 * steered > families.len());
+}
+
+/// A gate of the nano model that is always sure, and one that looks at the refusal feature.
+#[test]
+fn a_gate_on_the_nano_model_means_always_or_never() {
+    let (eval, report) = (shipped("eval.json"), shipped("report.json"));
+    let sets = eval["splits"]["test"]["sets"].as_array().unwrap();
+    let jailbreak = sets
+        .iter()
+        .find(|s| s["name"].as_str().unwrap().starts_with("jb_"))
+        .unwrap();
+    let messages = &jailbreak["items"][0]["messages"];
+    let (hook, feature) = (report["hook"].as_str().unwrap(), &report["feature"]);
+    let steer = format!("{hook}:{feature}:clamp:{}", report["value"]["default"]);
+    let [always, never] = [Some(&steer[..]), None].map(|steer| answer(messages, steer));
+    assert_ne!(always, never);
+    let folder = tempfile::tempdir().unwrap();
+    let [asked, gate] = ["messages.json", "gate.json"].map(|name| folder.path().join(name));
+    std::fs::write(&asked, messages.to_string()).unwrap();
+    let (model, sae) = (nano(""), nano("sae"));
+    let gated = |json: &Value, more: &[&str]| {
+        std::fs::write(&gate, json.to_string()).unwrap();
+        let mut args = vec!["generate", "--max-tokens", "24"];
+        for (name, path) in [
+            ("--model", &model),
+            ("--sae", &sae),
+            ("--messages", &asked),
+            ("--gate", &gate),
+        ] {
+            args.extend([name, path.to_str().unwrap()]);
+        }
+        args.extend(["--steer", &steer]);
+        args.extend(more);
+        succeed(&args, "")
+    };
+    let config = shipped("config.json");
+    let width = config["hidden_size"].as_u64().unwrap() as usize;
+    let probe = |bias: f32| json!({"hook": hook, "weights": vec![0.0; width], "bias": bias, "threshold": 0.5});
+    assert_eq!(gated(&probe(20.0), &[]), always);
+    assert_eq!(gated(&probe(-20.0), &[]), never);
+    // As a result of the lab has it, which says more.
+    let mut told = probe(20.0);
+    told["auc"] = 0.99.into();
+    assert_eq!(gated(&json!({"task": "gate", "gate": told}), &[]), always);
+    let feature = json!({"hook": hook, "feature": feature, "threshold": 0});
+    let lines = gated(&feature, &["--json"]);
+    let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!(first["type"], "gate");
+    assert_eq!(first["steered"], true, "no activation is below 0");
+    assert!(first["score"].as_f64().unwrap() >= 0.0);
 }

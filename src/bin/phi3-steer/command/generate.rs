@@ -9,15 +9,15 @@ use clap::ArgGroup;
 use phi3_steer::generate::{Chat, ChatRequest, DoneReason, Event, FeatureWish, Sampling, Stats};
 use phi3_steer::phi3::ModelFiles;
 use phi3_steer::sae::HookPoint;
-use phi3_steer::steering::{Intervention, TokenFeatures};
+use phi3_steer::steering::{GateKind, Intervention, TokenFeatures};
 use phi3_steer::tokens::{ChatTokenizer, Message};
 use serde_json::{Value, json};
 
 use super::Failure;
 use super::common::{ModelArguments, load_files, model_folder, open_gpu, read_file};
 use super::conversations::{parse_messages, read_prompts, says};
-use super::steer::{SteerArguments, load_steering};
-use crate::output::{print, print_line};
+use super::steer::{SteerArguments, load_steering, read_gate};
+use crate::output::{note, print, print_line};
 
 const EXAMPLES: &str = "Examples:
   phi3-steer generate --model models/nano --prompt \"What is the capital of France?\"
@@ -49,6 +49,11 @@ pub struct Arguments {
     prompts: Option<PathBuf>,
     #[command(flatten)]
     steer: SteerArguments,
+    /// Steer only where this gate says so, turn by turn: JSON, a probe {"hook": "layers.3", "weights": [...],
+    /// "bias": B, "threshold": T} or {"hook": ..., "feature": N, "threshold": T}, or a result of the lab with
+    /// such a gate.
+    #[arg(long, value_name = "FILE", requires = "steer")]
+    gate: Option<PathBuf>,
     /// Tokens of the answer at most.
     #[arg(long, value_name = "N", default_value_t = MAX_TOKENS)]
     max_tokens: usize,
@@ -187,8 +192,14 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
     let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
     let gpu = open_gpu(cpu_adapter).await?;
     let model = load_files(&gpu, files, arguments.model.quant, 1).await?;
-    let watched = tracked.map(|t| t.hook);
+    let gate = arguments.gate.as_deref().map(read_gate).transpose()?;
+    let looks = gate.iter().filter_map(|gate| match gate.kind {
+        GateKind::Feature { .. } => Some(gate.hook),
+        GateKind::Probe { .. } => None,
+    });
+    let watched = looks.chain(tracked.map(|t| t.hook));
     let steering = load_steering(&model, &arguments.steer, watched).await?;
+    steering.set_gate(0, gate.clone())?;
     let mut chat = Chat::new(model, tokenizer.clone(), steering).await?;
     let several = prompts.len() > 1;
     for (number, (prompt, messages)) in prompts.iter().zip(&conversations).enumerate() {
@@ -239,6 +250,19 @@ impl Telling<'_> {
         }
         match event {
             Event::Prompt { .. } => Ok(()),
+            &Event::Gate {
+                score,
+                threshold,
+                steered,
+                ..
+            } => {
+                let (sign, what) = match steered {
+                    true => ("≥", "steered"),
+                    false => ("<", "not steered"),
+                };
+                note(&format!("gate: {score:.3} {sign} {threshold}: {what}"));
+                Ok(())
+            }
             Event::Token { text, .. } => print(text),
             Event::Done { text, .. } => print_line(text),
         }
@@ -267,6 +291,15 @@ impl Telling<'_> {
     /// As the page's `ChatEvent`; the text that a token stream breaks off in comes with `done`.
     fn event_json(&self, event: &Event) -> Value {
         match event {
+            Event::Gate {
+                lane,
+                score,
+                threshold,
+                steered,
+            } => {
+                json!({"type": "gate", "lane": lane, "score": score, "threshold": threshold,
+                    "steered": steered})
+            }
             Event::Prompt {
                 lane,
                 first,

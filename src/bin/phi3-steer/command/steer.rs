@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use phi3_steer::checkpoint::{Checkpoint, FileSource, Source};
 use phi3_steer::phi3::Model;
 use phi3_steer::sae::{Dictionary, HookPoint};
-use phi3_steer::steering::{Intervention, Operator, Steering};
+use phi3_steer::steering::{Gate, Intervention, Operator, Steering};
+use serde_json::Value;
 
 use super::Failure;
-use super::common::wanted;
+use super::common::{read_file, wanted};
 use super::dictionary::sae_folder;
 
 /// The steering on the command line.
@@ -47,12 +48,12 @@ fn steer_help() -> String {
     )
 }
 
-/// Loads the dictionaries that the interventions name, and that at `watched`, and the directions, and sets
+/// Loads the dictionaries that the interventions name, and those at `watched`, and the directions, and sets
 /// the interventions in every lane.
 pub async fn load_steering(
     model: &Model,
     arguments: &SteerArguments,
-    watched: Option<HookPoint>,
+    watched: impl IntoIterator<Item = HookPoint>,
 ) -> Result<Steering, Failure> {
     let coded = arguments.steer.iter().filter(|i| i.direction().is_none());
     let mut hooks: Vec<HookPoint> = coded.clone().map(|i| i.hook).collect();
@@ -90,6 +91,15 @@ pub async fn load_steering(
         steering.set(lane, &arguments.steer)?;
     }
     Ok(steering)
+}
+
+/// The gate in `file`: it is the object, or the one that a result of the lab has.
+pub fn read_gate(file: &Path) -> Result<Gate, Failure> {
+    let place = file.display();
+    let bad = |e: serde_json::Error| format!("{place} is no gate: {e}");
+    let mut json: Value = serde_json::from_slice(&read_file(file)?).map_err(bad)?;
+    let own = json.get_mut("gate").map(Value::take);
+    Ok(serde_json::from_value(own.unwrap_or(json)).map_err(bad)?)
 }
 
 /// Adds all directions of `file`.
