@@ -7,6 +7,7 @@ mod support;
 use std::rc::Rc;
 
 use phi3_steer::steering::Operator;
+use phi3_steer::web::Engine;
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -479,4 +480,184 @@ fn operators_are_told_as_the_table_has_them() {
     let told: Vec<Value> = serde_wasm_bindgen::from_value(told.into()).expect("plain data");
     let rows = Operator::ALL.map(|op| serde_json::to_value(op.row()).expect("JSON"));
     assert_eq!(told, rows);
+}
+
+fn gpu_bytes(engine: &Engine) -> f64 {
+    let memory = from_js(engine.memory().expect("numbers").into());
+    memory["gpuBytes"].as_f64().expect("a number")
+}
+
+#[wasm_bindgen_test]
+async fn a_fork_answers_many_at_once_and_leaves_its_engine_as_it_was() {
+    let mut rng = fresh_rng();
+    let engine = load(&options(&mut rng, 200)).await.expect("an engine");
+    let asked = [message("user", &words(&mut rng, 6))];
+    let ask = |lanes: usize| request(&vec![asked.to_vec(); lanes], 9);
+    let strength = |value: usize| match value {
+        0 => json!([]),
+        value => json!([{"hook": HOOK, "feature": 7, "op": "clamp", "value": 6 * value}]),
+    };
+    // What each strength says, two by two.
+    let mut expected = Vec::new();
+    for first in [0, 2, 4] {
+        for lane in 0..2 {
+            set_steering(&engine, lane, strength(first + lane)).expect("set");
+        }
+        let events = chat(&engine, &ask(2)).await.expect("an answer");
+        expected.extend([ids(&events, 0), ids(&events, 1)]);
+    }
+    let before = gpu_bytes(&engine);
+    let fork = engine.fork(6.into()).await.expect("a fork");
+    let info = from_js(fork.info().expect("an object").into());
+    assert_eq!(info["lanes"], 6);
+    assert!(gpu_bytes(&engine) > before);
+    for lane in 0..6 {
+        set_steering(&fork, lane, strength(lane)).expect("set");
+    }
+    for lanes in [6, 4] {
+        let events = chat(&fork, &ask(lanes)).await.expect("an answer");
+        for (lane, expected) in expected.iter().take(lanes).enumerate() {
+            assert_eq!(&ids(&events, lane), expected, "lane {lane} of {lanes}");
+        }
+        assert!(of_type(&events, "done", lanes).is_empty());
+    }
+    fork.dispose();
+    assert_eq!(gpu_bytes(&engine), before, "all of a fork is freed");
+    let gone = Refusal::of(fork.fork(1.into()).await.err().expect("it is gone"));
+    assert_eq!(gone.code, "not-loaded");
+    // The engine goes on where it was.
+    let events = chat(&engine, &ask(2)).await.expect("an answer");
+    for lane in 0..2 {
+        assert_eq!(ids(&events, lane), expected[4 + lane]);
+        let prompt = of_type(&events, "prompt", lane)[0].clone();
+        assert_eq!(
+            prompt["reused"],
+            json!(prompt["length"].as_u64().expect("a length") - 1)
+        );
+    }
+    for lanes in [json!(0), json!(257), json!("two")] {
+        let refused = Refusal::of(engine.fork(js(&lanes)).await.err().expect("a refusal"));
+        assert_eq!(
+            refused.field.as_deref(),
+            Some("lanes"),
+            "{}",
+            refused.message
+        );
+    }
+}
+
+#[wasm_bindgen_test]
+async fn gates_and_directions_work_through_the_api() {
+    let mut rng = fresh_rng();
+    let engine = load(&options(&mut rng, 200)).await.expect("an engine");
+    let conversation = vec![message("user", &words(&mut rng, 6))];
+    let ask = request(&[conversation.clone(), conversation], 9);
+    let add = |hook: &str, name: &str, values: &[f32]| {
+        let values = js_sys::Float32Array::from(values).into();
+        engine
+            .add_direction(hook.into(), name.into(), values)
+            .map_err(Refusal::of)
+    };
+    let along: Vec<f32> = (0..WIDTH).map(|_| rng.random_range(-1.0..1.0)).collect();
+    add("layers.1", "mine", &along).expect("a direction");
+    let push = json!([{"hook": "layers.1", "direction": "mine", "op": "add", "value": 9}]);
+    set_steering(&engine, 1, push).expect("set");
+    let events = chat(&engine, &ask).await.expect("an answer");
+    let (base, always) = (ids(&events, 0), ids(&events, 1));
+    assert_ne!(base, always);
+    assert!(of_type(&events, "gate", 1).is_empty());
+
+    let set_gate = |lane: JsValue, gate: Value| {
+        engine
+            .set_gate(lane, js(&gate).unchecked_into())
+            .map_err(Refusal::of)
+    };
+    let gate = |bias: f64| json!({"hook": HOOK, "weights": vec![0.0; WIDTH], "bias": bias, "threshold": 0.5});
+    for (bias, expected, steered) in [(-20.0, &base, false), (20.0, &always, true)] {
+        set_gate(1.into(), gate(bias)).expect("a gate");
+        let events = chat(&engine, &ask).await.expect("an answer");
+        assert_eq!(&ids(&events, 1), expected);
+        assert_eq!(ids(&events, 0), base);
+        let at = |kind: &str| {
+            events
+                .iter()
+                .position(|e| e["type"] == kind && e["lane"] == 1)
+        };
+        assert!(at("gate").expect("a decision") < at("prompt").expect("a prompt"));
+        let told = of_type(&events, "gate", 1);
+        assert_eq!((told.len(), &told[0]["steered"]), (1, &json!(steered)));
+        assert_eq!(told[0]["threshold"], 0.5);
+        let score = told[0]["score"].as_f64().expect("a number");
+        assert!((score - 1.0 / (1.0 + (-bias).exp())).abs() < 1e-6);
+        let edited = |e: &&Value| e["steered"] == true;
+        assert_eq!(
+            of_type(&events, "token", 1).into_iter().any(|e| edited(&e)),
+            steered
+        );
+    }
+    set_gate(1.into(), Value::Null).expect("no gate");
+    let events = chat(&engine, &ask).await.expect("an answer");
+    assert_eq!(ids(&events, 1), always);
+    assert!(of_type(&events, "gate", 1).is_empty());
+
+    let with = |name: &str, value: Value| {
+        let mut gate = gate(0.0);
+        gate[name] = value;
+        gate
+    };
+    for (gate, field) in [
+        (with("weights", json!([1])), "gate.weights"),
+        (with("weights", json!(["a"])), "gate.weights[0]"),
+        (with("bias", Value::Null), "gate.bias"),
+        (with("threshold", json!("high")), "gate.threshold"),
+        (with("hook", json!("layers.9")), "gate.hook"),
+        (with("hook", json!("mlp.1")), "gate.hook"),
+        (with("feature", json!(3)), "gate.feature"),
+        (with("treshold", json!(3)), "gate.treshold"),
+        (
+            json!({"hook": HOOK, "feature": 100, "threshold": 1}),
+            "gate.feature",
+        ),
+        (json!(5), "gate"),
+    ] {
+        let refused = set_gate(1.into(), gate.clone()).expect_err("a refusal");
+        assert_eq!(
+            refused.field.as_deref(),
+            Some(field),
+            "{gate}: {}",
+            refused.message
+        );
+    }
+    let refused = set_gate(2.into(), gate(1.0)).expect_err("no such lane");
+    assert_eq!(refused.field.as_deref(), Some("lane"));
+    for (hook, name, values, field) in [
+        ("layers.9", "a", &along[..], "hook"),
+        ("layers.1", "a:b", &along[..], "name"),
+        ("layers.1", "a", &along[1..], "values"),
+    ] {
+        let refused = add(hook, name, values).expect_err("a refusal");
+        assert_eq!(refused.field.as_deref(), Some(field), "{}", refused.message);
+    }
+    for (one, field) in [
+        (
+            json!({"hook": "layers.1", "direction": "other", "op": "add", "value": 1}),
+            "direction",
+        ),
+        (
+            json!({"hook": "layers.1", "direction": "mine", "op": "scale", "value": 1}),
+            "interventions[0].direction",
+        ),
+        (
+            json!({"hook": "layers.1", "direction": "mine", "feature": 1, "op": "add", "value": 1}),
+            "interventions[0].direction",
+        ),
+    ] {
+        let refused = set_steering(&engine, 1, json!([one])).expect_err("a refusal");
+        assert_eq!(
+            refused.field.as_deref(),
+            Some(field),
+            "{one}: {}",
+            refused.message
+        );
+    }
 }

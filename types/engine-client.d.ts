@@ -1,7 +1,7 @@
 /** The engine for pages: types of www/engine-client.js, beside which a built page has this file. */
 
 export type * from "../src/web/types.d.ts";
-import type { ChatEvent, ChatOptions, Info, Intervention, LoadOptions, Memory, SelfTest, TokenFeatures } from "../src/web/types.d.ts";
+import type { ChatEvent, ChatOptions, Gate, Info, Intervention, LoadOptions, Memory, OperatorInfo, SelfTest, TokenFeatures } from "../src/web/types.d.ts";
 
 /** What calls reject with. */
 export declare class EngineError extends Error {
@@ -25,6 +25,25 @@ export declare class Engine {
    * token events name it.
    */
   setSteering(lane: number, interventions: Intervention[]): Promise<number>;
+
+  /**
+   * Decides before each of a lane's answers whether its interventions hold for it, and says so in an event
+   * "gate"; null: they always hold.
+   */
+  setGate(lane: number, gate: Gate | null): Promise<void>;
+
+  /** Makes a vector of the residual stream a direction that interventions at the hook point can name. */
+  addDirection(hook: string, name: string, values: Float32Array | number[]): Promise<void>;
+
+  /** What can be done to a feature or along a direction. */
+  operators(): Promise<OperatorInfo[]>;
+
+  /**
+   * A second engine of the same weights in the same worker, with lanes of its own, none of them steered; this
+   * one's conversations stay as they are. It lives as long as this one, or until it is disposed of. Of the
+   * other calls, it has chat, setSteering, setGate, addDirection, topFeatures, memory, cancel and dispose.
+   */
+  fork(lanes: number): Promise<Engine>;
 
   /** The k strongest features at every token of a text. */
   topFeatures(text: string, hook: string, k: number): Promise<TokenFeatures>;

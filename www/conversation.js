@@ -297,8 +297,8 @@ export function hear(turn, event) {
   }
   const answer = turn.answers[event.lane];
   if (!answer) return false;
-  if (/** @type {any} */ (event).type === "gate") {
-    const { score, threshold, steered } = /** @type {any} */ (event);
+  if (event.type === "gate") {
+    const { score, threshold, steered } = event;
     answer.gate = { score, threshold, steered };
   } else if (event.type === "prompt") {
     answer.prompt = event.tokens;

@@ -17,6 +17,9 @@
 //   labReport    [LabReportInput]         none          string
 //   labTable     [LabResult, format]      none          string
 //   operators    []                       none          Operator[]
+//   fork         [lanes]                  none          its number, and Info
+//   ofFork       [number, method,         those of      what the method gives
+//                 ...its arguments]       the method
 //   setGate      [lane, Gate | null]      none          null
 //   addDirection [hook, name,             none          null
 //                 Float32Array]
@@ -25,7 +28,7 @@
 //   dispose      []                       none          null
 // It is ready once its wasm runs.
 
-import { asEngineError, EngineError, Line } from "./line.js";
+import { asEngineError, Branch, EngineError, Line } from "./line.js";
 
 /** @import { Engine as Declared } from "../types/engine-client.d.ts" */
 /** @import { ChatEvent, ChatOptions, Gate, Info, Intervention, LabOptions, LabPlot, LabReportInput, LabResult, LoadOptions, Memory, OperatorInfo, SelfTest, Source, TokenFeatures } from "./types.d.ts" */
@@ -49,7 +52,7 @@ export { EngineError };
  */
 export class Engine {
   /**
-   * @param {Line} line
+   * @param {Line | Branch} line
    * @param {Info} info
    */
   constructor(line, info) {
@@ -171,6 +174,19 @@ export class Engine {
   }
 
   /**
+   * A second engine of the same weights in the same worker, with lanes of its own, that answers while this
+   * one's conversations stay as they are. It lives as long as this one, or until it is disposed of.
+   * @param {number} lanes
+   * @returns {Promise<Engine>}
+   */
+  async fork(lanes) {
+    const { number, info } = await this.line.call("fork", [lanes]);
+    const fork = new Engine(new Branch(this.line, number), info);
+    fork.lost = this.lost;
+    return fork;
+  }
+
+  /**
    * Replaces a lane's interventions; it takes effect at the next token.
    * @param {number} lane
    * @param {Intervention[]} interventions
@@ -286,7 +302,7 @@ export class Engine {
     await this.line.call("cancel", []);
   }
 
-  /** Frees the GPU and ends the worker, which gets two seconds to do it in good order. */
+  /** Frees the GPU and ends the worker, which gets two seconds to do it in good order; of a fork, what it took. */
   async dispose() {
     this.ended = true;
     const late = new Promise((resolve) => setTimeout(resolve, 2000));

@@ -180,3 +180,41 @@ export function asEngineError(error) {
   const text = error instanceof Error ? error.message : String(error);
   return new EngineError("crashed", text);
 }
+
+/** The calls of a fork, over the line of its engine. */
+export class Branch {
+  /**
+   * @param {Line | Branch} line
+   * @param {number} number of the fork
+   */
+  constructor(line, number) {
+    this.line = line;
+    this.number = number;
+    /** @type {(error: EngineError) => void} */
+    this.onClose = () => {};
+  }
+
+  /**
+   * Messages that came over the line.
+   * @returns {number}
+   */
+  get heard() {
+    return this.line.heard;
+  }
+
+  /**
+   * @param {string} method
+   * @param {unknown[]} args
+   * @param {(event: any) => void} [onEvent]
+   * @returns {Promise<any>}
+   */
+  call(method, args, onEvent) {
+    return this.line.call("ofFork", [this.number, method, ...args], onEvent);
+  }
+
+  /**
+   * The line stays: it is the engine's.
+   * @param {EngineError} _error
+   */
+  close(_error) {}
+}

@@ -2,7 +2,7 @@
 
 export type * from "../src/web/types.d.ts";
 import type { EngineError } from "./line.js";
-import type { ChatOptions, Intervention, SelfTest, TokenInfo } from "../src/web/types.d.ts";
+import type { ChatOptions, Gate, Intervention, SelfTest, TokenInfo } from "../src/web/types.d.ts";
 
 /** What the lab says while it runs. */
 export type LabEvent =
@@ -33,8 +33,6 @@ export interface LabReportInput {
   results: LabResult[];
   settings: unknown;
 }
-
-export type Gate = { hook: string; threshold: number } & ({ feature: number } | { weights: number[]; bias: number });
 
 export type Op = Exclude<Intervention["op"], "reconstruct">;
 export type Message = ChatOptions["lanes"][number]["messages"][number];

@@ -18,6 +18,12 @@ let library = null;
 let testing = null;
 /** How often a cancel came. */
 let cancels = 0;
+/** @type {Map<number, any>} forks of the engine by their numbers */
+const forks = new Map();
+/** How many there were. */
+let forked = 0;
+/** What a fork can be asked for, beside answers. */
+const FORKS_DO = ["setSteering", "setGate", "addDirection", "topFeatures", "memory", "cancel", "dispose"];
 
 /** Ends the dictionary's test, if it runs: what else needs the model comes first. */
 async function endTest() {
@@ -41,6 +47,21 @@ function failure(error) {
   };
 }
 
+/**
+ * Posts all events of an answer.
+ * @param {number} id of the call
+ * @param {ReadableStream} stream
+ */
+async function tell(id, stream) {
+  // A reader and not `for await`, which Safari does not have for streams.
+  const reader = stream.getReader();
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return null;
+    post({ id, event: value });
+  }
+}
+
 /** @type {Record<string, (id: number, ...args: any[]) => Promise<unknown>>} */
 const methods = {
   async load(id, options) {
@@ -53,14 +74,24 @@ const methods = {
   async chat(id, options) {
     const before = cancels;
     await endTest();
-    // A reader and not `for await`, which Safari does not have for streams.
-    const reader = engine.chat(options).getReader();
+    const stream = engine.chat(options);
     if (cancels !== before) engine.cancel();
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return null;
-      post({ id, event: value });
-    }
+    return tell(id, stream);
+  },
+  async fork(_id, lanes) {
+    await endTest();
+    const fork = await engine.fork(lanes);
+    forked += 1;
+    forks.set(forked, fork);
+    return { number: forked, info: fork.info };
+  },
+  async ofFork(id, number, method, ...args) {
+    const fork = forks.get(number);
+    if (!fork) throw Object.assign(new Error("This fork of the engine was disposed of."), { code: "not-loaded" });
+    if (method === "chat") return tell(id, fork.chat(...args));
+    if (!FORKS_DO.includes(method)) throw Object.assign(new Error(`A fork has no ${method}.`), { code: "bad-request" });
+    if (method === "dispose") forks.delete(number);
+    return fork[method](...args);
   },
   async setSteering(_id, lane, interventions) {
     return engine.setSteering(lane, interventions);
@@ -117,6 +148,8 @@ const methods = {
   async dispose() {
     const old = engine;
     engine = null;
+    for (const fork of forks.values()) fork.dispose();
+    forks.clear();
     await old?.dispose();
     return null;
   },

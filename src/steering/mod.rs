@@ -4,7 +4,7 @@
 //! [`Steering`] holds those of all lanes in small GPU buffers, which is all that a change writes, and records
 //! the work of each place in a pass of the model: nothing where no lane is steered and nobody looks at
 //! the features, no encoding where no intervention depends on it. A [`Hook`] is a dictionary at its place;
-//! directions need none.
+//! directions need none. A [`Gate`] decides at every turn whether a lane's interventions hold.
 //!
 //! # Order
 //!
@@ -12,7 +12,8 @@
 //! 2. Where a `clamp_replace` or `reconstruct` applies to a token, h becomes the dictionary's
 //!    reconstruction with every replaced activation at its value.
 //! 3. The other interventions follow in the order given; `clamp`, `add` and `scale` add to h what they
-//!    add alone, whatever came before; `project_out` and `cap` work on h as it is by then.
+//!    add alone, whatever came before; `project_out`, `cap` and a direction's `clamp` work on h as it is
+//!    by then.
 //!
 //! One feature may not be given two activations at one position, nor one direction two components.
 

@@ -124,8 +124,9 @@ impl Steering {
     }
 
     /// Replaces the lane's interventions. Takes effect with the next pass that is submitted and writes
-    /// only the steering tables; on an error nothing has changed. Returns the setting's number: one more
-    /// than that of the setting before it, of whatever lane.
+    /// only the steering tables; on an error nothing has changed. A lane whose gate has decided against steering
+    /// stays unsteered until it decides again. Returns the setting's number: one more than that of the
+    /// setting before it, of whatever lane.
     pub fn set(&self, lane: usize, interventions: &[Intervention]) -> Result<u64, SteeringError> {
         self.check_lane(lane)?;
         let compiled = self.compile(interventions)?;

@@ -13,6 +13,7 @@ use super::request::{self, ChatSettings};
 use super::types::*;
 use crate::generate::{Chat, ChatRequest, Event, FeatureWish, GenerateError, Sampling, self_test};
 use crate::gpu::{Gpu, Reduction};
+use crate::phi3::MAX_ROWS;
 use crate::sae::{HookPoint, MAX_K, SelfTest};
 use crate::steering::SteeringError;
 use crate::tokens::{ChatTokenizer, Message, Prompt, Role, TokenRole};
@@ -25,6 +26,8 @@ pub struct Engine {
     tokenizer: Rc<ChatTokenizer>,
     cancel: Rc<Cell<bool>>,
     info: Info,
+    /// Whether another engine has the GPU.
+    forked: bool,
 }
 
 #[wasm_bindgen]
@@ -42,6 +45,28 @@ impl Engine {
             home: Home::new(chat),
             cancel: Rc::default(),
             info,
+            forked: false,
+        })
+    }
+
+    /// A second engine of the same weights and dictionary, which stay on the GPU once, with `lanes` lanes of its
+    /// own: none is steered, the directions are there, and this engine's conversations stay as they are. To
+    /// dispose of it frees what it took; this one's end is its end too.
+    pub async fn fork(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "number")] lanes: JsValue,
+    ) -> Result<Engine, JsValue> {
+        let lanes = options::whole(&lanes, "lanes", 1..=MAX_ROWS as u32)?;
+        let mut loan = self.take()?;
+        let fork = loan.chat()?.fork(lanes as usize).await;
+        let chat = fork.map_err(WebError::from)?;
+        Ok(Engine {
+            gpu: self.gpu.clone(),
+            tokenizer: self.tokenizer.clone(),
+            info: info(&chat, self.info.model.name.clone()),
+            home: Home::new(chat),
+            cancel: Rc::default(),
+            forked: true,
         })
     }
 
@@ -117,7 +142,7 @@ impl Engine {
             false => Some(request::gate(value)?),
         };
         let set = self.home.steering()?.set_gate(lane as usize, gate);
-        Ok(set.map_err(|e| WebError::of_gate(e))?)
+        Ok(set.map_err(WebError::of_gate)?)
     }
 
     /// Makes `values`, as many numbers as the residual stream is wide, a direction that interventions at
@@ -210,11 +235,13 @@ impl Engine {
         self.cancel.set(true);
     }
 
-    /// Frees the GPU; the engine cannot be used after.
+    /// Frees the GPU, or what a fork takes of it; the engine cannot be used after.
     pub fn dispose(&self) {
         self.cancel.set(true);
         self.home.close();
-        self.gpu.destroy();
+        if !self.forked {
+            self.gpu.destroy();
+        }
     }
 }
 
@@ -278,6 +305,7 @@ fn info(chat: &Chat, name: String) -> Info {
             subgroups: capabilities.reduction == Reduction::Subgroup,
             cpu: capabilities.cpu,
         },
+        lanes: model.lanes(),
         heap_bytes: heap_bytes(),
         sae: chat.steering().points().first().and_then(|&point| {
             let dictionary = chat.steering().hook(point)?.dictionary();

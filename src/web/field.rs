@@ -35,7 +35,7 @@ impl Field for SteeringError {
             | SteeringError::NotAlong { .. }
             | SteeringError::TwoTargets { .. } => "direction",
             SteeringError::NoTarget { .. } => "feature",
-            SteeringError::BadGate { field, .. } => field,
+            SteeringError::BadGate { field, .. } => *field,
             SteeringError::BadName { .. } => "name",
             SteeringError::BadDirection { .. } => "values",
             SteeringError::Model(ModelError::NoBlock { .. }) => "hook",

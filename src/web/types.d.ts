@@ -27,6 +27,8 @@ export interface LoadOptions {
 export interface Info {
   model: { name: string; layers: number; hidden: number; vocab: number; context: number; quant: Format[]; parameters: number; gpuBytes: number };
   adapter: { name: string; backend: string; f16: boolean; subgroups: boolean; cpu: boolean };
+  /** Conversations in lockstep. */
+  lanes: number;
   /** The most bytes of its own memory that the engine had taken by the end of loading. */
   heapBytes: number;
   sae?: {

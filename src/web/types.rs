@@ -80,6 +80,8 @@ pub struct SaeInfo {
 pub struct Info {
     pub model: ModelInfo,
     pub adapter: AdapterInfo,
+    /// Conversations that it can answer at once.
+    pub lanes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sae: Option<SaeInfo>,
     pub heap_bytes: f64,

@@ -98,6 +98,25 @@ test("the dictionary's test and the memory are asked for", async () => {
   await assert.rejects(engine.testSae(), code("cancelled"));
 });
 
+test("a fork speaks over its engine's line, which outlives it", async () => {
+  const engine = await loaded();
+  worker.answer = ({ id, method, args }) => {
+    if (method === "ofFork" && args[1] === "chat") worker.says({ id, event: { type: "done", lane: 4 } });
+    worker.says({ id, ok: method === "fork" ? { number: 3, info: { lanes: args[0] } } : null });
+  };
+  const fork = await engine.fork(5);
+  assert.deepEqual(fork.info, { lanes: 5 });
+  await fork.setSteering(4, []);
+  for await (const event of fork.chat({ lanes: [] })) assert.equal(event.lane, 4);
+  await fork.dispose();
+  assert.deepEqual(
+    worker.sent.map(({ method, args }) => [method, ...args]),
+    [["fork", 5], ["ofFork", 3, "setSteering", 4, []], ["ofFork", 3, "chat", { lanes: [] }], ["ofFork", 3, "dispose"]],
+  );
+  assert.equal(worker.ended, false);
+  await engine.memory();
+});
+
 test("leaving a chat early cancels it", async () => {
   const engine = await loaded();
   let chat;

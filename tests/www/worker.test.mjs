@@ -50,6 +50,14 @@ export class Engine {
     return { tokens: [] };
   }
   memory() { return { gpuBytes: 1, heapBytes: 2 }; }
+  async fork(lanes) {
+    const fork = new Engine();
+    Object.defineProperty(fork, "info", { value: { lanes } });
+    fork.log = this.log;
+    fork.dispose = () => this.log.push("freed");
+    return fork;
+  }
+  setSteering(lane, list) { this.log.push([lane, list]); return 7; }
   cancel() { this.cancelled = true; }
   dispose() {}
 }
@@ -131,4 +139,18 @@ test("a test that nothing disturbs ends by itself, and its memory can be asked f
   assert.deepEqual((await testing).ok, { sentence: "it fits" });
   assert.equal((await call("chat", {})).error, undefined);
   assert.deepEqual(engine.log, ["test", "tested", "chat"]);
+});
+
+test("forks answer by their numbers, and are freed", async () => {
+  const engine = await loaded();
+  const [one, two] = [(await call("fork", 5)).ok, (await call("fork", 3)).ok];
+  assert.deepEqual([one.info, two.info], [{ lanes: 5 }, { lanes: 3 }]);
+  assert.notEqual(one.number, two.number);
+  assert.equal((await call("ofFork", one.number, "setSteering", 4, [])).ok, 7);
+  assert.deepEqual((await call("ofFork", one.number, "chat", {})).events, [{ type: "done", reason: "stop" }]);
+  assert.equal((await call("ofFork", one.number, "load", {})).error.code, "bad-request");
+  await call("ofFork", one.number, "dispose");
+  assert.equal((await call("ofFork", one.number, "chat", {})).error.code, "not-loaded");
+  await call("dispose");
+  assert.deepEqual(engine.log, [[4, []], "chat", "freed", "freed"]);
 });

@@ -11,11 +11,11 @@ import { parseStrengths, usualStrengths } from "./written.js";
 /** @import { Settings } from "../settings.js" */
 /** @import { Setting, Turn } from "../types.d.ts" */
 
-/** Lanes that answer at once: those of the chat. */
-const LANES = 2;
+/** Conversations that are answered at once, in lanes of their own. */
+const LANES = 6;
 
 /**
- * Answers one prompt at each strength, two at a time.
+ * Answers one prompt at each strength, six at a time.
  * @param {Engine} engine
  * @param {Settings} settings
  * @param {string} prompt
@@ -49,26 +49,33 @@ export async function compare(engine, settings, prompt, strengths, page) {
     page.add(turn, lane);
     return { turn, lane, setting };
   });
-  for (let from = 0; from < columns.length && !page.stopped(); from += LANES) {
-    const now = columns.slice(from, from + LANES);
-    for (const [lane, { setting }] of now.entries()) setting.id = await engine.setSteering(lane, settings.interventions(setting));
-    const events = engine.chat({
-      lanes: now.map(() => ({ messages: [{ role: "user", content: prompt }] })),
-      maxTokens: choices.maxTokens,
-      sampling: { temperature: choices.temperature, seed: choices.seed },
-      ...(now[0].turn.tracked ? { track: now[0].turn.tracked } : {}),
-    });
-    for await (const event of events) {
-      if (event.type === "stats") continue;
-      const column = now[event.lane];
-      if (column && hear(column.turn, { ...event, lane: column.lane })) page.draw();
-      if (page.stopped()) break;
+  // In lanes of their own: the chat's conversations stay.
+  const fork = await engine.fork(Math.min(LANES, columns.length));
+  try {
+    for (let from = 0; from < columns.length && !page.stopped(); from += LANES) {
+      const now = columns.slice(from, from + LANES);
+      for (const [lane, { setting }] of now.entries()) setting.id = await fork.setSteering(lane, settings.interventions(setting));
+      const events = fork.chat({
+        lanes: now.map(() => ({ messages: [{ role: "user", content: prompt }] })),
+        maxTokens: choices.maxTokens,
+        sampling: { temperature: choices.temperature, seed: choices.seed },
+        ...(now[0].turn.tracked ? { track: now[0].turn.tracked } : {}),
+      });
+      for await (const event of events) {
+        if (event.type === "stats") continue;
+        const column = now[event.lane];
+        if (column && hear(column.turn, { ...event, lane: column.lane })) page.draw();
+        if (page.stopped()) break;
+      }
+      for (const { turn, lane } of now) {
+        turn.answers[lane].end ??= "stopped";
+        turn.state = "done";
+      }
+      page.draw();
     }
-    for (const { turn, lane } of now) {
-      turn.answers[lane].end ??= "stopped";
-      turn.state = "done";
-    }
-    page.draw();
+  } finally {
+    // Of a dead engine there is nothing to free.
+    await fork.dispose().catch(() => {});
   }
   for (const { turn, lane } of columns) {
     turn.answers[lane].end ??= "stopped";
@@ -149,7 +156,7 @@ export class StrengthsView {
       this.columns.replaceChildren();
       this.running = true;
       this.stopping = false;
-      this.note.textContent = "Two at a time\u2026";
+      this.note.textContent = "Side by side\u2026";
       this.refresh();
       await page.borrow((engine) =>
         compare(engine, page.settings, prompt, strengths, {
