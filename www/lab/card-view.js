@@ -41,8 +41,7 @@ export class CardView {
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const feature = this.field.valueAsNumber;
-      if (this.page.runner.running) this.note("The lab is at something else just now: the card waits for it.");
-      else if (feature === this.feature) this.open(feature);
+      if (feature === this.feature) this.open(feature);
       else page.open("feature", feature);
     });
     this.search.addEventListener("input", () => this.find());
@@ -98,11 +97,12 @@ export class CardView {
       return;
     }
     this.feature = feature;
-    if (page.runner.running) {
-      this.note("The lab is at something else just now: open the card when it is done.");
-      return;
-    }
     try {
+      const kept = await page.runner.kept(this.recipe(feature));
+      if (kept?.state !== "done" && page.runner.running) {
+        this.note("The lab is at something else just now: open the card when it is done.");
+        return;
+      }
       const run = await page.runner.start(this.recipe(feature));
       if (run && this.feature === feature) await this.fill(run.result);
     } catch (error) {

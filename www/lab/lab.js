@@ -38,12 +38,13 @@ import { StrengthsView } from "./strengths.js";
  * @property {(view: View | "chat", part?: number | null) => void} open
  * @property {(result: LabResult) => Promise<void>} use steers by what a search found, now and at the next visit
  * @property {(result: LabResult) => Promise<void>} know the same, without going to the chat
+ * @property {(engine: Engine, lanes: number) => Promise<Engine>} fork an engine with lanes of its own, which knows the direction that was found
  * @property {() => Promise<void>} forget goes back to what came with the model
  * @property {(result: LabResult, name: string) => HTMLElement[]} tableButtons
  */
 
 /** What the page gives, before the lab adds its own. */
-/** @typedef {Omit<LabPage, "open" | "use" | "know" | "forget" | "tableButtons" | "runner"> & {shelf: Shelf}} Given */
+/** @typedef {Omit<LabPage, "open" | "use" | "know" | "fork" | "forget" | "tableButtons" | "runner"> & {shelf: Shelf}} Given */
 
 /**
  * A part of the lab.
@@ -91,9 +92,12 @@ export class Lab {
       },
       know: (result) => this.know(result),
       forget: () => this.forget(),
+      fork: (engine, lanes) => this.fork(engine, lanes),
       tableButtons: (result, name) => this.tableButtons(result, name),
     };
     const { page } = this;
+    /** @type {{hook: string, values: Float32Array} | null} the direction that was found, where it is what steers */
+    this.direction = null;
     this.strengths = new StrengthsView(page);
     /** @type {Record<View, Part>} */
     this.parts = {
@@ -176,7 +180,8 @@ export class Lab {
       const values = floats(result.direction?.values);
       if (!values) return;
       await engine.addDirection(report.hook, DIRECTION, values);
-    }
+      this.direction = { hook: report.hook, values };
+    } else this.direction = null;
     if (anew) settings.start(report);
     else settings.know(report);
   }
@@ -188,6 +193,16 @@ export class Lab {
     await this.adopt(result, engine, false);
     this.page.settings.reset();
     await this.runner.shelf.keep(`found/${this.runner.place}`, result).catch((error) => console.warn(`It is not kept: ${error}`));
+  }
+
+  /**
+   * @param {Engine} engine
+   * @param {number} lanes
+   */
+  async fork(engine, lanes) {
+    const fork = await engine.fork(lanes);
+    if (this.direction) await fork.addDirection(this.direction.hook, DIRECTION, this.direction.values);
+    return fork;
   }
 
   /** Goes back to what came with the model. */

@@ -158,6 +158,7 @@ export const STEPS = [
       const views = [];
       await page.borrow((engine) =>
         compare(engine, settings, PROMPT, strengths, {
+          fork: page.fork,
           add: (turn, lane) => {
             const view = new AnswerView(turn, lane, () => middle / 2, (feature) => page.open("feature", feature));
             views.push(view);

@@ -138,6 +138,7 @@ export class Runner extends EventTarget {
         sets: sets ?? (await setsText(String(run.recipe.sets?.name ?? "own"), shelf)),
         ...(journal ? { journal } : {}),
         onEvent: (event) => {
+          if (event.type === "line" && work.asked === "cancel") return;
           if (event.type === "line") written = written.then(() => shelf.note(run.key, event.line)).catch((error) => console.warn(`The journal is not kept: ${error}`));
           else {
             work.progress = event;
@@ -209,6 +210,9 @@ export class Runner extends EventTarget {
     if (!this.work || this.work.asked) return;
     this.work.asked = what;
     this.changed();
+    // The tab may be closed before the step ends.
+    const { run } = this.work;
+    await (what === "pause" ? this.shelf.save({ ...run, state: "paused" }) : this.shelf.remove(run.key)).catch(() => {});
     await this.engine?.cancelLab().catch(() => {});
   }
 

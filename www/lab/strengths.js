@@ -20,7 +20,7 @@ const LANES = 6;
  * @param {Settings} settings
  * @param {string} prompt
  * @param {(number | null)[]} strengths
- * @param {{add: (turn: Turn, lane: number) => void, draw: () => void, stopped: () => boolean}} page
+ * @param {{fork: (engine: Engine, lanes: number) => Promise<Engine>, add: (turn: Turn, lane: number) => void, draw: () => void, stopped: () => boolean}} page
  */
 export async function compare(engine, settings, prompt, strengths, page) {
   const { choices } = settings;
@@ -50,7 +50,7 @@ export async function compare(engine, settings, prompt, strengths, page) {
     return { turn, lane, setting };
   });
   // In lanes of their own: the chat's conversations stay.
-  const fork = await engine.fork(Math.min(LANES, columns.length));
+  const fork = await page.fork(engine, Math.min(LANES, columns.length));
   try {
     for (let from = 0; from < columns.length && !page.stopped(); from += LANES) {
       const now = columns.slice(from, from + LANES);
@@ -160,6 +160,7 @@ export class StrengthsView {
       this.refresh();
       await page.borrow((engine) =>
         compare(engine, page.settings, prompt, strengths, {
+          fork: page.fork,
           add: (turn, lane) => {
             const scale = () => (page.settings.report?.value.default ?? 4) / 2;
             const view = new AnswerView(turn, lane, scale, (feature) => page.open("feature", feature));
