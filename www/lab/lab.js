@@ -279,11 +279,11 @@ export class Lab {
     document.documentElement.dataset.view = known ? "lab" : "chat";
     document.title = known ? `${known.title} \u00b7 phi3-steer` : CHAT_TITLE;
     this.node.hidden = !known;
-    for (const link of document.querySelectorAll("a[data-lab]")) {
+    for (const link of document.querySelectorAll(":is(.views, .lab-tabs) a")) {
       const target = routeOf(`#lab=${link.getAttribute("data-lab")}`);
       const top = link.closest(".views") !== null;
       const group = (/** @type {Route["view"]} */ view) => (top && view !== "chat" && view !== "lesson" ? "lab" : view);
-      if (group(target.view) === group(route.view) && link.closest("nav")) link.setAttribute("aria-current", "page");
+      if (group(target.view) === group(route.view)) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
     }
     const skip = document.querySelector(".skip");
