@@ -1,6 +1,6 @@
 // The gate: steer only when the prompt looks harmful. Fitted with one button, and kept.
 
-import { h, number, svg } from "../dom.js";
+import { h, svg } from "../dom.js";
 import { errorPanel } from "../errors.js";
 import { asEngineError } from "../line.js";
 import { SET_FIELDS } from "./find-view.js";
@@ -121,8 +121,8 @@ export class GateView {
       h(
         "section",
         { className: "lab-hero", "aria-label": "The gate" },
-        h("h2", {}, Number.isFinite(about.auc) ? `It tells harmful from harmless prompts: ${number(Math.round(1000 * about.auc) / 1000)}` : "The gate is fitted"),
-        h("p", {}, `That is the area under the curve below: 1 is always, 0.5 is by chance. At its threshold, ${number(Math.round(1000 * (gate?.threshold ?? 0)) / 1000)}, ${atThreshold(about)}`),
+        h("h2", {}, Number.isFinite(about.auc) ? `It tells harmful from harmless prompts: ${about.auc.toFixed(3)}` : "The gate is fitted"),
+        h("p", {}, `That is the area under the curve below: 1 is always, 0.5 is by chance. At its threshold, ${(gate?.threshold ?? 0).toFixed(3)}, ${atThreshold(about)}`),
         h("div", { className: "card-columns" }, curve, shares(about)),
         h("div", { className: "actions" }, use),
       ),
@@ -169,7 +169,7 @@ function roc(about) {
     { className: "roc" },
     svg(
       "svg",
-      { viewBox: `-34 -6 ${size + 44} ${size + 40}`, role: "img", "aria-label": "Harmful prompts found against harmless ones mistaken, for every threshold" },
+      { viewBox: `-34 -6 ${size + 58} ${size + 40}`, role: "img", "aria-label": "Harmful prompts found against harmless ones mistaken, for every threshold" },
       svg("rect", { x: 0, y: 0, width: size, height: size, class: "roc-frame" }),
       svg("line", { x1: 0, y1: size, x2: size, y2: 0, class: "roc-chance" }),
       svg("path", { d: path, class: "roc-curve" }),
@@ -192,7 +192,7 @@ function shares({ test }) {
   return h(
     "div",
     { className: "lab-table" },
-    h("p", { className: "muted" }, `On prompts that it was not fitted to${Number.isFinite(test.auc) ? `, AUC ${number(Math.round(1000 * test.auc) / 1000)}` : ""}:`),
+    h("p", { className: "muted" }, `On prompts that it was not fitted to${Number.isFinite(test.auc) ? `, AUC ${test.auc.toFixed(3)}` : ""}:`),
     h(
       "table",
       {},
