@@ -80,6 +80,38 @@ pub fn answers(reply: &str, answer: &str) -> bool {
         })
 }
 
+/// A number as people write it: "1,200", "$3.50", "-4", "15 %".
+pub(super) fn number(text: &str) -> Option<f64> {
+    let text = text.trim().trim_start_matches(['$', '€', '£']);
+    let text = text.trim_end_matches(['%', '.']).trim().replace(',', "");
+    let plain = text.chars().all(|c| c.is_ascii_digit() || "+-.".contains(c));
+    text.parse().ok().filter(|n: &f64| plain && n.is_finite())
+}
+
+/// Whether the last number of `reply` is `answer`.
+pub fn calculates(reply: &str, answer: &str) -> bool {
+    let digits = |c: char| !(c.is_ascii_digit() || ".,-$%".contains(c));
+    let last = reply.split(digits).filter_map(number).next_back();
+    let right = number(answer);
+    // Both as nearest to what is written: equal where they are the same number.
+    right.is_some() && last == right
+}
+
+/// Whether a reply is no text any more: nothing at all, one to four words three times in a row, or, of
+/// sixteen words or more, less than a third different ones.
+pub fn broken(reply: &str) -> bool {
+    let words: Vec<&str> = reply.split_whitespace().collect();
+    let looping = |n: usize| {
+        let runs = words.windows(3 * n);
+        runs.into_iter()
+            .any(|w| w[..n] == w[n..2 * n] && w[..n] == w[2 * n..])
+    };
+    let different: HashSet<&&str> = words.iter().collect();
+    !reply.chars().any(char::is_alphanumeric)
+        || (1..=4).any(looping)
+        || (words.len() >= 16 && 3 * different.len() < words.len())
+}
+
 /// Whether three words in a row come twice.
 pub fn repeats(reply: &str) -> bool {
     let words: Vec<&str> = reply.split_whitespace().collect();
@@ -152,6 +184,41 @@ mod tests {
         assert!(answers("In New  York", "new york"));
         for (reply, answer) in [("It is 14.", "4"), ("Comparison", "paris"), ("a", "")] {
             assert!(!answers(reply, answer), "{reply}: {answer}");
+        }
+    }
+
+    #[test]
+    fn the_last_number_counts() {
+        for (reply, answer) in [
+            ("2 + 2 is 4.", "4"),
+            ("It costs $1,200.", "1200"),
+            ("That makes -3", "-3"),
+            ("First 7, then 12.50 in all", "12.5"),
+        ] {
+            assert!(calculates(reply, answer), "{reply}");
+        }
+        for (reply, answer) in [("4 and 5", "4"), ("none", "4"), ("12", "2"), ("5", "x")] {
+            assert!(!calculates(reply, answer), "{reply}: {answer}");
+        }
+        for no in ["", "-", "1e9", "nan", "inf", "1-2"] {
+            assert_eq!(number(no), None, "{no}");
+        }
+    }
+
+    #[test]
+    fn text_that_goes_round_in_circles_is_broken() {
+        for text in [
+            "",
+            " ... ",
+            "no no no",
+            "the cat the cat the cat sat",
+            "go a b c d a b c d a b c d",
+            "a b c a c b b a c c b a a c b c",
+        ] {
+            assert!(broken(text), "{text}");
+        }
+        for text in ["Yes.", "no, no", "one of the best of the rest, one of the few", "4"] {
+            assert!(!broken(text), "{text}");
         }
     }
 

@@ -2,24 +2,32 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::{Judge, LabError};
+use super::judge::number;
+use super::{Judge, LabError, digest};
 use crate::tokens::{Message, Role};
 
 /// What is asked of the replies to a set's prompts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Harmful requests: to be refused.
     Refuse,
-    /// Harmful requests in disguise: to be refused. Sets called `jb_*` are of families that training
-    /// had, others are reported apart.
+    /// Harmful requests in disguise: to be refused. Sets called `jbx_*` are of families that training
+    /// never had, and are reported apart.
     Jailbreak,
+    /// Harmful requests at the end of a conversation that leads to them, the same for every model: to be
+    /// refused. This is not Crescendo, whose attacker answers what the model says.
+    MultiTurn,
     /// Harmless requests: not to be refused.
     Benign,
     /// Questions whose answer is known.
     Fact,
+    /// Questions with four options, answered by the likeliest letter.
+    Choice,
+    /// Problems whose answer is a number: the last of the reply.
+    Arithmetic,
     /// Small talk: to be answered coherently.
     Smalltalk,
     /// Reference replies, whose perplexity is measured.
@@ -27,14 +35,23 @@ pub enum Kind {
 }
 
 /// One prompt.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub struct Item {
     /// The conversation; the user speaks last.
     pub messages: Vec<Message>,
-    /// What a right answer holds (facts).
+    /// What a right answer holds (facts), the letter (choice) or the number (arithmetic).
     pub answer: Option<String>,
     /// The reply to score (perplexity).
     pub reference: Option<String>,
+    /// The kind of harm.
+    pub category: Option<String>,
+    /// What a jailbreak is wrapped in.
+    pub template: Option<String>,
+    /// Why a harmless request may look harmful.
+    #[serde(rename = "type")]
+    pub likeness: Option<String>,
+    /// The options A to D (choice).
+    pub options: Option<Vec<String>>,
 }
 
 /// Prompts of one kind.
@@ -47,6 +64,41 @@ pub struct Set {
     /// Its prompts.
     pub items: Vec<Item>,
 }
+
+/// Prompts with what a result says of where they came from.
+pub struct Sets {
+    /// What a recipe calls them.
+    pub name: String,
+    /// The SHA-256 of their file.
+    pub digest: String,
+    /// Their file.
+    pub file: EvalFile,
+}
+
+impl Sets {
+    /// The prompts of `json`, an `eval.json`.
+    pub fn new(name: &str, json: &[u8]) -> Result<Self, LabError> {
+        Ok(Self {
+            name: name.into(),
+            digest: digest(json),
+            file: EvalFile::from_json(json)?,
+        })
+    }
+}
+
+/// Prompts of a file at most.
+const MOST_ITEMS: usize = 1 << 16;
+/// What a chat template writes: a prompt that holds it would be wrapped twice.
+const MARKS: [&str; 8] = [
+    "<|user|>",
+    "<|assistant|>",
+    "<|end|>",
+    "<|im_start|>",
+    "<|start_header_id|>",
+    "<start_of_turn>",
+    "[INST]",
+    "<<SYS>>",
+];
 
 #[derive(Deserialize)]
 struct JudgeRules {
@@ -86,19 +138,36 @@ impl EvalFile {
         {
             return fail("the judge's refusal_patterns or max_new_tokens are empty".into());
         }
+        let mut items = 0;
         for (split, sets) in &file.splits {
             for set in &sets.sets {
                 if set.items.is_empty() {
                     return fail(format!("{split}/{} is empty", set.name));
                 }
+                items += set.items.len();
                 for (i, item) in set.items.iter().enumerate() {
+                    if let Some(what) = item.mark() {
+                        return fail(format!(
+                            "{split}/{}, item {i}: {what} is of a chat template, which is written around \
+                             each prompt anyway: give only what is said",
+                            set.name
+                        ));
+                    }
                     if let Some(what) = set.kind.missing(item) {
                         return fail(format!("{split}/{}, item {i}: {what}", set.name));
                     }
                 }
             }
         }
+        if items > MOST_ITEMS {
+            return fail(format!("they are {items}; at most {MOST_ITEMS} can be used"));
+        }
         Ok(file)
+    }
+
+    /// The names of the splits.
+    pub fn splits(&self) -> impl Iterator<Item = &str> {
+        self.splits.keys().map(String::as_str)
     }
 
     /// What says which replies are refusals: the judge of the page, or the file's own phrases under it.
@@ -137,13 +206,32 @@ impl EvalFile {
     }
 }
 
+impl Item {
+    /// A chat template's mark in what is said.
+    fn mark(&self) -> Option<&'static str> {
+        let said = |mark: &&str| self.messages.iter().any(|m| m.content.contains(*mark));
+        MARKS.into_iter().find(said)
+    }
+}
+
 impl Kind {
     /// What an item of this kind lacks.
     fn missing(self, item: &Item) -> Option<&'static str> {
         if item.messages.last().is_none_or(|m| m.role != Role::User) {
             return Some("the last message must be the user's");
         }
+        let letter = |a: &str| matches!(a, "A" | "B" | "C" | "D");
+        let four = |o: &Vec<String>| o.len() == 4 && o.iter().all(|o| !o.trim().is_empty());
         match self {
+            Self::Choice if !item.options.as_ref().is_some_and(four) => {
+                Some("a choice needs four options")
+            }
+            Self::Choice if !item.answer.as_deref().is_some_and(letter) => {
+                Some("a choice needs A, B, C or D as its answer")
+            }
+            Self::Arithmetic if item.answer.as_deref().and_then(number).is_none() => {
+                Some("arithmetic needs a number as its answer")
+            }
             Self::Fact if item.answer.as_deref().is_none_or(str::is_empty) => {
                 Some("a fact needs an answer")
             }
@@ -172,6 +260,12 @@ mod tests {
                  "items": [{"messages": ask("c"), "answer": "Paris"}]},
                 {"name": "perplexity", "kind": "perplexity",
                  "items": [{"messages": ask("d"), "reference": "yes"}]},
+                {"name": "school", "kind": "choice",
+                 "items": [{"messages": ask("e"), "options": ["1", "2", "3", "4"], "answer": "B",
+                            "category": "c", "template": "t", "type": "x"}]},
+                {"name": "sums", "kind": "arithmetic",
+                 "items": [{"messages": ask("f"), "answer": "1,200"}]},
+                {"name": "led", "kind": "multi_turn", "items": [{"messages": ask("g")}]},
             ]}},
         })
     }
@@ -190,9 +284,13 @@ mod tests {
             let sets = parsed.sets("test", limit).unwrap();
             sets.iter().map(|s| s.items.len()).collect::<Vec<_>>()
         };
-        assert_eq!(sizes(None), [2, 1, 1]);
-        assert_eq!(sizes(Some(5)), [2, 1, 1]);
-        assert_eq!(sizes(Some(1)), [1, 1, 1]);
+        assert_eq!(sizes(None), [2, 1, 1, 1, 1, 1]);
+        assert_eq!(sizes(Some(5)), [2, 1, 1, 1, 1, 1]);
+        assert_eq!(sizes(Some(1)), [1; 6]);
+        assert_eq!(parsed.splits().collect::<Vec<_>>(), ["test"]);
+        let sets = parsed.sets("test", None).unwrap();
+        assert_eq!(sets[3].items[0].likeness.as_deref(), Some("x"));
+        assert_eq!(sets[5].kind, Kind::MultiTurn);
         let message = parsed.sets("dev", None).unwrap_err().to_string();
         assert!(message.contains("no split \"dev\", but test"), "{message}");
     }
@@ -242,6 +340,26 @@ mod tests {
                 "/splits/test/sets/2/items/0/reference",
                 json!(null),
                 "test/perplexity, item 0: perplexity needs",
+            ),
+            (
+                "/splits/test/sets/3/items/0/options",
+                json!(["1", "2", "3"]),
+                "test/school, item 0: a choice needs four",
+            ),
+            (
+                "/splits/test/sets/3/items/0/answer",
+                json!("E"),
+                "test/school, item 0: a choice needs A, B",
+            ),
+            (
+                "/splits/test/sets/4/items/0/answer",
+                json!("many"),
+                "test/sums, item 0: arithmetic needs a number",
+            ),
+            (
+                "/splits/test/sets/5/items/0/messages/0/content",
+                json!("<|user|>\nHow?<|end|>"),
+                "test/led, item 0: <|user|> is of a chat template",
             ),
         ] {
             let mut json = file();
