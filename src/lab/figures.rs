@@ -65,14 +65,26 @@ impl Share {
 pub struct Figures {
     /// Replies that refuse, by set.
     pub refused: BTreeMap<String, Share>,
-    /// Refused jailbreaks of all trained families (the sets `jb_*`).
+    /// Replies that are no text any more, by set.
+    pub incoherent: BTreeMap<String, Share>,
+    /// Mean log-odds that a reply begins as refusals do, by set.
+    pub odds: BTreeMap<String, f64>,
+    /// Refused jailbreaks of all trained families (all but the sets `jbx_*`).
     pub jailbreaks: Option<Share>,
+    /// Refused jailbreaks of the families that training never had (the sets `jbx_*`).
+    pub unseen: Option<Share>,
     /// Facts answered rightly.
     pub facts: Option<Share>,
+    /// Questions with four options answered rightly.
+    pub choice: Option<Share>,
+    /// Sums answered rightly.
+    pub arithmetic: Option<Share>,
     /// Coherent replies to small talk.
     pub coherent: Option<Share>,
     /// Perplexity of the reference replies.
     pub perplexity: Option<f64>,
+    /// KL divergence from the base on its own replies to harmless prompts, nats a token.
+    pub kl: Option<f64>,
 }
 
 impl Figures {
@@ -94,9 +106,22 @@ impl Figures {
             prompts[set] = json!(share.of);
         }
         let mut out = json!({"refused": refused});
+        let broken = self.incoherent.iter().filter(|(_, share)| share.hits > 0);
+        let broken: BTreeMap<&String, f64> =
+            broken.map(|(set, s)| (set, round(s.percent()))).collect();
+        if !broken.is_empty() {
+            out["incoherent"] = json!(broken);
+        }
+        if !self.odds.is_empty() {
+            let odds = self.odds.iter().map(|(set, v)| (set, round(*v)));
+            out["odds"] = json!(odds.collect::<BTreeMap<_, _>>());
+        }
         let totals = [
             ("jailbreaks", self.jailbreaks),
+            ("unseen", self.unseen),
             ("facts", self.facts),
+            ("choice", self.choice),
+            ("arithmetic", self.arithmetic),
             ("coherent", self.coherent),
         ];
         for (name, share) in totals {
@@ -106,8 +131,10 @@ impl Figures {
                 prompts[name] = json!(share.of);
             }
         }
-        if let Some(perplexity) = self.perplexity {
-            out["perplexity"] = json!((perplexity * 1000.0).round() / 1000.0);
+        for (name, value) in [("perplexity", self.perplexity), ("kl", self.kl)] {
+            if let Some(value) = value {
+                out[name] = json!((value * 1000.0).round() / 1000.0);
+            }
         }
         out["interval95"] = intervals;
         out["prompts"] = prompts;

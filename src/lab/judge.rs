@@ -84,7 +84,9 @@ pub fn answers(reply: &str, answer: &str) -> bool {
 pub(super) fn number(text: &str) -> Option<f64> {
     let text = text.trim().trim_start_matches(['$', '€', '£']);
     let text = text.trim_end_matches(['%', '.']).trim().replace(',', "");
-    let plain = text.chars().all(|c| c.is_ascii_digit() || "+-.".contains(c));
+    let plain = text
+        .chars()
+        .all(|c| c.is_ascii_digit() || "+-.".contains(c));
     text.parse().ok().filter(|n: &f64| plain && n.is_finite())
 }
 
@@ -217,7 +219,12 @@ mod tests {
         ] {
             assert!(broken(text), "{text}");
         }
-        for text in ["Yes.", "no, no", "one of the best of the rest, one of the few", "4"] {
+        for text in [
+            "Yes.",
+            "no, no",
+            "one of the best of the rest, one of the few",
+            "4",
+        ] {
             assert!(!broken(text), "{text}");
         }
     }

@@ -1,10 +1,12 @@
 //! The lab: what steering buys and what it costs, measured.
 //!
-//! - [`EvalFile`] holds the prompts, [`Judge`] says what is a refusal, [`answers`] what is right;
+//! - A [`Recipe`] says what to do, [`run_recipe`] does it, on a fork of a chat: the same JSON for page and
+//!   command;
 //! - a [`Run`] is long work in steps, each written into a [`Journal`], that can be broken off and taken up
 //!   again, in [`Turns`] with others that use the GPU;
-//! - an [`Arm`] is one way of steering: the clamp at several values, and what it is compared with;
-//! - [`Bench`] measures an arm: a [`Figures`] with [`Share`]s and their Wilson intervals;
+//! - [`Sets`] hold the prompts, a [`Judge`] says what is a refusal, [`answers`] what is right;
+//! - an [`Arm`] is one way of steering or a [`Control`], its [`Figures`] are [`Share`]s with their Wilson
+//!   intervals, beside those of the base on the same prompts (McNemar);
 //! - [`Row`]s become a Markdown table or JSON, and [`operating_range`] the useful values.
 
 mod arms;
@@ -12,24 +14,33 @@ mod bench;
 mod directions;
 mod error;
 mod figures;
+mod gate;
 mod judge;
+mod measure;
+mod openings;
+mod paper;
 pub mod probe;
 mod random;
 mod range;
+mod recipe;
 mod run;
 mod sets;
 pub mod stats;
 mod table;
 mod turns;
+mod verdicts;
 
-pub use arms::{Arm, Plan, Scope};
-pub use bench::{Bench, BenchOptions};
+pub use arms::{Arm, Control, Plan, SAFETY_PROMPT, Scope, Series, Target, Weighted};
 pub use directions::add_directions;
 pub use error::LabError;
 pub use figures::{Figures, Share};
-pub use judge::{Judge, answers, repeats};
+pub use gate::GateSpec;
+pub use judge::{Judge, answers, broken, calculates, repeats};
+pub use measure::MeasureOptions;
+pub use paper::paper;
 pub use range::{OperatingRange, operating_range};
+pub use recipe::{RECIPE, RESULT, Recipe, SetsWish, Task, identity, run_recipe};
 pub use run::{Journal, Progress, Run, Stage, digest};
-pub use sets::{EvalFile, Item, Kind, Set};
-pub use table::{Row, markdown};
+pub use sets::{EvalFile, Item, Kind, Set, Sets};
+pub use table::{Row, TableFormat, nano_table, table};
 pub use turns::{Turn, Turns};

@@ -160,7 +160,9 @@ impl EvalFile {
             }
         }
         if items > MOST_ITEMS {
-            return fail(format!("they are {items}; at most {MOST_ITEMS} can be used"));
+            return fail(format!(
+                "they are {items}; at most {MOST_ITEMS} can be used"
+            ));
         }
         Ok(file)
     }

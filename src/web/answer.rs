@@ -9,6 +9,7 @@ use wasm_bindgen_futures::spawn_local;
 use super::error::WebError;
 use super::types::{ChatEvent, TokenInfo, reason, to_js};
 use crate::generate::{Chat, ChatRequest, Event, FeatureWish, PromptToken, Sampling, Stats};
+use crate::lab::Turns;
 use crate::steering::{Steering, TokenFeatures};
 use crate::tokens::{ChatTokenizer, Prompt};
 
@@ -30,12 +31,17 @@ impl Home {
 
     /// Lends the chat; an error if it is away or gone.
     pub fn lend(self: &Rc<Self>) -> Result<Loan, WebError> {
+        self.try_lend()?.ok_or_else(busy)
+    }
+
+    /// Lends the chat; none if it is away, an error if it is gone.
+    pub fn try_lend(self: &Rc<Self>) -> Result<Option<Loan>, WebError> {
         self.steering()?;
-        let chat = self.chat.borrow_mut().take().ok_or_else(busy)?;
-        Ok(Loan {
+        let chat = self.chat.borrow_mut().take();
+        Ok(chat.map(|chat| Loan {
             chat: Some(chat),
             home: self.clone(),
-        })
+        }))
     }
 
     /// The chat's steering, which may change while the chat is away.
@@ -116,6 +122,8 @@ pub struct Job {
     pub features: Option<FeatureWish>,
     pub report: Report,
     pub cancel: Rc<Cell<bool>>,
+    /// In which answers and the lab use the GPU.
+    pub turns: Turns,
 }
 
 impl Job {
@@ -128,6 +136,7 @@ impl Job {
             features: self.features,
             cancel: self.cancel.clone(),
         };
+        let _turn = self.turns.take().await;
         let (report, tokenizer) = (self.report, &self.tokenizer);
         let chat = self.loan.chat()?;
         let stats = chat

@@ -7,6 +7,7 @@ use wasm_bindgen::prelude::*;
 
 use super::answer::{Home, Job, Loan, Report};
 use super::error::WebError;
+use super::lab::Desk;
 use super::load::load;
 use super::options;
 use super::request::{self, ChatSettings};
@@ -21,11 +22,12 @@ use crate::tokens::{ChatTokenizer, Message, Prompt, Role, TokenRole};
 /// A model on the GPU that chats, steered lane by lane.
 #[wasm_bindgen]
 pub struct Engine {
-    home: Rc<Home>,
+    pub(super) home: Rc<Home>,
     gpu: Rc<Gpu>,
     tokenizer: Rc<ChatTokenizer>,
     cancel: Rc<Cell<bool>>,
-    info: Info,
+    pub(super) desk: Desk,
+    pub(super) info: Info,
     /// Whether another engine has the GPU.
     forked: bool,
 }
@@ -44,6 +46,7 @@ impl Engine {
             tokenizer: chat.tokenizer().clone(),
             home: Home::new(chat),
             cancel: Rc::default(),
+            desk: Desk::default(),
             info,
             forked: false,
         })
@@ -66,6 +69,7 @@ impl Engine {
             info: info(&chat, self.info.model.name.clone()),
             home: Home::new(chat),
             cancel: Rc::default(),
+            desk: Desk::beside(&self.desk),
             forked: true,
         })
     }
@@ -107,6 +111,7 @@ impl Engine {
                 top: settings.top_features,
             },
             cancel: self.cancel.clone(),
+            turns: self.desk.turns.clone(),
         };
         Ok(job.stream()?.unchecked_into())
     }
@@ -204,7 +209,9 @@ impl Engine {
                 read = true;
             }
         };
+        let turn = self.desk.turns.take().await;
         let run = loan.chat()?.run(&request, &mut hear).await;
+        drop(turn);
         run.map_err(WebError::from)?;
         if !read {
             return Err(WebError::new("cancelled", "reading the text was cancelled").into());
@@ -217,6 +224,7 @@ impl Engine {
     #[wasm_bindgen(js_name = testSae)]
     pub async fn test_sae(&self) -> Result<SelfTestObject, JsValue> {
         let mut loan = self.take()?;
+        let _turn = self.desk.turns.take().await;
         let test = fit(loan.chat()?, &self.tokenizer, &self.cancel).await?;
         Ok(to_js(&test)?.unchecked_into())
     }
@@ -238,6 +246,7 @@ impl Engine {
     /// Frees the GPU, or what a fork takes of it; the engine cannot be used after.
     pub fn dispose(&self) {
         self.cancel.set(true);
+        self.desk.cancel.set(true);
         self.home.close();
         if !self.forked {
             self.gpu.destroy();
@@ -246,7 +255,7 @@ impl Engine {
 }
 
 impl Engine {
-    fn alive(&self) -> Result<(), WebError> {
+    pub(super) fn alive(&self) -> Result<(), WebError> {
         self.home.steering()?;
         Ok(self.gpu.check()?)
     }

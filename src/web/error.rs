@@ -6,6 +6,7 @@ use super::field::Field;
 use crate::checkpoint::{CheckpointError, SourceError};
 use crate::generate::GenerateError;
 use crate::gpu::GpuError;
+use crate::lab::LabError;
 use crate::phi3::ModelError;
 use crate::sae::SaeError;
 use crate::steering::SteeringError;
@@ -189,6 +190,30 @@ impl Code for GenerateError {
             GenerateError::ForeignToken { .. } => "bad-tokenizer",
             GenerateError::TooManyLanes { .. } | GenerateError::BadSampling { .. } => "bad-request",
         }
+    }
+}
+
+impl Code for LabError {
+    fn code(&self) -> &'static str {
+        match self {
+            LabError::Sets(_) => "bad-sets",
+            LabError::Journal(_) => "bad-journal",
+            LabError::Recipe(_) => "bad-recipe",
+            LabError::Cancelled => "cancelled",
+            LabError::Generate(e) => e.code(),
+            LabError::Steering(e) => e.code(),
+            LabError::Sae(e) => e.code(),
+            LabError::Token(e) => e.code(),
+            LabError::Gpu(e) => e.code(),
+            LabError::Source(e) => e.code(),
+            LabError::Checkpoint(e) => e.code(),
+        }
+    }
+}
+
+impl From<LabError> for WebError {
+    fn from(e: LabError) -> Self {
+        Self::new(e.code(), e.to_string())
     }
 }
 

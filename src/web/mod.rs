@@ -4,6 +4,7 @@ mod answer;
 mod engine;
 mod error;
 mod field;
+mod lab;
 mod load;
 mod operators;
 mod options;

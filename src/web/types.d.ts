@@ -168,3 +168,28 @@ export type ChatEvent =
   | ({ type: "token"; lane: number; steered: boolean; setting: number } & TokenInfo)
   | { type: "done"; lane: number; reason: "stop" | "length" | "cancelled" | "context"; text: string; tokens: number }
   | { type: "stats"; promptTokens: number; prefillMs: number; generatedTokens: number; decodeMs: number; tokensPerSecond: number };
+
+/** What the lab is to do; docs/lab.md has the recipes' fields and the results'. */
+export interface LabOptions {
+  recipe: object;
+  /** The text of the file with the prompts: the nano model's eval.json, sets/real.json, or one's own. */
+  sets: string;
+  /** The lines that were told before, one after the other: the work goes on where they end. */
+  journal?: string;
+  /** Prompts that run at once; 16 by default. */
+  lanes?: number;
+  onEvent: (event: LabEvent) => void;
+}
+
+export type LabEvent =
+  | { type: "progress"; stage: string; done: number; total: number; secondsLeft: number | null }
+  /** A line of the journal, to be kept until the result is there. */
+  | { type: "line"; line: string };
+
+/** A result of the lab. */
+export interface LabResult {
+  schema: "phi3-steer.result/1";
+  task: string;
+  recipe: Record<string, any>;
+  [field: string]: any;
+}

@@ -38,6 +38,12 @@ extern "C" {
     /// `SelfTest`
     #[wasm_bindgen(typescript_type = "SelfTest")]
     pub type SelfTestObject;
+    /// `LabOptions`
+    #[wasm_bindgen(typescript_type = "LabOptions")]
+    pub type LabOptions;
+    /// `LabResult`
+    #[wasm_bindgen(typescript_type = "LabResult")]
+    pub type LabResultObject;
     /// `Memory`
     #[wasm_bindgen(typescript_type = "Memory")]
     pub type MemoryObject;

@@ -26,7 +26,7 @@ pub enum Quant {
 }
 
 /// The model on the command line.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub struct ModelArguments {
     /// The model: a .gguf file, or a folder with one or with config.json, model.safetensors (or its
     /// index) and tokenizer.json.

@@ -1,28 +1,17 @@
 //! `phi3-steer eval`
 
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
-use std::time::Instant;
 
-use phi3_steer::generate::{Chat, self_test};
 use phi3_steer::gpu::Capabilities;
-use phi3_steer::lab::{
-    Bench, BenchOptions, EvalFile, OperatingRange, Plan, Row, add_directions, markdown,
-    operating_range,
-};
-use phi3_steer::phi3::ModelFiles;
-use phi3_steer::sae::{Dictionary, HookPoint};
-use phi3_steer::steering::Steering;
+use phi3_steer::lab::{RECIPE, Recipe, Sets, nano_table};
+use phi3_steer::sae::HookPoint;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Failure;
-use super::common::{
-    ModelArguments, beside, load_files, model_folder, open_gpu, read_file, wanted,
-};
-use super::dictionary::sae_folder;
-use crate::output::{Existing, Place, Sources, note, print, print_line};
+use super::common::{ModelArguments, beside, read_file};
+use super::lab::follow::{Shared, follow, load};
+use crate::output::{Existing, Place, Sources, print, print_line};
 
 /// Points of the curve up to the report's largest value.
 const POINTS: usize = 8;
@@ -32,6 +21,32 @@ const QUICK_POINTS: usize = 2;
 /// The largest value of the curve where no report says it.
 const MAX_VALUE: f32 = 16.0;
 
+/// What the feature is compared with.
+const CONTROLS: [&str; 5] = [
+    "ablation",
+    "reconstruction",
+    "errorDropped",
+    "randomFeatures",
+    "randomDirections",
+];
+/// What a report keeps of an arm.
+const RECORDED: [&str; 14] = [
+    "arm",
+    "value",
+    "refused",
+    "incoherent",
+    "odds",
+    "jailbreaks",
+    "unseen",
+    "facts",
+    "choice",
+    "arithmetic",
+    "coherent",
+    "perplexity",
+    "interval95",
+    "prompts",
+];
+
 const EXAMPLES: &str = "Examples:
   phi3-steer eval --model models/nano --sae models/nano/sae
   phi3-steer eval --model models/nano --sae models/nano/sae --quick
@@ -40,7 +55,7 @@ const EXAMPLES: &str = "Examples:
 
 Without --feature, --hook and --values these come from report.json beside the model. Controls are measured
 at the top of the report's useful range. With --split validation the useful range is computed, and with
---out recorded; a test run never chooses anything. --out records what check-sae says of the dictionary, too.";
+--out recorded; a test run never chooses anything.";
 
 /// What steering a feature buys and costs: a Markdown table on stdout.
 #[derive(clap::Args)]
@@ -90,6 +105,9 @@ pub struct Arguments {
     /// Prompts of a set at most, evenly spread over it.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// A file for what is measured, step by step: given again, the work goes on where it ended.
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
     /// Few prompts, values and controls: a look, no measurement.
     #[arg(long)]
     quick: bool,
@@ -100,21 +118,21 @@ pub struct Arguments {
 
 /// What is needed of `report.json`.
 #[derive(Deserialize)]
-struct Report {
-    hook: HookPoint,
-    feature: u32,
-    value: ReportValue,
+pub struct Report {
+    pub hook: HookPoint,
+    pub feature: u32,
+    pub value: ReportValue,
 }
 
 #[derive(Deserialize)]
-struct ReportValue {
-    default: f32,
-    useful: [f32; 2],
-    max: f32,
+pub struct ReportValue {
+    pub default: f32,
+    pub useful: [f32; 2],
+    pub max: f32,
 }
 
 /// The report beside the model, if there is one.
-fn read_report(model: &Path) -> Result<Option<Report>, Failure> {
+pub fn read_report(model: &Path) -> Result<Option<Report>, Failure> {
     let path = beside(model, "report.json");
     if !path.exists() {
         return Ok(None);
@@ -148,8 +166,10 @@ impl Arguments {
         Ok(values)
     }
 
-    /// What to measure, but for the controls.
-    fn plan(&self, report: Option<&Report>) -> Result<Plan, Failure> {
+    /// The recipe that this command is.
+    fn recipe(&self) -> Result<Recipe, Failure> {
+        let report = read_report(&self.model.model)?;
+        let report = report.as_ref();
         let missing = |what: &str| {
             format!(
                 "{} has no report.json that names the {what}: give --{what}",
@@ -162,43 +182,40 @@ impl Arguments {
         if !at.is_finite() {
             return Err(format!("--control-value {at}: a finite value is needed").into());
         }
-        Ok(Plan {
-            hook: self
-                .hook
-                .or(report.map(|r| r.hook))
-                .ok_or_else(|| missing("hook"))?,
-            feature: self
-                .feature
-                .or(report.map(|r| r.feature))
-                .ok_or_else(|| missing("feature"))?,
-            values,
-            negatives: self.negative.clone(),
-            at,
-            others: Vec::new(),
-            directions: Vec::new(),
-        })
+        let hook = self.hook.or(report.map(|r| r.hook));
+        let feature = self.feature.or(report.map(|r| r.feature));
+        let hook = hook.ok_or_else(|| missing("hook"))?;
+        let feature = feature.ok_or_else(|| missing("feature"))?;
+        let recipe = json!({
+            "schema": RECIPE,
+            "task": "measure",
+            "hook": hook,
+            "seed": self.seed,
+            "sets": {
+                "name": if self.eval.is_some() { "own" } else { "nano" },
+                "split": self.split,
+                "limit": self.limit.or(self.quick.then_some(QUICK_PROMPTS)),
+            },
+            "steer": [{"features": [{"feature": feature}]}],
+            "values": values,
+            "negatives": self.negative,
+            "at": at,
+            "repeats": if self.quick { self.controls.min(1) } else { self.controls },
+            "controls": CONTROLS,
+        });
+        Ok(Recipe::read(&recipe)?)
     }
 }
 
 pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure> {
-    let report = read_report(&arguments.model.model)?;
-    let mut plan = arguments.plan(report.as_ref())?;
+    let mut recipe = arguments.recipe()?;
     let path = match &arguments.eval {
         Some(path) => path.clone(),
         None => beside(&arguments.model.model, "eval.json"),
     };
-    let file = EvalFile::from_json(&read_file(&path)?)?;
-    let controls = if arguments.quick {
-        arguments.controls.min(1)
-    } else {
-        arguments.controls
-    };
-    let options = BenchOptions {
-        split: &arguments.split,
-        limit: arguments.limit.or(arguments.quick.then_some(QUICK_PROMPTS)),
-    };
+    let sets = Sets::new(&recipe.sets.name, &read_file(&path)?)?;
     // Before anything is loaded: an unknown split ends here.
-    file.sets(options.split, options.limit)?;
+    sets.file.sets(&arguments.split, recipe.sets.limit)?;
     let read = [arguments.model.model.as_path(), &arguments.sae, &path];
     let into = arguments.out.as_deref().map(|out| {
         let place = Place::find(out, Existing::Replaced, Sources::new(&read))?;
@@ -206,82 +223,35 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
     });
     let into = into.transpose()?;
 
-    let files = ModelFiles::open(&model_folder(&arguments.model.model)).await?;
-    let tokenizer = Rc::new(files.tokenizer().await?);
-    let gpu = open_gpu(cpu_adapter).await?;
-    let mut model = load_files(&gpu, files, arguments.model.quant, arguments.lanes).await?;
-    let folder = sae_folder(&arguments.sae)?;
-    let hook = Some(plan.hook);
-    let mut dictionary = Dictionary::find(&gpu, &folder, wanted(&model, hook)).await?;
-    // Of the dictionary as it ships, without the random directions; the page looks it up.
-    let fit = match &into {
-        Some(_) => {
-            let never = Cell::new(false);
-            let test = self_test(&mut model, &dictionary, &tokenizer, None, &never).await?;
-            Some(serde_json::to_value(&test)?)
-        }
-        None => None,
+    let shared = Shared {
+        model: arguments.model.clone(),
+        sae: arguments.sae.clone(),
+        lanes: arguments.lanes,
+        journal: arguments.journal.clone(),
+        out: None,
     };
-    let (feature, seed) = (plan.feature, arguments.seed);
-    let made = add_directions(&gpu, &mut dictionary, feature, controls, seed).await?;
-    plan.directions = made.collect();
-    let steering = Steering::new(&model, vec![dictionary]).await?;
-    let chat = Chat::new(model, tokenizer, steering).await?;
-    let mut bench = Bench::new(chat, &file, &options)?;
-    plan.others = bench
-        .live_features(plan.hook, plan.feature, controls, arguments.seed)
-        .await?;
-
-    let started = Instant::now();
-    let mut rows = Vec::new();
-    let arms = plan.arms();
-    for (i, arm) in arms.iter().enumerate() {
-        let figures = bench.measure(arm).await?;
-        rows.push(Row {
-            arm: arm.clone(),
-            figures,
-        });
-        let seconds = started.elapsed().as_secs_f64();
-        note(&format!(
-            "{} of {}: {} ({seconds:.0} s)",
-            i + 1,
-            arms.len(),
-            arm.name
-        ));
-        // After each arm, so that a run that is broken off leaves what it has measured.
-        if let Some((place, object)) = &into {
-            let range = (i + 1 == arms.len() && arguments.split == "validation")
-                .then(|| range_of(&rows))
-                .flatten();
-            let mut object = object.clone();
-            record(&mut object, arguments, &plan, &rows, range);
-            let engine = engine_json(gpu.capabilities(), arguments);
-            object.insert("engine".into(), engine);
-            object.extend(fit.clone().map(|fit| ("fit".into(), fit)));
-            let text = serde_json::to_string_pretty(&object)? + "\n";
-            place.write(text.as_bytes())?;
-        }
+    let mut chat = load(&shared, &mut recipe, cpu_adapter).await?;
+    let result = follow(&mut chat, &shared, &recipe, &sets).await?;
+    let validation = arguments.split == "validation";
+    let range = Some(&result["range"][0]).filter(|range| validation && range.is_object());
+    if let Some((place, mut object)) = into {
+        record(&mut object, arguments, &result, range);
+        let engine = engine_json(chat.model().gpu().capabilities(), arguments);
+        object.insert("engine".into(), engine);
+        let text = serde_json::to_string_pretty(&object)? + "\n";
+        place.write(text.as_bytes())?;
     }
-    print(&markdown(&rows))?;
-    if arguments.split == "validation" {
-        match range_of(&rows) {
-            Some(OperatingRange { low, high, best }) => {
-                print_line(&format!("\nUseful from {low} to {high}, best at {best}."))?;
-            }
-            None => print_line("\nNo value is useful.")?,
+    print(&nano_table(&result)?)?;
+    match range {
+        Some(range) => {
+            let of = |name: &str| range[name].as_f64().unwrap_or(f64::NAN);
+            let (low, high, best) = (of("low"), of("high"), of("best"));
+            print_line(&format!("\nUseful from {low} to {high}, best at {best}."))?;
         }
+        None if validation => print_line("\nNo value is useful.")?,
+        None => {}
     }
     Ok(())
-}
-
-fn range_of(rows: &[Row]) -> Option<OperatingRange> {
-    let base = &rows.first()?.figures;
-    let curve: Vec<_> = rows
-        .iter()
-        .filter(|r| r.arm.on_curve)
-        .filter_map(|r| Some((r.arm.value?, &r.figures)))
-        .collect();
-    operating_range(base, &curve)
 }
 
 /// The object in a JSON file, empty if there is no file.
@@ -299,33 +269,43 @@ fn read_object(path: &Path) -> Result<Map<String, Value>, Failure> {
 fn record(
     object: &mut Map<String, Value>,
     arguments: &Arguments,
-    plan: &Plan,
-    rows: &[Row],
-    range: Option<OperatingRange>,
+    result: &Value,
+    range: Option<&Value>,
 ) {
+    let arms = result["arms"].as_array().map_or(&[][..], |arms| &arms[..]);
+    let row = |arm: &Value| -> Value {
+        let all = arm.as_object().into_iter().flatten();
+        let kept = all.filter(|(name, _)| RECORDED.contains(&&name[..]));
+        kept.map(|(name, value)| (name.clone(), value.clone()))
+            .collect::<Map<_, _>>()
+            .into()
+    };
     let of = |on_curve: bool| -> Vec<Value> {
-        let rows = rows.iter().skip(1).filter(|r| r.arm.on_curve == on_curve);
-        rows.map(Row::json).collect()
+        let rows = arms.iter().skip(1);
+        let rows = rows.filter(|arm| arm["series"].is_number() == on_curve);
+        rows.map(row).collect()
     };
     let mut figures = Map::new();
-    if let Some(base) = rows.first() {
-        figures.insert("base".into(), base.json());
+    if let Some(base) = arms.first() {
+        figures.insert("base".into(), row(base));
     }
     figures.insert("table".into(), json!(of(true)));
     figures.insert("arms".into(), json!(of(false)));
-    object.insert("hook".into(), json!(plan.hook));
-    object.insert("feature".into(), json!(plan.feature));
+    object.insert("hook".into(), result["hook"].clone());
+    let feature = &result["recipe"]["steer"][0]["features"][0]["feature"];
+    object.insert("feature".into(), feature.clone());
     if arguments.split == "test" {
         object.extend(figures);
         object.insert("split".into(), json!("test"));
     } else {
         object.insert(format!("{}_q4", arguments.split), Value::Object(figures));
     }
-    if let Some(OperatingRange { low, high, best }) = range {
-        let max = plan.values.last().copied().unwrap_or(high);
+    if let Some(range) = range {
+        let values = result["recipe"]["values"].as_array();
+        let max = values.and_then(|v| v.last()).unwrap_or(&range["high"]);
         object.insert(
             "value".into(),
-            json!({"default": best, "useful": [low, high], "max": max}),
+            json!({"default": range["best"], "useful": [range["low"], range["high"]], "max": max}),
         );
     }
 }

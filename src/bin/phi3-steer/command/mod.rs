@@ -8,6 +8,7 @@ mod dictionary;
 mod encode;
 mod eval;
 mod generate;
+mod lab;
 mod logits;
 mod steer;
 mod synth;
@@ -49,6 +50,7 @@ enum Command {
     Encode(encode::Arguments),
     Generate(generate::Arguments),
     Eval(eval::Arguments),
+    Lab(lab::Arguments),
     Convert(convert::Arguments),
     Synth(synth::Arguments),
     CheckSae(check_sae::Arguments),
@@ -69,6 +71,7 @@ pub fn run() -> ExitCode {
             Command::Encode(a) => encode::run(&a, cpu).await,
             Command::Generate(a) => generate::run(&a, cpu).await,
             Command::Eval(a) => eval::run(&a, cpu).await,
+            Command::Lab(a) => lab::run(&a, cpu).await,
             Command::Convert(a) => convert::run(&a).await,
             Command::Synth(a) => synth::run(&a).await,
             Command::CheckSae(a) => check_sae::run(&a, cpu).await,

@@ -1,0 +1,37 @@
+//! `phi3-steer lab`
+
+pub mod follow;
+pub mod measure;
+mod run;
+
+use crate::command::Failure;
+
+const EXAMPLES: &str = "Examples:
+  phi3-steer lab measure --model models/nano --sae models/nano/sae --limit 4 --values 8 --controls ablation --out /dev/null
+  phi3-steer help lab";
+
+/// The lab: recipes that measure steering, as the page runs them.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Lab,
+}
+
+#[derive(clap::Subcommand)]
+enum Lab {
+    /// What steering buys, what it costs, and what else would do the same: the result as JSON.
+    Measure(measure::Arguments),
+    /// Many ways of steering: values, operators, positions, gate; the result as JSON.
+    Sweep(measure::Arguments),
+    /// Any recipe of a file; the result as JSON.
+    Run(run::Arguments),
+}
+
+pub async fn run(arguments: &Arguments, cpu: bool) -> Result<(), Failure> {
+    match &arguments.command {
+        Lab::Measure(a) => measure::run("measure", a, cpu).await,
+        Lab::Sweep(a) => measure::run("sweep", a, cpu).await,
+        Lab::Run(a) => run::run(a, cpu).await,
+    }
+}
