@@ -47,7 +47,8 @@ pub enum Traced<'a> {
 }
 
 /// Runs the prompts chunk by chunk and tells what was asked for: first the
-/// lanes' tokens in order, for each chunk the residual streams before the logits.
+/// lanes' tokens in order, for each chunk the residual streams before the logits. Blocks that nothing
+/// is asked of are not computed.
 pub async fn trace(
     model: &mut Model,
     steering: &Steering,
@@ -68,6 +69,12 @@ pub async fn trace(
         let bytes = (chunk_rows.min(rows.len()) * hidden * 4) as u64;
         buffers.push((layer, model.gpu().storage("residual trace", bytes)?));
     }
+    let wanted = |row: &Row| (request.logits)(row.lane as usize, row.position as usize);
+    let last_tap = request.residual.iter().max();
+    let blocks = match rows.iter().any(wanted) {
+        true => model.config().num_hidden_layers,
+        false => last_tap.map_or(0, |layer| layer + 1),
+    };
     for chunk in rows.chunks(chunk_rows) {
         if request.cancel.get() {
             return Err(GenerateError::Cancelled);
@@ -80,7 +87,7 @@ pub async fn trace(
                 offset: 0,
             })
             .collect();
-        model.prefill(chunk, &[], &steering.hooks(), &taps);
+        model.prefill_blocks(blocks, chunk, &[], &steering.hooks(), &taps);
         for (layer, buffer) in &buffers {
             let values: Vec<f32> = model
                 .gpu()
@@ -95,7 +102,6 @@ pub async fn trace(
                 });
             }
         }
-        let wanted = |row: &Row| (request.logits)(row.lane as usize, row.position as usize);
         let mut first = 0;
         while let Some(skip) = chunk[first..].iter().position(wanted) {
             first += skip;

@@ -55,6 +55,11 @@ impl Judge {
         Ok(Self::new(&rules.phrases, rules.prefix))
     }
 
+    /// Its phrases, in lower case.
+    pub fn phrases(&self) -> &[String] {
+        &self.phrases
+    }
+
     /// This judge with other phrases.
     pub fn with_phrases<S: AsRef<str>>(&self, phrases: &[S]) -> Self {
         Self::new(phrases, self.prefix)

@@ -2,6 +2,7 @@
 //!
 //! - A [`Recipe`] says what to do, [`run_recipe`] does it, on a fork of a chat: the same JSON for page and
 //!   command;
+//! - [`find`] looks for the features that make a model refuse, describes a feature, and fits gates;
 //! - a [`Run`] is long work in steps, each written into a [`Journal`], that can be broken off and taken up
 //!   again, in [`Turns`] with others that use the GPU;
 //! - [`Sets`] hold the prompts, a [`Judge`] says what is a refusal, [`answers`] what is right;
@@ -14,6 +15,7 @@ mod bench;
 mod directions;
 mod error;
 mod figures;
+pub mod find;
 mod gate;
 mod judge;
 mod measure;

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::measure::{MeasureOptions, measure};
+use super::find::{CardOptions, FindOptions, GateOptions, Source, card, find, gate};
+use super::measure::{MeasureOptions, hook_of, measure};
 use super::{LabError, Run, Sets};
 use crate::generate::Chat;
 use crate::sae::HookPoint;
@@ -35,6 +36,12 @@ pub struct SetsWish {
 /// A task with its own fields.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Task {
+    /// The features that make the model refuse.
+    Find(FindOptions),
+    /// What is known of a feature.
+    Card(CardOptions),
+    /// What tells harmful prompts from harmless ones.
+    Gate(GateOptions),
     /// Steering at several strengths, and its controls, on all sets.
     Measure(MeasureOptions),
     /// Many ways of steering, on the sets that tell refusals and facts.
@@ -58,6 +65,9 @@ impl Task {
     /// Its name in recipes and results.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Find(_) => "find",
+            Self::Card(_) => "card",
+            Self::Gate(_) => "gate",
             Self::Measure(_) => "measure",
             Self::Sweep(_) => "sweep",
         }
@@ -107,15 +117,21 @@ impl Recipe {
         let own = Value::Object(all);
         let words = |e: serde_json::Error| LabError::Recipe(format!("of task \"{task}\": {e}"));
         let task = match &task[..] {
+            "find" => Task::Find(serde_json::from_value(own).map_err(words)?),
+            "card" => Task::Card(serde_json::from_value(own).map_err(words)?),
+            "gate" => Task::Gate(serde_json::from_value(own).map_err(words)?),
             "measure" => Task::Measure(serde_json::from_value(own).map_err(words)?),
             "sweep" => Task::Sweep(serde_json::from_value(own).map_err(words)?),
             _ => {
                 return fail(format!(
-                    "task \"{task}\" is not known; measure and sweep are"
+                    "task \"{task}\" is not known; find, card, gate, measure and sweep are"
                 ));
             }
         };
         match &task {
+            Task::Find(options) => options.check()?,
+            Task::Card(options) => options.check()?,
+            Task::Gate(options) => options.check()?,
             Task::Measure(options) | Task::Sweep(options) => options.check()?,
         }
         Ok(Self {
@@ -132,6 +148,9 @@ impl Recipe {
     /// The recipe as JSON, with what it left out.
     pub fn json(&self) -> Result<Value, LabError> {
         let own = match &self.task {
+            Task::Find(options) => serde_json::to_value(options),
+            Task::Card(options) => serde_json::to_value(options),
+            Task::Gate(options) => serde_json::to_value(options),
             Task::Measure(options) | Task::Sweep(options) => serde_json::to_value(options),
         };
         let mut all = own.map_err(|e| LabError::Recipe(e.to_string()))?;
@@ -210,7 +229,24 @@ pub async fn run_recipe(
     sets: &Sets,
     run: &mut Run<'_>,
 ) -> Result<Value, LabError> {
+    let from = Source {
+        file: &sets.file,
+        split: recipe.sets.split.as_deref(),
+        limit: recipe.sets.limit,
+    };
     let mut result = match &recipe.task {
+        Task::Find(options) => {
+            let hook = hook_of(chat, recipe)?;
+            find(chat, hook, &from, options, recipe.seed, run).await?
+        }
+        Task::Card(options) => {
+            let hook = hook_of(chat, recipe)?;
+            card(chat, hook, &from, options, run).await?
+        }
+        Task::Gate(options) => {
+            let hook = hook_of(chat, recipe)?;
+            gate(chat, hook, &from, options, recipe.seed, run).await?
+        }
         Task::Measure(options) | Task::Sweep(options) => {
             measure(chat, recipe, options, sets, run).await?
         }

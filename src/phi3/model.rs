@@ -69,16 +69,6 @@ const FIRST_CAPACITY: usize = 256;
 /// Positions by which the cache grows at least, where there is no memory to double it.
 const SMALL_GROWTH: usize = 64;
 
-/// What a pass runs.
-struct Span {
-    phase: Phase,
-    rows: u32,
-    /// Positions that a lane sees at most, in a decode pass.
-    seen: usize,
-    /// Blocks from the first on.
-    blocks: usize,
-}
-
 /// A model on the GPU, with the cache of its lanes.
 pub struct Model {
     gpu: Rc<Gpu>,
@@ -111,6 +101,16 @@ fn context_of(gpu: &Gpu, config: &Config, options: &ModelOptions) -> Result<usiz
     let fit = gpu.storage_limit() / Cache::buffer_bytes(config, lanes, 1, options.cache);
     let possible = config.max_position_embeddings.min(fit as usize).max(1);
     Ok(options.context.map_or(possible, |c| c.clamp(1, possible)))
+}
+
+/// A pass through blocks.
+struct Blocks {
+    phase: Phase,
+    /// Blocks, from the first on.
+    count: usize,
+    rows: u32,
+    /// Positions that a lane sees at most (decode).
+    seen: usize,
 }
 
 /// What a phase's steps are bound to, its rows aside.
@@ -368,6 +368,20 @@ impl Model {
         hooks: &[&dyn BlockHook],
         taps: &[Tap<'_>],
     ) {
+        let all = self.config.num_hidden_layers;
+        self.prefill_blocks(all, rows, heads, hooks, taps);
+    }
+
+    /// As [`Model::prefill`], through the first `blocks` blocks alone: enough for taps in them. The cache
+    /// of later blocks stays as it is.
+    pub fn prefill_blocks(
+        &self,
+        blocks: usize,
+        rows: &[Row],
+        heads: &[(usize, usize)],
+        hooks: &[&dyn BlockHook],
+        taps: &[Tap<'_>],
+    ) {
         self.gpu.write(&self.prefill_rows, 0, &[Rows::new(rows)]);
         self.set_prefill_heads(heads);
         let mut encoder = self
@@ -375,13 +389,13 @@ impl Model {
             .device()
             .create_command_encoder(&Default::default());
         let count = rows.len() as u32;
-        let span = Span {
+        let run = Blocks {
             phase: Phase::Prefill,
+            count: blocks,
             rows: count,
             seen: 0,
-            blocks: self.config.num_hidden_layers,
         };
-        self.blocks(&mut encoder, span, hooks, taps);
+        self.blocks(&mut encoder, &run, hooks, taps);
         if !heads.is_empty() {
             let mut pass = encoder.begin_compute_pass(&Default::default());
             self.prefill.head(&mut pass, heads.len() as u32);
@@ -399,13 +413,13 @@ impl Model {
             .device()
             .create_command_encoder(&Default::default());
         let count = rows.len() as u32;
-        let span = Span {
+        let run = Blocks {
             phase: Phase::Prefill,
+            count: last + 1,
             rows: count,
             seen: 0,
-            blocks: last + 1,
         };
-        self.blocks(&mut encoder, span, hooks, &[]);
+        self.blocks(&mut encoder, &run, hooks, &[]);
         self.gpu.queue().submit([encoder.finish()]);
     }
 
@@ -436,6 +450,21 @@ impl Model {
         self.gpu.queue().submit([encoder.finish()]);
     }
 
+    /// The logits of vectors `[n, hidden]` as the last block's output, `[n, vocab]`: the final norm, weight
+    /// and all, then the head (the logit lens). The last pass's residual stream is overwritten.
+    pub async fn lens(&self, vectors: &[f32]) -> Result<Vec<f32>, GpuError> {
+        let (hidden, vocab) = (self.config.hidden_size, self.config.vocab_size);
+        let mut logits = Vec::with_capacity(vectors.len() / hidden * vocab);
+        for some in vectors.chunks(self.lanes() * hidden) {
+            let count = some.len() / hidden;
+            self.gpu.write(self.residual(), 0, &some[..count * hidden]);
+            self.head_of(0, count);
+            let own: Vec<f32> = self.gpu.read_vec(self.logits(), 0, count * vocab).await?;
+            logits.extend(own);
+        }
+        Ok(logits)
+    }
+
     /// Sets the decode rows, one a lane.
     pub fn set_decode_rows(&self, rows: &[Row]) {
         self.gpu.write(&self.decode_rows, 0, &[Rows::new(rows)]);
@@ -450,13 +479,13 @@ impl Model {
         hooks: &[&dyn BlockHook],
     ) {
         let lanes = self.lanes() as u32;
-        let span = Span {
+        let run = Blocks {
             phase: Phase::Decode,
+            count: self.config.num_hidden_layers,
             rows: lanes,
             seen,
-            blocks: self.config.num_hidden_layers,
         };
-        self.blocks(encoder, span, hooks, &[]);
+        self.blocks(encoder, &run, hooks, &[]);
         let mut pass = encoder.begin_compute_pass(&Default::default());
         self.decode.head(&mut pass, lanes);
     }
@@ -465,19 +494,21 @@ impl Model {
     fn blocks(
         &self,
         encoder: &mut wgpu::CommandEncoder,
-        span: Span,
+        run: &Blocks,
         hooks: &[&dyn BlockHook],
         taps: &[Tap<'_>],
     ) {
-        let (phase, rows) = (span.phase, span.rows);
+        let &Blocks {
+            phase, rows, seen, ..
+        } = run;
         let steps = match phase {
             Phase::Prefill => &self.prefill,
             Phase::Decode => &self.decode,
         };
         let mut pass = encoder.begin_compute_pass(&Default::default());
         steps.embed(&mut pass, rows);
-        for layer in 0..span.blocks {
-            steps.block(&mut pass, layer, rows, span.seen);
+        for layer in 0..run.count.min(self.config.num_hidden_layers) {
+            steps.block(&mut pass, layer, rows, seen);
             for hook in hooks.iter().filter(|h| h.layer() == layer) {
                 hook.record(&mut pass, phase, rows);
             }

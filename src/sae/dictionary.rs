@@ -375,24 +375,43 @@ const NEVER: f32 = -1e30;
 impl Dictionary {
     /// A latent's decoder row as it is stored, `[width]`.
     pub async fn decoder_row(&self, gpu: &Gpu, latent: u32) -> Result<Vec<f32>, SaeError> {
-        let found = self.row_of(latent).and_then(|row| self.decoder_of(row));
-        let Some((decoder, row)) = found else {
+        let found = self
+            .row_of(latent)
+            .filter(|row| self.decoder_of(*row).is_some());
+        let Some(row) = found else {
             return Err(SaeError::NoSuchLatent {
                 latent,
                 latents: self.latents,
             });
         };
+        self.decoder_rows(gpu, row, 1).await
+    }
+
+    /// The decoder rows as they are stored, of the loaded latents from the row `first` on, as many of
+    /// `count` as one buffer holds, `[n, width]`; empty past the end.
+    pub async fn decoder_rows(
+        &self,
+        gpu: &Gpu,
+        first: u32,
+        count: usize,
+    ) -> Result<Vec<f32>, SaeError> {
+        let Some((decoder, row)) = self.decoder_of(first) else {
+            return Ok(Vec::new());
+        };
+        let count = count.min(decoder.rows() - row as usize);
         let mut planes = Planes {
             format: self.format,
             words: Vec::new(),
             side: Vec::new(),
         };
         for (binding, buffer) in decoder.buffers() {
-            let (plane, count) = match binding {
+            let (plane, each) = match binding {
                 1 => (&mut planes.words, self.format.row_words(self.width)),
                 _ => (&mut planes.side, self.format.row_side(self.width)),
             };
-            *plane = gpu.read_vec(buffer, row as usize * count, count).await?;
+            *plane = gpu
+                .read_vec(buffer, row as usize * each, count * each)
+                .await?;
         }
         Ok(quant::dequantize(&planes, self.width))
     }

@@ -119,7 +119,13 @@ fn target(text: &str) -> Result<Value, Failure> {
 fn gate(path: &std::path::Path) -> Result<Value, Failure> {
     let json: Value = serde_json::from_slice(&read_file(path)?)
         .map_err(|e| format!("{} is not JSON: {e}", path.display()))?;
-    Ok(json.get("gate").cloned().unwrap_or(json))
+    let gate = json.get("gate").cloned().unwrap_or(json);
+    // Of what a result tells of its gate, what makes it one.
+    let made = ["hook", "threshold", "feature", "weights", "bias"];
+    let kept = made
+        .iter()
+        .filter_map(|name| Some((name.to_string(), gate.get(name)?.clone())));
+    Ok(Value::Object(kept.collect()))
 }
 
 impl Arguments {

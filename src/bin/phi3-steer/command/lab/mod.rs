@@ -1,5 +1,6 @@
 //! `phi3-steer lab`
 
+mod find;
 pub mod follow;
 pub mod measure;
 mod run;
@@ -7,6 +8,7 @@ mod run;
 use crate::command::Failure;
 
 const EXAMPLES: &str = "Examples:
+  phi3-steer lab find --model models/nano --sae models/nano/sae --out found.json
   phi3-steer lab measure --model models/nano --sae models/nano/sae --limit 4 --values 8 --controls ablation --out /dev/null
   phi3-steer help lab";
 
@@ -20,6 +22,9 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Lab {
+    Find(find::Find),
+    Card(find::Card),
+    Gate(find::Gate),
     /// What steering buys, what it costs, and what else would do the same: the result as JSON.
     Measure(measure::Arguments),
     /// Many ways of steering: values, operators, positions, gate; the result as JSON.
@@ -30,6 +35,9 @@ enum Lab {
 
 pub async fn run(arguments: &Arguments, cpu: bool) -> Result<(), Failure> {
     match &arguments.command {
+        Lab::Find(a) => find::find(a, cpu).await,
+        Lab::Card(a) => find::card(a, cpu).await,
+        Lab::Gate(a) => find::gate(a, cpu).await,
         Lab::Measure(a) => measure::run("measure", a, cpu).await,
         Lab::Sweep(a) => measure::run("sweep", a, cpu).await,
         Lab::Run(a) => run::run(a, cpu).await,
