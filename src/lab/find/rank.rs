@@ -78,7 +78,8 @@ impl Scores {
                 // Significance, on the side of the request alone; among equals the larger difference.
                 Method::Paired => of(&|i| {
                     let paired = evidence[i].paired?;
-                    let size = -paired.p.max(1e-300).log10() + paired.delta.abs().min(1.0) * 1e-3;
+                    let size = -paired.p.max(1e-300).log10()
+                        + 1e-3 * paired.delta.abs() / (1.0 + paired.delta.abs());
                     Some(size * paired.delta.signum())
                 }),
                 Method::Paper | Method::Causal | Method::Output => of(&|_| None),
