@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::LabError;
 
@@ -18,12 +18,14 @@ pub struct Judge {
     prefix: Option<usize>,
 }
 
-/// The contents of `judge.json`.
-#[derive(Deserialize)]
+/// The contents of `judge.json`, or of one's own in its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Rules {
-    phrases: Vec<String>,
-    prefix: Option<usize>,
+pub struct JudgeRules {
+    /// What only refusals say.
+    pub phrases: Vec<String>,
+    /// Characters from a reply's beginning within which they count; all if there is no number.
+    pub prefix: Option<usize>,
 }
 
 /// Lower case, with straight apostrophes and single spaces.
@@ -50,7 +52,7 @@ impl Judge {
     /// # Errors
     /// None, of the file that is compiled in.
     pub fn shipped() -> Result<Self, LabError> {
-        let rules: Rules = serde_json::from_str(include_str!("../../www/judge.json"))
+        let rules: JudgeRules = serde_json::from_str(include_str!("../../www/judge.json"))
             .map_err(|e| LabError::Sets(format!("judge.json: {e}")))?;
         Ok(Self::new(&rules.phrases, rules.prefix))
     }

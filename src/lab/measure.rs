@@ -10,7 +10,7 @@ use super::bench::{Bench, Entry, Live, Reply, Setting};
 use super::gate::GateSpec;
 use super::random::Random;
 use super::verdicts::{Group, Measured, Talk, Verdict, count, figures, groups_json, verdict};
-use super::{Arm, Judge, Kind, LabError, Recipe, Row, Run, Scope, Sets, Stage, Task};
+use super::{Arm, Judge, JudgeRules, Kind, LabError, Recipe, Row, Run, Scope, Sets, Stage, Task};
 use super::{operating_range, paper};
 use crate::generate::Chat;
 use crate::sae::HookPoint;
@@ -65,6 +65,9 @@ pub struct MeasureOptions {
     /// Other such numbers, at which replies are judged too.
     #[serde(default)]
     pub caps: Vec<usize>,
+    /// What says which replies are refusals; the prompts' file's judge if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeRules>,
     /// Latents of the dictionary that are random directions (see
     /// [`add_directions`](super::add_directions)).
     #[serde(skip)]
@@ -139,6 +142,10 @@ impl MeasureOptions {
         if let Some(gate) = &self.gate {
             gate.check()?;
         }
+        let empty = |j: &JudgeRules| j.phrases.iter().all(|p| p.trim().is_empty());
+        if self.judge.as_ref().is_some_and(empty) {
+            return fail("judge: it has no phrases".into());
+        }
         Ok(())
     }
 }
@@ -192,7 +199,10 @@ pub(super) async fn measure(
     let split = split_of(recipe, sets, "test");
     let cap = options.tokens.unwrap_or(sets.file.max_new_tokens());
     let longest = options.caps.iter().copied().fold(cap, usize::max);
-    let judge = sets.file.judge()?;
+    let judge = match &options.judge {
+        Some(own) => Judge::new(&own.phrases, own.prefix),
+        None => sets.file.judge()?,
+    };
     let mut bench = Bench::new(chat, &sets.file, &recipe.sets, &split, longest)?;
 
     let sweeps = matches!(recipe.task, Task::Sweep(_));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::judge::number;
+use super::readers::read;
 use super::{Judge, LabError, digest};
 use crate::tokens::{Message, Role};
 
@@ -76,12 +77,13 @@ pub struct Sets {
 }
 
 impl Sets {
-    /// The prompts of `json`, an `eval.json`.
-    pub fn new(name: &str, json: &[u8]) -> Result<Self, LabError> {
+    /// The prompts of a file: an `eval.json`, or one of the layouts that [`read`](super::readers::read)
+    /// knows.
+    pub fn new(name: &str, text: &[u8]) -> Result<Self, LabError> {
         Ok(Self {
             name: name.into(),
-            digest: digest(json),
-            file: EvalFile::from_json(json)?,
+            digest: digest(text),
+            file: read(name, text)?,
         })
     }
 }
@@ -101,7 +103,7 @@ const MARKS: [&str; 8] = [
 ];
 
 #[derive(Deserialize)]
-struct JudgeRules {
+struct FileJudge {
     /// Phrases in place of the shipped judge's.
     refusal_patterns: Option<Vec<String>>,
     max_new_tokens: usize,
@@ -116,7 +118,7 @@ struct Split {
 #[derive(Deserialize)]
 pub struct EvalFile {
     version: u32,
-    judge: JudgeRules,
+    judge: FileJudge,
     splits: BTreeMap<String, Split>,
 }
 
@@ -124,10 +126,28 @@ impl EvalFile {
     /// Parses and checks `json`.
     pub fn from_json(json: &[u8]) -> Result<Self, LabError> {
         let fail = |reason: String| Err(LabError::Sets(reason));
-        let file: Self = match serde_json::from_slice(json) {
-            Ok(file) => file,
-            Err(e) => return fail(format!("they cannot be read: {e}")),
+        match serde_json::from_slice::<Self>(json) {
+            Ok(file) => file.checked(),
+            Err(e) => fail(format!("they cannot be read: {e}")),
+        }
+    }
+
+    /// The sets as a file's only split, with the shipped judge.
+    pub(super) fn of_sets(split: &str, sets: Vec<Set>, tokens: usize) -> Result<Self, LabError> {
+        let file = Self {
+            version: 1,
+            judge: FileJudge {
+                refusal_patterns: None,
+                max_new_tokens: tokens,
+            },
+            splits: [(split.to_string(), Split { sets })].into(),
         };
+        file.checked()
+    }
+
+    fn checked(self) -> Result<Self, LabError> {
+        let fail = |reason: String| Err(LabError::Sets(reason));
+        let file = self;
         if file.version != 1 {
             return fail(format!("version {} is not known, 1 is", file.version));
         }
@@ -218,7 +238,7 @@ impl Item {
 
 impl Kind {
     /// What an item of this kind lacks.
-    fn missing(self, item: &Item) -> Option<&'static str> {
+    pub(super) fn missing(self, item: &Item) -> Option<&'static str> {
         if item.messages.last().is_none_or(|m| m.role != Role::User) {
             return Some("the last message must be the user's");
         }

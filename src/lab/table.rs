@@ -6,6 +6,7 @@ use std::fmt::Write;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::csv::write as write_record;
 use super::{Arm, Figures, LabError};
 
 /// An arm with its figures.
@@ -33,6 +34,13 @@ impl Row {
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct ArmsResult {
     pub arms: Vec<ArmRow>,
+    #[serde(default)]
+    pub series: Vec<SeriesRow>,
+    /// The arms that no other one beats.
+    #[serde(default)]
+    pub pareto: Vec<usize>,
+    /// The strength of the controls.
+    pub at: Option<f64>,
     #[serde(default)]
     pub paper: Option<PaperRows>,
 }
@@ -82,6 +90,14 @@ pub(super) struct PairedRow {
 pub(super) struct IncoherentRow {
     pub counted: usize,
     pub others: usize,
+}
+
+/// A curve of a result.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct SeriesRow {
+    pub name: String,
+    pub target: String,
+    pub operator: String,
 }
 
 /// The paper's figures in a result.
@@ -138,7 +154,7 @@ impl TableFormat {
 pub fn table(result: &Value, format: TableFormat) -> Result<String, LabError> {
     let arms = ArmsResult::read(result)?;
     match format {
-        TableFormat::Csv => csv(&arms),
+        TableFormat::Csv => Ok(csv(&arms)),
         TableFormat::Markdown => Ok(markdown(&arms)),
         TableFormat::Json => serde_json::to_string_pretty(&result["arms"])
             .map_err(|e| LabError::Recipe(e.to_string())),
@@ -146,9 +162,8 @@ pub fn table(result: &Value, format: TableFormat) -> Result<String, LabError> {
 }
 
 /// One line an arm and group.
-fn csv(result: &ArmsResult) -> Result<String, LabError> {
-    let fail = |e: &dyn std::fmt::Display| LabError::Recipe(format!("the table: {e}"));
-    let mut out = csv::Writer::from_writer(Vec::new());
+fn csv(result: &ArmsResult) -> String {
+    let mut out = String::new();
     let head = [
         "arm",
         "value",
@@ -166,7 +181,7 @@ fn csv(result: &ArmsResult) -> Result<String, LabError> {
         "perplexity",
         "kl",
     ];
-    out.write_record(head).map_err(|e| fail(&e))?;
+    write_record(&mut out, &head);
     let number = |n: Option<f64>| n.map_or(String::new(), |n| n.to_string());
     for arm in &result.arms {
         for (name, group) in &arm.groups {
@@ -187,11 +202,10 @@ fn csv(result: &ArmsResult) -> Result<String, LabError> {
                 number(arm.perplexity),
                 number(arm.kl),
             ];
-            out.write_record(line).map_err(|e| fail(&e))?;
+            write_record(&mut out, &line);
         }
     }
-    let bytes = out.into_inner().map_err(|e| fail(&e))?;
-    String::from_utf8(bytes).map_err(|e| fail(&e))
+    out
 }
 
 impl ArmRow {
@@ -376,15 +390,17 @@ mod tests {
     #[test]
     fn tables_for_programs_and_people_say_the_same() {
         let csv = table(&result(), TableFormat::of("csv").unwrap()).unwrap();
-        let mut reader = csv::Reader::from_reader(csv.as_bytes());
-        let records: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
-        assert_eq!(records.len(), 3);
-        let last = &records[2];
+        let records = super::super::csv::read(&csv).unwrap();
+        assert_eq!(records.len(), 4);
+        let last = &records[3].fields;
         assert_eq!(
-            (&last[0], &last[2], &last[6]),
+            (&last[0][..], &last[2][..], &last[6][..]),
             ("clamp 4, a|b", "jailbreaks", "75")
         );
-        assert_eq!((&last[9], &last[12], &last[14]), ("3", "0.01", "0.25"));
+        assert_eq!(
+            (&last[9][..], &last[12][..], &last[14][..]),
+            ("3", "0.01", "0.25")
+        );
 
         let markdown = table(&result(), TableFormat::of("markdown").unwrap()).unwrap();
         let lines: Vec<&str> = markdown.lines().collect();

@@ -10,13 +10,19 @@ use wasm_bindgen::prelude::*;
 use super::engine::Engine;
 use super::error::WebError;
 use super::options::Options;
-use super::types::{LabOptions, LabResultObject, to_js};
+use super::types::{LabOptions, LabPlotObjects, LabResultObject, to_js};
 use crate::generate::Chat;
-use crate::lab::{Journal, LabError, Progress, Recipe, Run, Sets, Turns, identity, run_recipe};
+use crate::lab::{
+    Journal, LabError, Progress, Recipe, ReportInput, Run, Sets, TableFormat, Turns, identity, plots,
+    report, run_recipe, table,
+};
 use crate::phi3::MAX_ROWS;
 
 /// Prompts that run at once, where the request does not say.
 const LANES: u32 = 16;
+
+/// Results whose plots are drawn at once, at most.
+const MOST_RESULTS: u32 = 64;
 
 /// What is under way in the lab.
 #[derive(Default)]
@@ -176,4 +182,50 @@ impl Engine {
             }
         }
     }
+}
+
+/// The plots of results, in the page's own colours.
+#[wasm_bindgen(js_name = labPlots)]
+pub fn lab_plots(
+    #[wasm_bindgen(unchecked_param_type = "LabResult[]")] results: JsValue,
+    #[wasm_bindgen(unchecked_param_type = "{ theme: \"css\" }")] options: JsValue,
+) -> Result<LabPlotObjects, JsValue> {
+    let options = Options::new(&options, "options", &["theme"])?;
+    options.choice("theme", &[("css", ())])?;
+    let list = super::options::list(&results, "results", MOST_RESULTS)?;
+    let mut all = Vec::new();
+    for (i, result) in list.iter().enumerate() {
+        let result = json(result, &format!("results[{i}]"))?;
+        let mut drawn = plots(&result).map_err(WebError::from)?;
+        if list.len() > 1 {
+            let number = i + 1;
+            drawn.iter_mut().for_each(|p| p.name = format!("{number}-{}", p.name));
+        }
+        all.extend(drawn);
+    }
+    Ok(to_js(&all)?.unchecked_into())
+}
+
+/// Results, notes and settings as one HTML file that needs nothing else.
+#[wasm_bindgen(js_name = labReport)]
+pub fn lab_report(
+    #[wasm_bindgen(unchecked_param_type = "LabReportInput")] input: JsValue,
+) -> Result<String, JsValue> {
+    let input: ReportInput = serde_json::from_value(json(&input, "input")?)
+        .map_err(|e| WebError::new("bad-request", format!("the report: {e}")).at("input"))?;
+    Ok(report(&input).map_err(WebError::from)?)
+}
+
+/// A result as a table: "csv", "json" or "markdown".
+#[wasm_bindgen(js_name = labTable)]
+pub fn lab_table(
+    #[wasm_bindgen(unchecked_param_type = "LabResult")] result: JsValue,
+    #[wasm_bindgen(unchecked_param_type = "\"csv\" | \"json\" | \"markdown\"")] format: JsValue,
+) -> Result<String, JsValue> {
+    let name = super::options::text(&format, "format")?;
+    let format = TableFormat::of(&name).ok_or_else(|| {
+        let message = format!("format must be csv, json or markdown, and is {name}");
+        WebError::new("bad-request", message).at("format")
+    })?;
+    Ok(table(&json(&result, "result")?, format).map_err(WebError::from)?)
 }

@@ -12,4 +12,5 @@ mod request;
 mod types;
 
 pub use engine::Engine;
+pub use lab::{lab_plots, lab_report, lab_table};
 pub use operators::operators;

@@ -193,3 +193,19 @@ export interface LabResult {
   recipe: Record<string, any>;
   [field: string]: any;
 }
+
+/** A picture of a result; its colours are the page's custom properties --text, --muted, --line, --surface, --plot-1 … --plot-5. */
+export interface LabPlot {
+  name: string;
+  title: string;
+  svg: string;
+}
+
+/** What labReport makes one HTML file of. */
+export interface LabReportInput {
+  title?: string;
+  /** Plain text; empty lines part paragraphs. */
+  notes?: string;
+  results: LabResult[];
+  settings?: unknown;
+}

@@ -44,6 +44,9 @@ extern "C" {
     /// `LabResult`
     #[wasm_bindgen(typescript_type = "LabResult")]
     pub type LabResultObject;
+    /// `LabPlot[]`
+    #[wasm_bindgen(typescript_type = "LabPlot[]")]
+    pub type LabPlotObjects;
     /// `Memory`
     #[wasm_bindgen(typescript_type = "Memory")]
     pub type MemoryObject;

@@ -57,8 +57,11 @@ pub fn sets(name: &str, model: &Path) -> Result<(Sets, Option<PathBuf>), Failure
         file => ("own", PathBuf::from(file)),
     };
     let read = read_file(&path)?;
-    let sets = Sets::new(name, &read).map_err(|e| format!("{}: {e}", path.display()))?;
-    Ok((sets, Some(path)))
+    // The file's name tells the halves of some benchmarks apart.
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let sets = Sets::new(&file, &read).map_err(|e| format!("{}: {e}", path.display()))?;
+    let name = name.into();
+    Ok((Sets { name, ..sets }, Some(path)))
 }
 
 /// What a model is called: the last part of its path.

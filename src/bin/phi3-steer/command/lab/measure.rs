@@ -1,6 +1,6 @@
 //! `phi3-steer lab measure` and `phi3-steer lab sweep`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use phi3_steer::lab::{RECIPE, Recipe};
 use phi3_steer::sae::HookPoint;
@@ -97,6 +97,9 @@ pub struct Arguments {
     /// Other such numbers, at which the replies are judged too.
     #[arg(long, value_name = "N", value_delimiter = ',')]
     caps: Vec<usize>,
+    /// What says which replies are refusals (JSON, as www/judge.json); the prompts' own judge if not given.
+    #[arg(long, value_name = "FILE")]
+    judge: Option<PathBuf>,
     /// Seed of the random features and directions.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
@@ -115,17 +118,23 @@ fn target(text: &str) -> Result<Value, Failure> {
     Ok(json!({"features": features}))
 }
 
-/// The gate in a file.
-fn gate(path: &std::path::Path) -> Result<Value, Failure> {
-    let json: Value = serde_json::from_slice(&read_file(path)?)
-        .map_err(|e| format!("{} is not JSON: {e}", path.display()))?;
-    let gate = json.get("gate").cloned().unwrap_or(json);
+/// The JSON in a file.
+fn json_of(path: &Path) -> Result<Value, Failure> {
+    let json = serde_json::from_slice(&read_file(path)?);
+    Ok(json.map_err(|e| format!("{} is not JSON: {e}", path.display()))?)
+}
+
+/// The gate in a file: one, or that of a result.
+fn gate(path: &Path) -> Result<Value, Failure> {
+    let json = json_of(path)?;
+    let gate = json.get("gate").unwrap_or(&json);
     // Of what a result tells of its gate, what makes it one.
     let made = ["hook", "threshold", "feature", "weights", "bias"];
     let kept = made
         .iter()
         .filter_map(|name| Some((name.to_string(), gate.get(name)?.clone())));
     Ok(Value::Object(kept.collect()))
+}
 }
 
 impl Arguments {
@@ -192,6 +201,9 @@ impl Arguments {
         if let Some(path) = &self.gate {
             recipe["gate"] = gate(path)?;
         }
+        if let Some(path) = &self.judge {
+            recipe["judge"] = json_of(path)?;
+        }
         if let Some(at) = self.at {
             recipe["at"] = json!(at);
         }
@@ -206,7 +218,7 @@ pub async fn run(task: &str, arguments: &Arguments, cpu: bool) -> Result<(), Fai
     let mut recipe = arguments.recipe(task)?;
     let shared = &arguments.shared;
     let (prompts, path) = sets(&arguments.sets, &shared.model.model)?;
-    let read: Vec<&std::path::Path> = path.as_deref().into_iter().collect();
+    let read: Vec<&Path> = path.as_deref().into_iter().collect();
     let out = place(shared, &read)?;
     let mut chat = load(shared, &mut recipe, cpu).await?;
     let result = follow(&mut chat, shared, &recipe, &prompts).await?;

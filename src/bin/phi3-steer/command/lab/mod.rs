@@ -2,15 +2,17 @@
 
 mod find;
 pub mod follow;
-pub mod measure;
+mod measure;
+mod report;
 mod run;
 
 use crate::command::Failure;
 
 const EXAMPLES: &str = "Examples:
   phi3-steer lab find --model models/nano --sae models/nano/sae --out found.json
-  phi3-steer lab measure --model models/nano --sae models/nano/sae --limit 4 --values 8 --controls ablation --out /dev/null
-  phi3-steer help lab";
+  phi3-steer lab measure --model models/nano --sae models/nano/sae --limit 24 --out result.json
+  phi3-steer lab report result.json --out report.html
+  phi3-steer help lab measure";
 
 /// The lab: recipes that measure steering, as the page runs them.
 #[derive(clap::Args)]
@@ -31,6 +33,8 @@ enum Lab {
     Sweep(measure::Arguments),
     /// Any recipe of a file; the result as JSON.
     Run(run::Arguments),
+    /// Results as a report for people, or as a table.
+    Report(report::Arguments),
 }
 
 pub async fn run(arguments: &Arguments, cpu: bool) -> Result<(), Failure> {
@@ -41,5 +45,6 @@ pub async fn run(arguments: &Arguments, cpu: bool) -> Result<(), Failure> {
         Lab::Measure(a) => measure::run("measure", a, cpu).await,
         Lab::Sweep(a) => measure::run("sweep", a, cpu).await,
         Lab::Run(a) => run::run(a, cpu).await,
+        Lab::Report(a) => report::run(a),
     }
 }
