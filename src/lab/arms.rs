@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::LabError;
+use super::digest;
+use super::find::packed;
 use crate::sae::HookPoint;
 use crate::steering::{Intervention, Operator, Positions};
 
@@ -21,7 +22,7 @@ fn one() -> f32 {
     1.0
 }
 
-/// What is steered with one strength: features together.
+/// What is steered with one strength: features together, or a direction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Target {
@@ -29,8 +30,17 @@ pub struct Target {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The features.
+    #[serde(default)]
     pub features: Vec<Weighted>,
+    /// A direction in their place, `[hidden]`, in base64 of f32, as a search gives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Direction>,
 }
+
+/// A direction of the residual stream, `[hidden]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Direction(#[serde(with = "packed")] pub Vec<f32>);
 
 impl Target {
     /// What it is called.
@@ -39,11 +49,26 @@ impl Target {
             let all = self.features.iter().map(|f| f.feature.to_string());
             all.collect::<Vec<_>>().join(" + ")
         };
-        self.name.clone().unwrap_or_else(numbers)
+        match (&self.name, &self.direction) {
+            (Some(name), _) => name.clone(),
+            (None, Some(_)) => "direction".into(),
+            (None, None) => numbers(),
+        }
     }
 
-    /// `op` on each feature with `value` times its unit.
+    /// What its direction is called on the model.
+    pub fn key(&self) -> String {
+        let text = self.label();
+        let plain = |c: char| if c.is_alphanumeric() { c } else { '-' };
+        let name: String = text.chars().take(24).map(plain).collect();
+        format!("lab-{name}-{}", &digest(text.as_bytes())[..6])
+    }
+
+    /// `op` on each feature with `value` times its unit, or on the direction.
     fn steer(&self, hook: HookPoint, op: Operator, value: Option<f32>) -> Vec<Intervention> {
+        if self.direction.is_some() {
+            return vec![Intervention::along(hook, &self.key(), op, value)];
+        }
         let one = |f: &Weighted| Intervention::new(hook, f.feature, op, value.map(|v| v * f.max));
         self.features.iter().map(one).collect()
     }
@@ -61,19 +86,22 @@ pub enum Control {
     ErrorDropped,
     /// Other features, drawn from those that are active on the prompts.
     RandomFeatures,
-    /// Random directions, as long as the feature's.
+    /// Random directions, as long as what is steered.
     RandomDirections,
     /// The strength with the other sign.
     SignFlipped,
     /// The feature that is active on most prompts and tells harmful from harmless ones least.
     UnrelatedFeature,
+    /// The difference of the mean residuals of harmful and harmless prompts, as long as what is steered:
+    /// what every dictionary has to beat.
+    DifferenceOfMeans,
     /// No steering, but a system message that asks for safe answers.
     SafetyPrompt,
 }
 
 impl Control {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Ablation,
         Self::Reconstruction,
         Self::ErrorDropped,
@@ -81,6 +109,7 @@ impl Control {
         Self::RandomDirections,
         Self::SignFlipped,
         Self::UnrelatedFeature,
+        Self::DifferenceOfMeans,
         Self::SafetyPrompt,
     ];
 
@@ -93,9 +122,12 @@ impl Control {
             }
             Self::ErrorDropped => "the clamp without what the dictionary misses",
             Self::RandomFeatures => "other live features at the same value",
-            Self::RandomDirections => "random directions as long as the feature's",
+            Self::RandomDirections => "random directions as long as what is steered",
             Self::SignFlipped => "the same strength in the other direction",
             Self::UnrelatedFeature => "a feature that is often active and tells no harm",
+            Self::DifferenceOfMeans => {
+                "the difference of means of harmful and harmless prompts, as long as what is steered"
+            }
             Self::SafetyPrompt => "a system message in place of steering",
         }
     }
@@ -183,8 +215,10 @@ pub struct Plan {
     pub others: Vec<u32>,
     /// The unrelated feature.
     pub unrelated: Option<u32>,
-    /// Features that are directions (see [`add_directions`](super::add_directions)).
-    pub directions: Vec<u32>,
+    /// Random directions, by name.
+    pub directions: Vec<String>,
+    /// The difference of means, by name.
+    pub means: Option<String>,
     /// What the curves are measured on.
     pub scope: Scope,
 }
@@ -286,6 +320,10 @@ impl Plan {
         };
         let at = self.at;
         let one = |feature, op, value| vec![Intervention::new(self.hook, feature, op, value)];
+        let along = |name: &str| {
+            let one = Intervention::along(self.hook, name, Operator::Add, Some(at));
+            vec![one]
+        };
         let mut controls = self.controls.clone();
         controls.sort_by_key(|c| Control::ALL.iter().position(|all| all == c));
         controls.dedup();
@@ -320,7 +358,10 @@ impl Plan {
                         value: None,
                         ..few(
                             "ablated".into(),
-                            target.steer(self.hook, Operator::Scale, Some(0.0)),
+                            match target.direction {
+                                Some(_) => target.steer(self.hook, Operator::ProjectOut, None),
+                                None => target.steer(self.hook, Operator::Scale, Some(0.0)),
+                            },
                         )
                     });
                     arms.extend(negatives.take().into_iter().flatten());
@@ -329,6 +370,8 @@ impl Plan {
                     let steering = one(0, Operator::Reconstruct, None);
                     arms.push(of(plain("reconstruction, no clamp".into(), steering)));
                 }
+                // Without a dictionary's feature there is no error to drop.
+                Control::ErrorDropped if target.direction.is_some() => {}
                 Control::ErrorDropped => arms.push(of(Arm {
                     value: Some(at),
                     ..plain(
@@ -342,10 +385,9 @@ impl Plan {
                     few(name, one(other, Operator::Clamp, Some(value)))
                 })),
                 Control::RandomDirections => {
-                    arms.extend(self.directions.iter().enumerate().map(|(i, &direction)| {
-                        let value = at * target.features.first().map_or(1.0, |f| f.max);
+                    arms.extend(self.directions.iter().enumerate().map(|(i, direction)| {
                         let name = format!("random direction {} at {at}", i + 1);
-                        few(name, one(direction, Operator::Add, Some(value)))
+                        few(name, along(direction))
                     }));
                 }
                 Control::SignFlipped => arms.push(Arm {
@@ -360,6 +402,12 @@ impl Plan {
                     let name = format!("unrelated feature {other} at {at}");
                     few(name, one(other, Operator::Clamp, Some(value)))
                 })),
+                Control::DifferenceOfMeans => arms.extend(self.means.as_ref().map(|direction| {
+                    of(Arm {
+                        value: Some(at),
+                        ..plain(format!("difference of means at {at}"), along(direction))
+                    })
+                })),
                 Control::SafetyPrompt => arms.push(of(Arm {
                     system: Some(SAFETY_PROMPT),
                     ..plain("safety system prompt".into(), Vec::new())
@@ -367,16 +415,6 @@ impl Plan {
             }
         }
         arms
-    }
-
-    /// Whether the plan can be followed.
-    pub fn check(&self) -> Result<(), LabError> {
-        let fail = |reason: String| Err(LabError::Recipe(reason));
-        let values = self.values.iter().chain(&self.negatives).chain([&self.at]);
-        if let Some(value) = values.into_iter().find(|v| !v.is_finite()) {
-            return fail(format!("a strength of {value}: finite ones are needed"));
-        }
-        Ok(())
     }
 }
 
@@ -393,6 +431,7 @@ mod tests {
                     feature: 7,
                     max: 1.0,
                 }],
+                direction: None,
             }],
             operators: vec![Operator::Clamp],
             positions: vec![Positions::All],
@@ -404,7 +443,8 @@ mod tests {
             controls: Control::ALL.to_vec(),
             others: vec![5],
             unrelated: Some(6),
-            directions: vec![100],
+            directions: vec!["random".into()],
+            means: Some("means".into()),
             scope: Scope::All,
         }
     }
@@ -431,9 +471,10 @@ mod tests {
             ("reconstruction, no clamp", "layers.3:-:reconstruct"),
             ("clamp 4.5, error dropped", "layers.3:7:clamp_replace:4.5"),
             ("random feature 5 at 4.5", "layers.3:5:clamp:4.5"),
-            ("random direction 1 at 4.5", "layers.3:100:add:4.5"),
+            ("random direction 1 at 4.5", "layers.3:@random:add:4.5"),
             ("sign flipped, clamp -4.5", "layers.3:7:clamp:-4.5"),
             ("unrelated feature 6 at 4.5", "layers.3:6:clamp:4.5"),
+            ("difference of means at 4.5", "layers.3:@means:add:4.5"),
             ("safety system prompt", ""),
         ];
         let told = told(&plan);
@@ -449,6 +490,24 @@ mod tests {
     }
 
     #[test]
+    fn a_direction_is_steered_along() {
+        let mut plan = plan();
+        plan.targets = vec![Target {
+            name: None,
+            features: Vec::new(),
+            direction: Some(Direction(vec![1.0, 2.0])),
+        }];
+        let key = plan.targets[0].key();
+        let told = told(&plan);
+        assert_eq!(told[1].1, format!("layers.3:@{key}:clamp:2"));
+        assert_eq!(told[3].1, format!("layers.3:@{key}:project_out"));
+        assert!(told.iter().all(|t| !t.0.contains("error dropped")));
+        let json = serde_json::to_value(&plan.targets[0]).unwrap();
+        let back: Target = serde_json::from_value(json).unwrap();
+        assert_eq!(back, plan.targets[0]);
+    }
+
+    #[test]
     fn a_sweep_is_every_combination() {
         let mut plan = plan();
         plan.controls.clear();
@@ -459,6 +518,7 @@ mod tests {
             features: [(1, 2.0), (2, 0.5)]
                 .map(|(feature, max)| Weighted { feature, max })
                 .to_vec(),
+            direction: None,
         });
         plan.operators.push(Operator::Add);
         plan.positions.push(Positions::Generated);

@@ -24,6 +24,8 @@ pub(super) const TALK_TOKENS: usize = 32;
 const LIVE_PROMPTS: usize = 12;
 /// Harmless prompts whose replies the KL divergence is measured on.
 const KL_PROMPTS: usize = 24;
+/// Prompts of each side of a difference of means at most.
+const MEAN_PROMPTS: usize = 48;
 /// Tokens of such a reply at most.
 const KL_TOKENS: usize = 32;
 /// Conversations of a step that holds their logits.
@@ -125,9 +127,13 @@ pub(super) struct Bench<'a> {
     letters: Vec<u32>,
     /// Tokens of a reply.
     pub tokens: usize,
+    split: String,
     pub sets: Vec<SetInfo>,
     pub entries: Vec<Entry>,
 }
+
+/// Prompts of a difference of means: name, whether harmful, tokens.
+pub(super) type Contrast = Vec<(String, bool, Prompt)>;
 
 /// What an arm's replies on prompts are asked for.
 type Jobs = Vec<(usize, Vec<usize>)>;
@@ -179,6 +185,7 @@ impl<'a> Bench<'a> {
             openings,
             letters,
             tokens,
+            split: split.into(),
             sets,
             entries,
         })
@@ -490,27 +497,12 @@ impl<'a> Bench<'a> {
                 let request = request(&prompts, 1, Some(wish));
                 self.chat.run(&request, &mut see).await?;
             } else {
-                let request = TraceRequest {
-                    prompts: &prompts,
-                    logits: &|_, _| false,
-                    residual: &[gate.hook.layer],
-                    chunk: MAX_ROWS,
-                    cancel: &Cell::new(false),
-                };
-                let (model, steering) = self.chat.model_and_steering();
-                let mut see = |traced: Traced<'_>| {
-                    if let Traced::Residual {
-                        lane,
-                        position,
-                        residual,
-                        ..
-                    } = traced
-                        && position == last[lane]
-                    {
+                let mut see = |lane: usize, position: usize, residual: &[f32]| {
+                    if position == last[lane] {
                         scores[lane] = gate.probability(residual);
                     }
                 };
-                trace(model, &steering, &request, &mut see).await?;
+                self.residuals(&prompts, gate.hook, &mut see).await?;
             }
             scores.into_iter().collect()
         };
@@ -564,6 +556,117 @@ impl<'a> Bench<'a> {
         }
         let all = counts.into_iter();
         Ok(all.map(|(feature, (a, b))| (feature, a, b)).collect())
+    }
+
+    /// Prompts whose difference of means is a direction of harm, in batches: those of another split than
+    /// the measured one, where there is one.
+    pub fn contrast(&self, file: &EvalFile) -> Result<Vec<Contrast>, LabError> {
+        let own = &self.split;
+        let other = file.splits().find(|name| *name != own.as_str());
+        let split = other.unwrap_or(own.as_str());
+        let sets = file.sets(split, None)?;
+        let mut all = Vec::new();
+        for harmful in [true, false] {
+            let kind = |kind| match harmful {
+                true => matches!(kind, Kind::Refuse | Kind::Jailbreak),
+                false => kind == Kind::Benign,
+            };
+            let chosen: Vec<(String, &Item)> = sets
+                .iter()
+                .filter(|set| kind(set.kind))
+                .flat_map(|set| {
+                    let numbered = set.items.iter().enumerate();
+                    numbered.map(move |(i, item)| (format!("{split}/{}/{i}", set.name), item))
+                })
+                .collect();
+            let kept = MEAN_PROMPTS.min(chosen.len());
+            for i in 0..kept {
+                let (id, item) = &chosen[i * chosen.len() / kept];
+                let prompt = self.chat.tokenizer().chat(&item.messages, true)?;
+                all.push((id.clone(), harmful, prompt));
+            }
+        }
+        all.sort_by_key(|(_, _, prompt)| prompt.ids.len());
+        let batches = all.chunks(self.chat.model().lanes());
+        Ok(batches.map(<[_]>::to_vec).collect())
+    }
+
+    /// The mean residual of harmful prompts at their last token less that of harmless ones, `[hidden]`; none
+    /// if one side has no prompts.
+    pub async fn means(
+        &mut self,
+        run: &mut Run<'_>,
+        hook: HookPoint,
+        batches: &[Contrast],
+    ) -> Result<Option<Vec<f64>>, LabError> {
+        let hidden = self.chat.model().config().hidden_size;
+        let mut sums = [vec![0.0; hidden], vec![0.0; hidden]];
+        let mut counts = [0usize; 2];
+        for batch in batches {
+            let ids: Vec<&str> = batch.iter().map(|one| &one.0[..]).collect();
+            let key = format!("means/{hook}/{}", &digest(ids.join(" ").as_bytes())[..KEY]);
+            let make = async {
+                self.steer(&[])?;
+                let prompts: Vec<Prompt> = batch.iter().map(|one| one.2.clone()).collect();
+                let last: Vec<usize> = prompts.iter().map(|p| p.ids.len() - 1).collect();
+                let mut sums = [vec![0.0f64; hidden], vec![0.0; hidden]];
+                let mut see = |lane: usize, position: usize, residual: &[f32]| {
+                    if position == last[lane] {
+                        let sum = &mut sums[usize::from(!batch[lane].1)];
+                        let pairs = sum.iter_mut().zip(residual);
+                        pairs.for_each(|(sum, v)| *sum += f64::from(*v));
+                    }
+                };
+                self.residuals(&prompts, hook, &mut see).await?;
+                Ok(sums)
+            };
+            let some: [Vec<f64>; 2] = run.step(&key, make).await?;
+            for (side, some) in some.iter().enumerate() {
+                let own = batch.iter().filter(|one| usize::from(!one.1) == side);
+                counts[side] += own.count();
+                let pairs = sums[side].iter_mut().zip(some);
+                pairs.for_each(|(sum, v)| *sum += v);
+            }
+        }
+        if counts.contains(&0) {
+            return Ok(None);
+        }
+        let pairs = sums[0].iter().zip(&sums[1]);
+        let difference: Vec<f64> = pairs
+            .map(|(a, b)| a / counts[0] as f64 - b / counts[1] as f64)
+            .collect();
+        let any = difference.iter().any(|v| *v != 0.0);
+        Ok(any.then_some(difference))
+    }
+
+    /// Tells `tell` the residual at each token of the prompts, by lane, under the lanes' steering.
+    async fn residuals(
+        &mut self,
+        prompts: &[Prompt],
+        hook: HookPoint,
+        tell: &mut dyn FnMut(usize, usize, &[f32]),
+    ) -> Result<(), LabError> {
+        let request = TraceRequest {
+            prompts,
+            logits: &|_, _| false,
+            residual: &[hook.layer],
+            chunk: MAX_ROWS,
+            cancel: &Cell::new(false),
+        };
+        let (model, steering) = self.chat.model_and_steering();
+        let mut see = |traced: Traced<'_>| {
+            if let Traced::Residual {
+                lane,
+                position,
+                residual,
+                ..
+            } = traced
+            {
+                tell(lane, position, residual);
+            }
+        };
+        trace(model, &steering, &request, &mut see).await?;
+        Ok(())
     }
 
     /// Steers every lane alike.

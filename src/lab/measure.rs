@@ -14,7 +14,7 @@ use super::{Arm, Judge, JudgeRules, Kind, LabError, Recipe, Row, Run, Scope, Set
 use super::{operating_range, paper};
 use crate::generate::Chat;
 use crate::sae::HookPoint;
-use crate::steering::{Operator, Positions};
+use crate::steering::{Operator, Positions, SteeringError};
 use crate::tokens::ChatTokenizer;
 
 /// Tokens of a reply at most that may be asked for.
@@ -68,10 +68,6 @@ pub struct MeasureOptions {
     /// What says which replies are refusals; the prompts' file's judge if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<JudgeRules>,
-    /// Latents of the dictionary that are random directions (see
-    /// [`add_directions`](super::add_directions)).
-    #[serde(skip)]
-    pub appended: Vec<u32>,
 }
 
 fn clamp() -> Vec<Operator> {
@@ -110,8 +106,17 @@ impl MeasureOptions {
             return fail(format!("negatives, repeats, caps: at most {MOST}"));
         }
         for (i, target) in self.steer.iter().enumerate() {
-            if target.features.is_empty() || target.features.len() > MOST {
-                return fail(format!("steer[{i}]: 1 to {MOST} features are needed"));
+            let direction = target.direction.as_ref();
+            if direction.is_some_and(|d| d.0.is_empty() || d.0.iter().any(|v| !v.is_finite())) {
+                return fail(format!(
+                    "steer[{i}]: the direction's numbers must be finite"
+                ));
+            }
+            let features = target.features.len();
+            if features > MOST || (features == 0) != direction.is_some() {
+                return fail(format!(
+                    "steer[{i}]: 1 to {MOST} features are needed, or a direction in their place"
+                ));
             }
             let bad = |max: f32| !(max.is_finite() && max > 0.0);
             if let Some(bad) = target.features.iter().find(|f| bad(f.max)) {
@@ -225,13 +230,14 @@ pub(super) async fn measure(
         }),
         others: Vec::new(),
         unrelated: None,
-        directions: options.appended.clone(),
+        directions: Vec::new(),
+        means: None,
         scope: match sweeps {
             true => Scope::Answers,
             false => Scope::All,
         },
     };
-    let steered = read_prompts(&mut bench, &mut plan, recipe, options, run).await?;
+    let steered = read_prompts(&mut bench, &mut plan, recipe, options, sets, run).await?;
     let arms = plan.arms();
     run.begin(Stage::Measure, steps(&bench, &arms));
     let mut all: Vec<(Arm, Measured)> = Vec::with_capacity(arms.len());
@@ -325,8 +331,15 @@ async fn read_prompts(
     plan: &mut Plan,
     recipe: &Recipe,
     options: &MeasureOptions,
+    sets: &Sets,
     run: &mut Run<'_>,
 ) -> Result<Vec<bool>, LabError> {
+    let steering = bench.chat().steering().clone();
+    for target in &plan.targets {
+        if let Some(direction) = &target.direction {
+            steering.add_direction(plan.hook, &target.key(), direction.0.clone())?;
+        }
+    }
     let wants = |control| plan.controls.contains(&control);
     let (random, unrelated) = (
         wants(Control::RandomFeatures),
@@ -337,7 +350,21 @@ async fn read_prompts(
         false => 0,
     };
     let gate = options.gate.as_ref();
-    let total = live + gate.map_or(0, |_| bench.asked_batches().len());
+    let other = match wants(Control::DifferenceOfMeans) {
+        true => bench.contrast(&sets.file)?,
+        false => Vec::new(),
+    };
+    let total = live + other.len() + gate.map_or(0, |_| bench.asked_batches().len());
+    let length = norm(bench, plan).await?;
+    if wants(Control::RandomDirections) {
+        let mut random = Random::new(recipe.seed);
+        let width = bench.chat().model().config().hidden_size;
+        for i in 0..options.repeats {
+            let name = format!("lab-random-{}", i + 1);
+            steering.add_direction(plan.hook, &name, random.direction(width, length))?;
+            plan.directions.push(name);
+        }
+    }
     if total > 0 {
         run.begin(Stage::Reading, total);
     }
@@ -356,6 +383,15 @@ async fn read_prompts(
             plan.unrelated = unrelated_of(&live);
         }
     }
+    if !other.is_empty()
+        && let Some(difference) = bench.means(run, plan.hook, &other).await?
+    {
+        let own: f64 = difference.iter().map(|v| v * v).sum::<f64>().sqrt();
+        let scaled = difference.iter().map(|v| (v * length / own) as f32);
+        let name = "lab-difference-of-means";
+        steering.add_direction(plan.hook, name, scaled.collect())?;
+        plan.means = Some(name.into());
+    }
     let mut steered = vec![false; bench.entries.len()];
     if let Some(gate) = gate {
         for batch in bench.asked_batches() {
@@ -366,6 +402,35 @@ async fn read_prompts(
         }
     }
     Ok(steered)
+}
+
+/// The length of what a strength of 1 adds of the first target.
+async fn norm(bench: &Bench<'_>, plan: &Plan) -> Result<f64, LabError> {
+    let Some(target) = plan.targets.first() else {
+        return Ok(1.0);
+    };
+    let sum: Vec<f64> = match &target.direction {
+        Some(direction) => direction.0.iter().map(|v| f64::from(*v)).collect(),
+        None => {
+            let chat = bench.chat();
+            let mut sum = vec![0.0; chat.model().config().hidden_size];
+            for one in &target.features {
+                let hook = chat.steering().hook(plan.hook);
+                let hook = hook.ok_or_else(|| SteeringError::UnknownHook {
+                    hook: plan.hook,
+                    loaded: chat.steering().loaded(),
+                })?;
+                let row = hook
+                    .dictionary()
+                    .decoder_row(chat.model().gpu(), one.feature);
+                for (sum, v) in sum.iter_mut().zip(row.await?) {
+                    *sum += f64::from(v) * f64::from(one.max);
+                }
+            }
+            sum
+        }
+    };
+    Ok(sum.iter().map(|v| v * v).sum::<f64>().sqrt())
 }
 
 /// Of the features that are active on at least half as many prompts as the commonest, the one whose

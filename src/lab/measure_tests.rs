@@ -32,10 +32,14 @@ pub(super) fn nano(lanes: usize) -> Chat {
         cache: CacheFormat::F16,
         ..ModelOptions::default()
     };
-    let model =
-        block_on(Model::from_checkpoint(gpu.clone(), files.config, &files.checkpoint, options));
+    let model = block_on(Model::from_checkpoint(
+        gpu.clone(),
+        files.config,
+        &files.checkpoint,
+        options,
+    ));
     let model = model.unwrap();
-    let folder = Folder::directory(&root.join("sae"));
+    let folder = Folder::directory(root.join("sae"));
     let dictionary = block_on(Dictionary::find(&gpu, &folder, Wanted::default())).unwrap();
     let steering = block_on(Steering::new(&model, vec![dictionary])).unwrap();
     block_on(Chat::new(model, tokenizer, steering)).unwrap()
@@ -143,8 +147,14 @@ fn a_journal_is_of_its_recipe_and_lanes() {
     let one = recipe(json!({"controls": []}));
     let about = |chat: &Chat, recipe: &Recipe| identity(chat, "nano", recipe, &sets).unwrap();
     assert_ne!(about(&chat, &one), about(&nano(3), &one));
-    assert_ne!(about(&chat, &one), about(&chat, &recipe(json!({"values": [7.0]}))));
-    for (hook, words) in [("layers.9", "layers.9 has none"), ("layers.2", "layers.2 has none")] {
+    assert_ne!(
+        about(&chat, &one),
+        about(&chat, &recipe(json!({"values": [7.0]})))
+    );
+    for (hook, words) in [
+        ("layers.9", "layers.9 has none"),
+        ("layers.2", "layers.2 has none"),
+    ] {
         let wrong = recipe(json!({"hook": hook, "controls": []}));
         let lines = Rc::default();
         let message = follow(&mut chat, &wrong, &sets, &lines, usize::MAX);

@@ -13,7 +13,6 @@
 mod arms;
 mod bench;
 mod csv;
-mod directions;
 mod error;
 mod figures;
 pub mod find;
@@ -39,7 +38,6 @@ mod turns;
 mod verdicts;
 
 pub use arms::{Arm, Control, Plan, SAFETY_PROMPT, Scope, Series, Target, Weighted};
-pub use directions::add_directions;
 pub use error::LabError;
 pub use figures::{Figures, Share};
 pub use gate::GateSpec;

@@ -151,9 +151,7 @@ fn curves(area: &Area<'_>, words: &str, curves: &[Curve]) -> Result<(), String> 
             .draw_series(LineSeries::new(line, ink.stroke_width(2)))
             .map_err(|e| text(&e))?
             .label(curve.name.clone())
-            .legend(move |(x, y)| {
-                PathElement::new(vec![(x, y), (x + 18, y)], ink.stroke_width(3))
-            });
+            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], ink.stroke_width(3)));
         let dots = curve.points.iter();
         let dots = dots.map(|p| Circle::new((p[0], p[1]), 3, ink.filled()));
         chart.draw_series(dots).map_err(|e| text(&e))?;
@@ -175,7 +173,11 @@ const DOSE: [(&str, &str, &Ink); 5] = [
     ("direct requests", "direct requests refused", &DIRECT),
     ("harmless requests", "harmless requests refused", &COST),
     ("all answers", "answers right", &RIGHT),
-    ("jailbreaks, unseen families", "unseen jailbreaks refused", &OTHER),
+    (
+        "jailbreaks, unseen families",
+        "unseen jailbreaks refused",
+        &OTHER,
+    ),
 ];
 
 /// What each curve of a result buys and costs at its values.
@@ -192,11 +194,11 @@ fn dose(result: &ArmsResult) -> Result<Vec<Plot>, LabError> {
         }
         let all: Vec<Curve> = DOSE
             .iter()
-            .map(|(group, name, ink)| {
+            .map(|&(group, name, ink)| {
                 let point = |x: f64, g: &GroupRow| [x, g.percent, g.low, g.high];
-                let first = base.groups.get(*group).map(|g| point(0.0, g));
+                let first = base.groups.get(group).map(|g| point(0.0, g));
                 let rest = own.iter().filter_map(|arm| {
-                    let group = arm.groups.get(*group)?;
+                    let group = arm.groups.get(group)?;
                     Some(point(arm.value?, group))
                 });
                 let zero = own.iter().any(|arm| arm.value == Some(0.0));
@@ -218,7 +220,9 @@ fn dose(result: &ArmsResult) -> Result<Vec<Plot>, LabError> {
         let title = format!("What each strength buys and costs: {how}");
         let name = format!("dose-{index}");
         let words = format!("strength ({}); 0: no steering", short(&how));
-        plots.push(picture(&name, &title, SIZE, |area| curves(area, &words, &all))?);
+        plots.push(picture(&name, &title, SIZE, |area| {
+            curves(area, &words, &all)
+        })?);
     }
     Ok(plots)
 }
@@ -315,7 +319,13 @@ fn pareto(result: &ArmsResult) -> Result<Vec<Plot>, LabError> {
     let title = "Robustness against price; named: what nothing else beats";
     let largest = dots.iter().map(|d| d.x).fold(10.0, f64::max);
     let plot = picture("pareto", title, SIZE, |area| {
-        scatter(area, "harmless requests refused, percent", "jailbreaks refused, percent", largest, &dots)
+        scatter(
+            area,
+            "harmless requests refused, percent",
+            "jailbreaks refused, percent",
+            largest,
+            &dots,
+        )
     })?;
     Ok(vec![plot])
 }
@@ -338,7 +348,13 @@ fn kl(result: &ArmsResult) -> Result<Vec<Plot>, LabError> {
     }
     let title = "Jailbreaks refused, and how far harmless replies move from the base";
     let plot = picture("kl", title, SIZE, |area| {
-        scatter(area, "KL from the base on harmless text, nats a token", "jailbreaks refused, percent", largest, &dots)
+        scatter(
+            area,
+            "KL from the base on harmless text, nats a token",
+            "jailbreaks refused, percent",
+            largest,
+            &dots,
+        )
     })?;
     Ok(vec![plot])
 }
@@ -376,8 +392,10 @@ fn bars(result: &ArmsResult) -> Result<Vec<Plot>, LabError> {
         let name = format!("bars-{kind}");
         let names = [("base", &OTHER), (&steered.arm[..], &BOUGHT)];
         plots.push(picture(&name, &title, size, |area| {
-            let rows: Vec<(&str, [&GroupRow; 2])> =
-                rows.iter().map(|(name, pair)| (*name, [pair.0, pair.1])).collect();
+            let rows: Vec<(&str, [&GroupRow; 2])> = rows
+                .iter()
+                .map(|(name, pair)| (*name, [pair.0, pair.1]))
+                .collect();
             draw_bars(area, &names, &rows)
         })?);
     }
@@ -442,22 +460,25 @@ fn draw_bars(
     }
     for (i, (name, ink)) in names.iter().enumerate() {
         let left = 200 + 180 * i as i32;
-        area.draw(&Rectangle::new([(left, 8), (left + 14, 22)], ink.0.filled()))
-            .map_err(|e| text(&e))?;
+        area.draw(&Rectangle::new(
+            [(left, 8), (left + 14, 22)],
+            ink.0.filled(),
+        ))
+        .map_err(|e| text(&e))?;
         area.draw(&Text::new(short(name), (left + 20, 8), font(&TEXT, 14)))
             .map_err(|e| text(&e))?;
     }
     Ok(())
 }
 
-/// A gate's ROC curve.
+/// A gate's ROC curve: points of false and true positives.
 fn roc(result: &Value) -> Result<Vec<Plot>, LabError> {
     let points = result["gate"]["roc"].as_array();
     let points: Vec<[f64; 4]> = points
         .into_iter()
         .flatten()
         .filter_map(|p| {
-            let (x, y) = (p["falsePositive"].as_f64()?, p["truePositive"].as_f64()?);
+            let (x, y) = (p[0].as_f64()?, p[1].as_f64()?);
             Some([100.0 * x, 100.0 * y, 100.0 * y, 100.0 * y])
         })
         .collect();
@@ -505,13 +526,13 @@ fn strength(result: &Value) -> Result<Vec<Plot>, LabError> {
     };
     let all: Vec<Curve> = kinds
         .iter()
-        .map(|(key, name, ink)| Curve {
+        .map(|&(key, name, ink)| Curve {
             name: name.to_string(),
             ink,
             points: curve
                 .iter()
                 .filter_map(|point| {
-                    let [share, low, high] = percent(&point[*key])?;
+                    let [share, low, high] = percent(&point[key])?;
                     Some([point["value"].as_f64()?, share, low, high])
                 })
                 .collect(),
@@ -522,7 +543,9 @@ fn strength(result: &Value) -> Result<Vec<Plot>, LabError> {
         return Ok(Vec::new());
     }
     let title = "The strength: what each does to harmful and harmless requests";
-    let plot = picture("strength", title, SIZE, |area| curves(area, "strength", &all))?;
+    let plot = picture("strength", title, SIZE, |area| {
+        curves(area, "strength", &all)
+    })?;
     Ok(vec![plot])
 }
 
@@ -568,9 +591,7 @@ mod tests {
             ],
             "pareto": [0, 2],
             "series": [{"name": "", "target": "7", "operator": "clamp"}],
-            "gate": {"roc": [
-                {"threshold": 1.0, "falsePositive": 0.0, "truePositive": 0.5},
-                {"threshold": 0.0, "falsePositive": 1.0, "truePositive": 1.0}]},
+            "gate": {"roc": [[0.0, 0.5, 1.0], [1.0, 1.0, 0.0]]},
             "strength": {"curve": [
                 {"value": 1.0, "harmful": {"hits": 1, "of": 4}, "benign": 0.0},
                 {"value": 2.0, "harmful": {"hits": 4, "of": 4}, "benign": 0.25}]},
@@ -593,11 +614,18 @@ mod tests {
         assert_eq!(names, expected);
         for plot in &all {
             let svg = &plot.svg;
-            assert!(svg.starts_with("<svg role=\"img\" aria-label="), "{svg:.80}");
+            assert!(
+                svg.starts_with("<svg role=\"img\" aria-label="),
+                "{svg:.80}"
+            );
             assert!(svg.trim_end().ends_with("</svg>"));
             // No colour is left that is not one of the page's, and nothing is markup that was text.
             assert!(!svg.contains("\"#"), "{}", plot.name);
-            assert!(!svg.contains("<script") && !svg.contains("<b>"), "{}", plot.name);
+            assert!(
+                !svg.contains("<script") && !svg.contains("<b>"),
+                "{}",
+                plot.name
+            );
             assert!(svg.contains("var(--text, #1d1c1a)"), "{}", plot.name);
             // Every shape is inside the picture.
             let size: Vec<f64> = ["width=\"", "height=\""]
@@ -618,9 +646,9 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_not_drawn() {
-        assert_eq!(plots(&json!({})).unwrap(), []);
+        assert!(plots(&json!({})).unwrap().is_empty());
         assert!(plots(&json!({"arms": [{}]})).is_err());
         let alone = json!({"arms": [{"arm": "base", "groups": {"jailbreaks": group(3.0)}}]});
-        assert_eq!(plots(&alone).unwrap(), []);
+        assert!(plots(&alone).unwrap().is_empty());
     }
 }

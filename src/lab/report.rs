@@ -115,7 +115,10 @@ fn section(result: &Value) -> Result<String, LabError> {
     ];
     out += "<div class=\"wide\"><table>\n";
     for (name, value) in about.iter().filter(|(_, value)| !value.is_null()) {
-        out += &format!("<tr><th scope=\"row\">{name}</th><td class=\"text\">{}</td></tr>\n", words(value));
+        out += &format!(
+            "<tr><th scope=\"row\">{name}</th><td class=\"text\">{}</td></tr>\n",
+            words(value)
+        );
     }
     out += "</table></div>\n";
     for plot in plots(result)? {
@@ -164,7 +167,11 @@ fn arms(result: &Value) -> Result<String, LabError> {
             });
             out += &format!("<td>{cell}</td>");
         }
-        out += &format!("<td>{}</td><td>{}</td></tr>\n", number(arm.perplexity), number(arm.kl));
+        out += &format!(
+            "<td>{}</td><td>{}</td></tr>\n",
+            number(arm.perplexity),
+            number(arm.kl)
+        );
     }
     out += "</table></div>\n<p class=\"muted\">Percent with 95% Wilson intervals; bold: differs from the \
             base on the same prompts (McNemar's exact test, p &lt; 0.05). KL in nats a token from the \
@@ -236,13 +243,20 @@ fn replies(result: &Value) -> String {
         let outcomes = arm["outcomes"].as_array()?;
         let own = outcomes.iter().find(|o| o["item"] == *item)?;
         let mark = match (own["refused"].as_str(), own["incoherent"].as_bool()) {
-            (Some(phrase), _) => format!(" <span class=\"muted\">[refused: {}]</span>", escape(phrase)),
+            (Some(phrase), _) => format!(
+                " <span class=\"muted\">[refused: {}]</span>",
+                escape(phrase)
+            ),
             (None, Some(true)) => " <span class=\"muted\">[incoherent]</span>".into(),
             _ => String::new(),
         };
         Some(words(&own["text"]) + &mark)
     };
-    let outcomes: Vec<&Value> = steered["outcomes"].as_array().into_iter().flatten().collect();
+    let outcomes: Vec<&Value> = steered["outcomes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .collect();
     if outcomes.is_empty() {
         return String::new();
     }
@@ -335,12 +349,19 @@ mod tests {
         for part in ["src=", "href=", "url(", "@import"] {
             assert!(!html.contains(part), "{part}");
         }
-        for part in ["second line", "<p>next</p>", "0.10 → 0.90 (n 20)", "var(--plot-1"] {
+        for part in [
+            "second line",
+            "<p>next</p>",
+            "0.10 → 0.90 (n 20)",
+            "var(--plot-1",
+        ] {
             assert!(html.contains(part), "{part}");
         }
         assert!(html.contains("another model"));
         // What is opened is closed.
-        for tag in ["table", "div", "svg", "details", "pre", "figure", "p", "tr", "td", "th"] {
+        for tag in [
+            "table", "div", "svg", "details", "pre", "figure", "p", "tr", "td", "th",
+        ] {
             let opened = html.matches(&format!("<{tag}>")).count()
                 + html.matches(&format!("<{tag} ")).count();
             assert_eq!(opened, html.matches(&format!("</{tag}>")).count(), "{tag}");
@@ -350,7 +371,11 @@ mod tests {
     #[test]
     fn a_report_without_anything_has_a_title() {
         let input: ReportInput = serde_json::from_value(json!({"results": []})).unwrap();
-        assert!(report(&input).unwrap().contains("<h1>Steering refusal: a report</h1>"));
+        assert!(
+            report(&input)
+                .unwrap()
+                .contains("<h1>Steering refusal: a report</h1>")
+        );
         let long = ReportInput {
             notes: "x".repeat(NOTES + 1),
             ..input

@@ -1,12 +1,10 @@
 //! A dictionary on the GPU.
 
-use std::ops::Range;
-
 use super::find::{Wanted, find};
 use super::formats::Described;
-use super::rule::{self, Normalization, Rule};
+use super::rule::{Normalization, Rule};
 use super::upload::{Target, Upload};
-use super::{HookPoint, MAX_K, MAX_LATENTS, SaeError};
+use super::{HookPoint, MAX_K, SaeError};
 use crate::checkpoint::Folder;
 use crate::gpu::{Buffer, Gpu};
 use crate::matrix::{Format, Matrix, rows_that_fit};
@@ -369,9 +367,6 @@ impl Dictionary {
     }
 }
 
-/// The bias of a latent that is never active.
-const NEVER: f32 = -1e30;
-
 impl Dictionary {
     /// A latent's decoder row as it is stored, `[width]`.
     pub async fn decoder_row(&self, gpu: &Gpu, latent: u32) -> Result<Vec<f32>, SaeError> {
@@ -414,46 +409,6 @@ impl Dictionary {
                 .await?;
         }
         Ok(quant::dequantize(&planes, self.width))
-    }
-
-    /// Adds latents that are never active, with the decoder rows `rows` `[n, width]`, to a dictionary that
-    /// is whole; what there was stays as it is. Returns their numbers.
-    pub async fn append(&mut self, gpu: &Gpu, rows: &[f32]) -> Result<Range<u32>, SaeError> {
-        let count = rows.len() / self.width;
-        let all = self.latents + count;
-        if !self.is_whole() {
-            return Err(SaeError::NotWhole {
-                folder: self.label.clone(),
-            });
-        }
-        if !rows.len().is_multiple_of(self.width) {
-            return Err(SaeError::NotWholeRows {
-                count: rows.len(),
-                width: self.width,
-            });
-        }
-        if all > MAX_LATENTS {
-            return Err(SaeError::Config {
-                file: self.label.clone(),
-                reason: format!("{all} latents; at most {MAX_LATENTS} are supported"),
-            });
-        }
-        if count > 0 {
-            let shape = [count, self.width];
-            let part = Part {
-                first: self.latents,
-                encoder: Matrix::zeros(gpu, "encoder", shape, self.format)?,
-                params: gpu.storage("latents", count as u64 * 16)?,
-                decoder: Matrix::zeros(gpu, "decoder", shape, self.format)?,
-            };
-            gpu.write(&part.params, 0, &vec![rule::latent(NEVER, 0.0, 1.0); count]);
-            part.decoder.write_rows(gpu, 0, rows);
-            gpu.settle().await?;
-            self.parts.push(part);
-        }
-        let first = self.latents;
-        self.latents = all;
-        Ok(first as u32..all as u32)
     }
 }
 

@@ -13,8 +13,8 @@ use super::options::Options;
 use super::types::{LabOptions, LabPlotObjects, LabResultObject, to_js};
 use crate::generate::Chat;
 use crate::lab::{
-    Journal, LabError, Progress, Recipe, ReportInput, Run, Sets, TableFormat, Turns, identity, plots,
-    report, run_recipe, table,
+    Journal, LabError, Progress, Recipe, ReportInput, Run, Sets, TableFormat, Turns, identity,
+    plots, report, run_recipe, table,
 };
 use crate::phi3::MAX_ROWS;
 
@@ -33,6 +33,16 @@ pub struct Desk {
     pub cancel: Rc<Cell<bool>>,
     /// In which lab and answers use the GPU.
     pub turns: Turns,
+}
+
+impl Desk {
+    /// A desk of an engine that shares its GPU with that of `other`.
+    pub fn beside(other: &Self) -> Self {
+        Self {
+            turns: other.turns.clone(),
+            ..Self::default()
+        }
+    }
 }
 
 /// The desk while a recipe is followed.
@@ -199,7 +209,9 @@ pub fn lab_plots(
         let mut drawn = plots(&result).map_err(WebError::from)?;
         if list.len() > 1 {
             let number = i + 1;
-            drawn.iter_mut().for_each(|p| p.name = format!("{number}-{}", p.name));
+            drawn
+                .iter_mut()
+                .for_each(|p| p.name = format!("{number}-{}", p.name));
         }
         all.extend(drawn);
     }

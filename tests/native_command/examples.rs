@@ -69,7 +69,7 @@ fn shell(place: &Path, line: &str) -> Output {
 
 /// What takes long, or needs files that are not here.
 fn is_left_out(line: &str) -> bool {
-    [" eval ", "Phi-3", "--like", "3072", "help "]
+    [" eval ", " lab ", "Phi-3", "--like", "3072", "help "]
         .iter()
         .any(|part| line.contains(part))
 }

@@ -10,6 +10,7 @@ mod file;
 mod fixture;
 mod gguf;
 mod interrupts;
+mod lab;
 mod nano;
 mod places;
 mod prompts;

@@ -29,7 +29,8 @@ use confirm::{CURVE, Confirmed, Dose, Member, Trial, useful, worth};
 use effect::Openings;
 use evidence::{Evidence, Groups};
 use rank::{Method, Ranking, Scores};
-use reading::{Job, hook_at, packed, replies};
+pub(super) use reading::packed;
+use reading::{Job, hook_at, replies};
 
 /// How a search is made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

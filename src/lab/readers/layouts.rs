@@ -154,7 +154,10 @@ fn mmlu(_: &str, fields: &Fields) -> Result<Option<Placed>, String> {
     let options: Option<Vec<String>> = match fields.get("choices") {
         Some(Value::Array(all)) => all.iter().map(written).collect(),
         Some(_) => return Err("choices is no list".into()),
-        None => LETTERS.iter().map(|l| fields.get(*l).and_then(written)).collect(),
+        None => LETTERS
+            .iter()
+            .map(|l| fields.get(*l).and_then(written))
+            .collect(),
     };
     let options = options.ok_or("an option is no text")?;
     if options.len() != 4 || options.iter().any(String::is_empty) {

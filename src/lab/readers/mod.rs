@@ -50,8 +50,12 @@ pub fn read(name: &str, text: &[u8]) -> Result<EvalFile, LabError> {
         let most = MOST_BYTES >> 20;
         return Err(fail(format!("the file has more than {most} MiB")));
     }
-    let words = std::str::from_utf8(text)
-        .map_err(|e| fail(format!("the file is not text: byte {} is no UTF-8", e.valid_up_to())))?;
+    let words = std::str::from_utf8(text).map_err(|e| {
+        fail(format!(
+            "the file is not text: byte {} is no UTF-8",
+            e.valid_up_to()
+        ))
+    })?;
     let words = words.trim_start_matches('\u{feff}');
     let whole: Option<Value> = serde_json::from_str(words).ok();
     if whole.as_ref().is_some_and(|v| v.get("splits").is_some()) || looks_like_ours(words) {
@@ -60,7 +64,10 @@ pub fn read(name: &str, text: &[u8]) -> Result<EvalFile, LabError> {
     let (rows, mut bad) = match whole {
         Some(Value::Array(all)) => of_objects(all.into_iter().zip(1..)),
         Some(Value::Object(one)) if one.get("data").is_some_and(Value::is_array) => {
-            let all = one.into_iter().find(|(name, _)| name == "data").map(|d| d.1);
+            let all = one
+                .into_iter()
+                .find(|(name, _)| name == "data")
+                .map(|d| d.1);
             let all = all.and_then(|d| d.as_array().cloned()).unwrap_or_default();
             of_objects(all.into_iter().zip(1..))
         }
@@ -87,7 +94,10 @@ pub fn read(name: &str, text: &[u8]) -> Result<EvalFile, LabError> {
     if !bad.is_empty() {
         bad.sort();
         let more = bad.len().saturating_sub(NAMED);
-        let told = bad.iter().take(NAMED).map(|(line, why)| format!("line {line}: {why}"));
+        let told = bad
+            .iter()
+            .take(NAMED)
+            .map(|(line, why)| format!("line {line}: {why}"));
         let mut told = told.collect::<Vec<_>>().join("; ");
         if more > 0 {
             told += &format!("; and {more} more");
@@ -148,9 +158,9 @@ fn of_csv(text: &str) -> Result<Rows, String> {
     // MMLU has no line of names: six fields, of which the last is a letter.
     let letter = |f: &String| matches!(&f[..], "A" | "B" | "C" | "D");
     let names: Vec<String> = match &first.fields[..] {
-        six if six.len() == 6 && letter(&six[5]) => {
-            ["question", "A", "B", "C", "D", "answer"].map(String::from).into()
-        }
+        six if six.len() == 6 && letter(&six[5]) => ["question", "A", "B", "C", "D", "answer"]
+            .map(String::from)
+            .into(),
         names => {
             let names = names.iter().map(|n| n.trim().to_string()).collect();
             records.next();

@@ -9,12 +9,17 @@ fn sets(name: &str, text: &str) -> Vec<Set> {
 }
 
 fn refused(text: &str) -> String {
-    read("file", text.as_bytes()).err().expect("it is refused").to_string()
+    read("file", text.as_bytes())
+        .err()
+        .expect("it is refused")
+        .to_string()
 }
 
 /// Set, kind and number of prompts.
 fn told(sets: &[Set]) -> Vec<(&str, Kind, usize)> {
-    sets.iter().map(|s| (&s.name[..], s.kind, s.items.len())).collect()
+    sets.iter()
+        .map(|s| (&s.name[..], s.kind, s.items.len()))
+        .collect()
 }
 
 const XSTEST: &str = "id,prompt,type,label,focus,note\n\
@@ -30,11 +35,23 @@ fn xstest_parts_safe_from_unsafe() {
     ];
     assert_eq!(told(&sets), expected);
     assert_eq!(sets[0].items[0].likeness.as_deref(), Some("homonyms"));
-    assert_eq!(sets[1].items[0].messages[0].content, "How do I do harm, once?");
+    assert_eq!(
+        sets[1].items[0].messages[0].content,
+        "How do I do harm, once?"
+    );
     // Before it had labels, the type told.
     let old = "id,type,prompt,focus,note\nv1,contrast_targets,Harm?,f,n\nv2,targets,No harm?,f,n\n";
-    let old = super::read("x.csv", old.as_bytes()).unwrap().sets("test", None).unwrap();
-    assert_eq!(told(&old), [("xstest_unsafe", Kind::Refuse, 1), ("xstest_safe", Kind::Benign, 1)]);
+    let old = super::read("x.csv", old.as_bytes())
+        .unwrap()
+        .sets("test", None)
+        .unwrap();
+    assert_eq!(
+        told(&old),
+        [
+            ("xstest_unsafe", Kind::Refuse, 1),
+            ("xstest_safe", Kind::Benign, 1)
+        ]
+    );
 }
 
 #[test]
@@ -78,9 +95,15 @@ fn lists_of_harmful_requests_are_read() {
                       Do harm,standard,harmful,,,one\nDo it,contextual,harmful,context,Given this,two\n";
     let all = sets("harmbench_behaviors_text_all.csv", harm_bench);
     assert_eq!(told(&all), [("harmbench", Kind::Refuse, 2)]);
-    assert_eq!(all[0].items[1].messages[0].content, "Given this\n\n---\n\nDo it");
+    assert_eq!(
+        all[0].items[1].messages[0].content,
+        "Given this\n\n---\n\nDo it"
+    );
     let adv_bench = "goal,target\nDo harm,\"Sure, here is\"\n";
-    assert_eq!(told(&sets("harmful_behaviors.csv", adv_bench)), [("advbench", Kind::Refuse, 1)]);
+    assert_eq!(
+        told(&sets("harmful_behaviors.csv", adv_bench)),
+        [("advbench", Kind::Refuse, 1)]
+    );
     let reject = "category,source,forbidden_prompt\nViolence,us,Do harm\n";
     let all = sets("strongreject_dataset.csv", reject);
     assert_eq!(told(&all), [("strongreject", Kind::Refuse, 1)]);
@@ -94,7 +117,8 @@ fn questions_are_read_with_their_answers() {
     assert_eq!(told(&all), [("mmlu", Kind::Choice, 2)]);
     assert_eq!(all[0].items[1].answer.as_deref(), Some("D"));
     assert_eq!(all[0].items[0].options.as_ref().unwrap()[1], "4");
-    let lines = r#"{"question": "Q", "subject": "maths", "choices": ["a", "b", "c", "d"], "answer": 2}"#;
+    let lines =
+        r#"{"question": "Q", "subject": "maths", "choices": ["a", "b", "c", "d"], "answer": 2}"#;
     let all = sets("mmlu.jsonl", lines);
     assert_eq!(all[0].items[0].answer.as_deref(), Some("C"));
     assert_eq!(all[0].items[0].category.as_deref(), Some("maths"));
@@ -105,7 +129,10 @@ fn questions_are_read_with_their_answers() {
     assert_eq!(all[0].items[0].answer.as_deref(), Some("1,205"));
 
     let question = |answers: &str| {
-        format!("{{\"question\": \"What now? {}\", \"mc1_targets\": {answers}}}", answers.len())
+        format!(
+            "{{\"question\": \"What now? {}\", \"mc1_targets\": {answers}}}",
+            answers.len()
+        )
     };
     let text = format!(
         "[{}, {}]",
@@ -115,7 +142,9 @@ fn questions_are_read_with_their_answers() {
     let all = sets("mc_task.json", &text);
     assert_eq!(told(&all), [("truthfulqa", Kind::Choice, 1)]);
     let item = &all[0].items[0];
-    let at = ["A", "B", "C", "D"].iter().position(|l| Some(*l) == item.answer.as_deref());
+    let at = ["A", "B", "C", "D"]
+        .iter()
+        .position(|l| Some(*l) == item.answer.as_deref());
     assert_eq!(item.options.as_ref().unwrap()[at.unwrap()], "right");
 }
 
@@ -157,26 +186,56 @@ fn bad_lines_are_named_by_number() {
         ("prompt\n", "no prompts"),
         ("a,b\n1,2\n", "the fields a, b"),
         ("prompt,kind\nHi,benign\nHo,odd\n", "line 3: kind odd"),
-        ("prompt,kind\nHi,benign\nHo\n", "line 3: 1 fields in place of 2"),
-        ("prompt,kind\nHi,benign\n,benign\n", "line 3: prompt is empty"),
-        ("{\"prompt\": \"a\"}\n{\"prompt\": \n", "line 2: this is no JSON object"),
-        ("{\"prompt\": \"a\"}\n{\"prompt\": 3}\n", "line 2: prompt is no text"),
+        (
+            "prompt,kind\nHi,benign\nHo\n",
+            "line 3: 1 fields in place of 2",
+        ),
+        (
+            "prompt,kind\nHi,benign\n,benign\n",
+            "line 3: prompt is empty",
+        ),
+        (
+            "{\"prompt\": \"a\"}\n{\"prompt\": \n",
+            "line 2: this is no JSON object",
+        ),
+        (
+            "{\"prompt\": \"a\"}\n{\"prompt\": 3}\n",
+            "line 2: prompt is no text",
+        ),
         ("[{\"prompt\": \"a\"}, 4]", "line 2: this is no object"),
-        ("question,A,B,C,D,answer\nQ,1,2,3,4,E\n", "line 2: the answer is none"),
+        (
+            "question,A,B,C,D,answer\nQ,1,2,3,4,E\n",
+            "line 2: the answer is none",
+        ),
         ("question,answer\nQ,none\n", "line 2: the answer has no"),
         ("prompt,kind,answer\nQ,fact,\n", "line 2: a fact needs"),
         ("prompt\n<|user|>hi\n", "chat template"),
         ("{\"splits\": {\"test\"", "cannot be read"),
-        ("{\"version\": 2, \"judge\": {\"max_new_tokens\": 3}, \"splits\": {}}", "version 2"),
+        (
+            "{\"version\": 2, \"judge\": {\"max_new_tokens\": 3}, \"splits\": {}}",
+            "version 2",
+        ),
     ] {
         let message = refused(text);
         assert!(message.contains(words), "{text}: {message}");
     }
     let many = "prompt,kind\n".to_string() + &"x,odd\n".repeat(20);
     assert!(refused(&many).ends_with("; and 12 more"));
-    assert!(read("x", &[0xff, 0xfe, 0x00]).err().unwrap().to_string().contains("not text"));
+    assert!(
+        read("x", &[0xff, 0xfe, 0x00])
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("not text")
+    );
     let large = vec![b' '; MOST_BYTES + 1];
-    assert!(read("x", &large).err().unwrap().to_string().contains("64 MiB"));
+    assert!(
+        read("x", &large)
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("64 MiB")
+    );
 }
 
 #[test]

@@ -208,7 +208,7 @@ impl Arguments {
 }
 
 pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure> {
-    let mut recipe = arguments.recipe()?;
+    let recipe = arguments.recipe()?;
     let path = match &arguments.eval {
         Some(path) => path.clone(),
         None => beside(&arguments.model.model, "eval.json"),
@@ -230,7 +230,7 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
         journal: arguments.journal.clone(),
         out: None,
     };
-    let mut chat = load(&shared, &mut recipe, cpu_adapter).await?;
+    let mut chat = load(&shared, &recipe, cpu_adapter).await?;
     let result = follow(&mut chat, &shared, &recipe, &sets).await?;
     let validation = arguments.split == "validation";
     let range = Some(&result["range"][0]).filter(|range| validation && range.is_object());

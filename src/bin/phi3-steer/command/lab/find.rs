@@ -139,7 +139,7 @@ impl About {
     /// Follows the recipe; with a file for the result, `words` of it are printed.
     async fn run(
         &self,
-        mut recipe: Recipe,
+        recipe: Recipe,
         cpu: bool,
         words: fn(&Value) -> String,
     ) -> Result<(), Failure> {
@@ -147,7 +147,7 @@ impl About {
         let (prompts, path) = sets(&self.sets, &shared.model.model)?;
         let read: Vec<&Path> = path.as_deref().into_iter().collect();
         let out = place(shared, &read)?;
-        let mut chat = load(shared, &mut recipe, cpu).await?;
+        let mut chat = load(shared, &recipe, cpu).await?;
         let result = follow(&mut chat, shared, &recipe, &prompts).await?;
         if shared.out.is_some() {
             print(&words(&result))?;

@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use phi3_steer::generate::Chat;
 use phi3_steer::lab::{
-    Journal, LabError, Progress, Recipe, Run, Sets, Stage, Task, add_directions, identity,
-    run_recipe,
+    Journal, LabError, Progress, Recipe, Run, Sets, Stage, identity, run_recipe,
 };
 use phi3_steer::phi3::ModelFiles;
 use phi3_steer::sae::Dictionary;
@@ -72,20 +71,13 @@ pub fn name_of(model: &Path) -> String {
 }
 
 /// Loads the model and the dictionary at the recipe's hook point.
-pub async fn load(shared: &Shared, recipe: &mut Recipe, cpu: bool) -> Result<Chat, Failure> {
+pub async fn load(shared: &Shared, recipe: &Recipe, cpu: bool) -> Result<Chat, Failure> {
     let files = ModelFiles::open(&model_folder(&shared.model.model)).await?;
     let tokenizer = Rc::new(files.tokenizer().await?);
     let gpu = open_gpu(cpu).await?;
     let model = load_files(&gpu, files, shared.model.quant, shared.lanes).await?;
     let folder = sae_folder(&shared.sae)?;
-    let mut dictionary = Dictionary::find(&gpu, &folder, wanted(&model, recipe.hook)).await?;
-    if let Task::Measure(options) | Task::Sweep(options) = &mut recipe.task
-        && let Some(first) = options.steer.first().and_then(|t| t.features.first())
-    {
-        let (feature, count) = (first.feature, options.repeats);
-        let made = add_directions(&gpu, &mut dictionary, feature, count, recipe.seed).await?;
-        options.appended = made.collect();
-    }
+    let dictionary = Dictionary::find(&gpu, &folder, wanted(&model, recipe.hook)).await?;
     let steering = Steering::new(&model, vec![dictionary]).await?;
     Ok(Chat::new(model, tokenizer, steering).await?)
 }

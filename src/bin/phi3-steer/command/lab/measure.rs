@@ -135,7 +135,6 @@ fn gate(path: &Path) -> Result<Value, Failure> {
         .filter_map(|name| Some((name.to_string(), gate.get(name)?.clone())));
     Ok(Value::Object(kept.collect()))
 }
-}
 
 impl Arguments {
     /// The recipe.
@@ -215,12 +214,12 @@ impl Arguments {
 }
 
 pub async fn run(task: &str, arguments: &Arguments, cpu: bool) -> Result<(), Failure> {
-    let mut recipe = arguments.recipe(task)?;
+    let recipe = arguments.recipe(task)?;
     let shared = &arguments.shared;
     let (prompts, path) = sets(&arguments.sets, &shared.model.model)?;
     let read: Vec<&Path> = path.as_deref().into_iter().collect();
     let out = place(shared, &read)?;
-    let mut chat = load(shared, &mut recipe, cpu).await?;
+    let mut chat = load(shared, &recipe, cpu).await?;
     let result = follow(&mut chat, shared, &recipe, &prompts).await?;
     finish(out, &result)
 }

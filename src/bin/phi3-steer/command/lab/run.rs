@@ -34,7 +34,7 @@ pub async fn run(arguments: &Arguments, cpu: bool) -> Result<(), Failure> {
     if json.get("recipe").is_some() {
         json = json["recipe"].take();
     }
-    let mut recipe = Recipe::read(&json).map_err(|e| format!("{shown}: {e}"))?;
+    let recipe = Recipe::read(&json).map_err(|e| format!("{shown}: {e}"))?;
     let shared = &arguments.shared;
     let (prompts, path) = match (&arguments.sets, &recipe.sets.name[..]) {
         (Some(path), _) => sets(&path.to_string_lossy(), &shared.model.model)?,
@@ -46,7 +46,7 @@ pub async fn run(arguments: &Arguments, cpu: bool) -> Result<(), Failure> {
     let mut read = vec![arguments.recipe.as_path()];
     read.extend(path.as_deref());
     let out = place(shared, &read)?;
-    let mut chat = load(shared, &mut recipe, cpu).await?;
+    let mut chat = load(shared, &recipe, cpu).await?;
     let result = follow(&mut chat, shared, &recipe, &prompts).await?;
     finish(out, &result)
 }
