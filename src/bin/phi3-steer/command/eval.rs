@@ -1,7 +1,9 @@
 //! `phi3-steer eval`
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
+use phi3_steer::generate::{Chat, self_test};
 use phi3_steer::gpu::Capabilities;
 use phi3_steer::lab::{RECIPE, Recipe, Sets, nano_table};
 use phi3_steer::sae::HookPoint;
@@ -55,7 +57,7 @@ const EXAMPLES: &str = "Examples:
 
 Without --feature, --hook and --values these come from report.json beside the model. Controls are measured
 at the top of the report's useful range. With --split validation the useful range is computed, and with
---out recorded; a test run never chooses anything.";
+--out recorded; a test run never chooses anything. --out records what check-sae says of the dictionary, too.";
 
 /// What steering a feature buys and costs: a Markdown table on stdout.
 #[derive(clap::Args)]
@@ -231,6 +233,11 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
         out: None,
     };
     let mut chat = load(&shared, &recipe, cpu_adapter).await?;
+    // The page looks it up.
+    let fit = match into {
+        Some(_) => Some(fit(&mut chat).await?),
+        None => None,
+    };
     let result = follow(&mut chat, &shared, &recipe, &sets).await?;
     let validation = arguments.split == "validation";
     let range = Some(&result["range"][0]).filter(|range| validation && range.is_object());
@@ -238,6 +245,7 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
         record(&mut object, arguments, &result, range);
         let engine = engine_json(chat.model().gpu().capabilities(), arguments);
         object.insert("engine".into(), engine);
+        object.extend(fit.map(|fit| ("fit".into(), fit)));
         let text = serde_json::to_string_pretty(&object)? + "\n";
         place.write(text.as_bytes())?;
     }
@@ -252,6 +260,18 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
         None => {}
     }
     Ok(())
+}
+
+/// What check-sae says of the dictionary.
+async fn fit(chat: &mut Chat) -> Result<Value, Failure> {
+    let tokenizer = chat.tokenizer().clone();
+    let (model, steering) = chat.model_and_steering();
+    let point = steering.points().first().copied();
+    let hook = point.and_then(|point| steering.hook(point));
+    let hook = hook.ok_or("no dictionary is loaded")?;
+    let never = Cell::new(false);
+    let test = self_test(model, hook.dictionary(), &tokenizer, None, &never).await?;
+    Ok(serde_json::to_value(&test)?)
 }
 
 /// The object in a JSON file, empty if there is no file.
