@@ -152,7 +152,7 @@ impl Engine {
         let request = Request::read(options.as_ref())?;
         self.alive()?;
         let seat = Seat::take(&self.desk)?;
-        let mut chat = self.fork(request.lanes).await?;
+        let mut chat = self.lab_chat(request.lanes).await?;
         let lines = request.listener.clone();
         let sink = Box::new(move |line: &str| emit(&lines, &LabEvent::Line { line }));
         let name = &self.info.model.name;
@@ -178,7 +178,7 @@ impl Engine {
 
 impl Engine {
     /// A chat for the lab, as soon as the chat is at home.
-    async fn fork(&self, lanes: usize) -> Result<Chat, WebError> {
+    async fn lab_chat(&self, lanes: usize) -> Result<Chat, WebError> {
         loop {
             let turn = self.desk.turns.take().await;
             if self.desk.cancel.get() {
