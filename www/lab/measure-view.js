@@ -28,6 +28,7 @@ export const CONTROLS = /** @type {[string, string][]} */ ([
   ["randomDirections", "random directions of equal length"],
   ["signFlipped", "the sign flipped"],
   ["unrelatedFeature", "an unrelated feature"],
+  ["differenceOfMeans", "the difference of means, of equal length"],
   ["safetyPrompt", "a safety system message instead"],
 ]);
 
