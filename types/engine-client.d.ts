@@ -1,7 +1,7 @@
 /** The engine for pages: types of www/engine-client.js, beside which a built page has this file. */
 
 export type * from "../src/web/types.d.ts";
-import type { ChatEvent, ChatOptions, Gate, Info, Intervention, LoadOptions, Memory, OperatorInfo, SelfTest, TokenFeatures } from "../src/web/types.d.ts";
+import type { ChatEvent, ChatOptions, Gate, Info, Intervention, LabOptions, LabPlot, LabReportInput, LabResult, LoadOptions, Memory, OperatorInfo, SelfTest, TokenFeatures } from "../src/web/types.d.ts";
 
 /** What calls reject with. */
 export declare class EngineError extends Error {
@@ -44,6 +44,24 @@ export declare class Engine {
    * other calls, it has chat, setSteering, setGate, addDirection, topFeatures, memory, cancel and dispose.
    */
   fork(lanes: number): Promise<Engine>;
+
+  /**
+   * Follows a recipe of the lab on lanes of its own, in turns with the chat; with a journal's lines it goes on
+   * where they end.
+   */
+  lab(options: LabOptions): Promise<LabResult>;
+
+  /** Ends the lab's run after the step under way; its promise rejects with the code "cancelled". */
+  cancelLab(): Promise<void>;
+
+  /** The plots of results, as texts of SVG. */
+  labPlots(results: LabResult[], options: { theme: "css" }): Promise<LabPlot[]>;
+
+  /** One HTML file with results, plots, tables, settings and notes. */
+  labReport(input: LabReportInput): Promise<string>;
+
+  /** A result's table as a text. */
+  labTable(result: LabResult, format: "csv" | "json" | "markdown"): Promise<string>;
 
   /** The k strongest features at every token of a text. */
   topFeatures(text: string, hook: string, k: number): Promise<TokenFeatures>;

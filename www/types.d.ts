@@ -4,36 +4,6 @@ export type * from "../src/web/types.d.ts";
 import type { EngineError } from "./line.js";
 import type { ChatOptions, Gate, Intervention, SelfTest, TokenInfo } from "../src/web/types.d.ts";
 
-/** What the lab says while it runs. */
-export type LabEvent =
-  | { type: "progress"; stage: string; done: number; total: number; secondsLeft: number | null }
-  | { type: "line"; line: string };
-
-export interface LabOptions {
-  recipe: object;
-  /** The text of an own set file. */
-  sets?: string;
-  /** The journal's lines so far. */
-  journal?: string;
-  lanes?: number;
-  onEvent: (event: LabEvent) => void;
-}
-
-export type LabResult = { schema: string; task: string; recipe: Record<string, any> } & Record<string, any>;
-
-export interface LabPlot {
-  name: string;
-  title: string;
-  svg: string;
-}
-
-export interface LabReportInput {
-  title: string;
-  notes: string;
-  results: LabResult[];
-  settings: unknown;
-}
-
 export type Op = Exclude<Intervention["op"], "reconstruct">;
 export type Message = ChatOptions["lanes"][number]["messages"][number];
 export type Positions = NonNullable<Intervention["positions"]>;
