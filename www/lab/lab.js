@@ -39,12 +39,13 @@ import { StrengthsView } from "./strengths.js";
  * @property {(result: LabResult) => Promise<void>} use steers by what a search found, now and at the next visit
  * @property {(result: LabResult) => Promise<void>} know the same, without going to the chat
  * @property {(engine: Engine, lanes: number) => Promise<Engine>} fork an engine with lanes of its own, which knows the direction that was found
+ * @property {() => string | null} direction the direction that steers, as a recipe says it
  * @property {() => Promise<void>} forget goes back to what came with the model
  * @property {(result: LabResult, name: string) => HTMLElement[]} tableButtons
  */
 
 /** What the page gives, before the lab adds its own. */
-/** @typedef {Omit<LabPage, "open" | "use" | "know" | "fork" | "forget" | "tableButtons" | "runner"> & {shelf: Shelf}} Given */
+/** @typedef {Omit<LabPage, "open" | "use" | "know" | "fork" | "forget" | "direction" | "tableButtons" | "runner"> & {shelf: Shelf}} Given */
 
 /**
  * A part of the lab.
@@ -92,11 +93,12 @@ export class Lab {
       },
       know: (result) => this.know(result),
       forget: () => this.forget(),
+      direction: () => this.direction?.text ?? null,
       fork: (engine, lanes) => this.fork(engine, lanes),
       tableButtons: (result, name) => this.tableButtons(result, name),
     };
     const { page } = this;
-    /** @type {{hook: string, values: Float32Array} | null} the direction that was found, where it is what steers */
+    /** @type {{hook: string, values: Float32Array, text: string} | null} the direction that was found, where it is what steers */
     this.direction = null;
     this.strengths = new StrengthsView(page);
     /** @type {Record<View, Part>} */
@@ -180,7 +182,7 @@ export class Lab {
       const values = floats(result.direction?.values);
       if (!values) return;
       await engine.addDirection(report.hook, DIRECTION, values);
-      this.direction = { hook: report.hook, values };
+      this.direction = { hook: report.hook, values, text: String(result.direction.values) };
     } else this.direction = null;
     if (anew) settings.start(report);
     else settings.know(report);

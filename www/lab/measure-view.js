@@ -40,7 +40,7 @@ const FIELDS = [
     label: "Features",
     kind: "text",
     about: "\u201c329\u201d; several together: \u201c17+240\u201d, each in units of a maximum: \u201c17:2.1+240:0.8\u201d",
-    shown: (steer) => (Array.isArray(steer) ? steer : []).map(({ features }) => (features ?? []).map((/** @type {any} */ one) => (one.max && one.max !== 1 ? `${one.feature}:${one.max}` : one.feature)).join("+")).join(", "),
+    shown: (steer) => (Array.isArray(steer) ? steer : []).map(({ features, name }) => !features?.length ? (name ?? "a direction") : (features ?? []).map((/** @type {any} */ one) => (one.max && one.max !== 1 ? `${one.feature}:${one.max}` : one.feature)).join("+")).join(", "),
     read: (text) => readTargets(text),
   },
   { path: "values", label: "Strengths", kind: "numbers" },

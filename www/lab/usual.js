@@ -29,6 +29,8 @@ function common(page) {
  */
 function target(page) {
   const { report, choices } = page.settings;
+  const direction = page.settings.steersDirection ? page.direction() : null;
+  if (direction) return [{ name: "direction", direction }];
   const set = report?.set;
   return [{ features: set && set[0]?.feature === choices.feature ? set : [{ feature: choices.feature }] }];
 }
@@ -53,7 +55,7 @@ export function usualValues(page) {
 export function usualMeasure(page) {
   const { report } = page.settings;
   const at = report ? report.value.default : 8;
-  return { ...common(page), task: "measure", steer: target(page), values: usualValues(page), operators: ["clamp"], positions: ["all"], ...(usualValues(page).includes(at) ? { at } : {}), controls: ALL_CONTROLS };
+  return { ...common(page), task: "measure", steer: target(page), values: usualValues(page), operators: page.settings.steersDirection ? ["add"] : ["clamp"], positions: ["all"], ...(usualValues(page).includes(at) ? { at } : {}), controls: ALL_CONTROLS };
 }
 
 /**
@@ -63,7 +65,7 @@ export function usualMeasure(page) {
 export function usualSweep(page) {
   const values = usualValues(page);
   const positions = inSoftware(page) ? ["all"] : ["all", "prompt", "generated"];
-  return { ...common(page), task: "sweep", steer: target(page), values: inSoftware(page) ? values.slice(-2) : values, operators: ["clamp", "clamp_replace", "add"], positions, ...(page.settings.gate ? { gate: page.settings.gate } : {}) };
+  return { ...common(page), task: "sweep", steer: target(page), values: inSoftware(page) ? values.slice(-2) : values, operators: page.settings.steersDirection ? ["add"] : ["clamp", "clamp_replace", "add"], positions, ...(page.settings.gate ? { gate: page.settings.gate } : {}) };
 }
 
 /**
@@ -73,5 +75,5 @@ export function usualSweep(page) {
  */
 export function usualControls(page) {
   const at = page.settings.report?.value.default ?? 8;
-  return { ...common(page), task: "measure", steer: target(page), values: [at], at, controls: ALL_CONTROLS };
+  return { ...common(page), task: "measure", steer: target(page), values: [at], at, ...(page.settings.steersDirection ? { operators: ["add"] } : {}), controls: ALL_CONTROLS };
 }
