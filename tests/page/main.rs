@@ -11,6 +11,7 @@ mod failures;
 mod file;
 mod full_size;
 mod interruptions;
+mod lab;
 mod models;
 mod monkey;
 mod native;

@@ -1,0 +1,316 @@
+//! The lab in the built page: it measures what the command measures, also when the tab is reloaded in the
+//! middle; and its parts fit a screen and a phone.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::browser::{Browser, Result};
+use crate::chat::{dist, ready};
+use crate::server::Server;
+
+/// What `phi3-steer lab run` makes of a recipe.
+fn by_command(recipe: &Value) -> Result<Value> {
+    let work = tempfile::tempdir()?;
+    let file = work.path().join("recipe.json");
+    std::fs::write(&file, recipe.to_string())?;
+    let nano = dist()?.join("models/nano");
+    let output = Command::new(env!("CARGO_BIN_EXE_phi3-steer"))
+        .args(["--cpu-adapter", "lab", "run"])
+        .arg(&file)
+        .arg("--model")
+        .arg(&nano)
+        .arg("--sae")
+        .arg(nano.join("sae"))
+        .output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into());
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// Shows a part of the lab.
+async fn show(browser: &Browser, view: &str) -> Result {
+    browser
+        .eval(&format!("(() => {{ location.hash = 'lab={view}'; }})()"))
+        .await?;
+    browser
+        .wait_until(
+            "the part is shown",
+            &format!("!document.getElementById('lab').hidden && document.querySelector('.lab-holder h2') !== null && location.hash.includes('lab={view}')"),
+        )
+        .await
+}
+
+/// Puts a recipe into the form of the part that is shown, and starts it.
+async fn start(browser: &Browser, recipe: &Value) -> Result {
+    let text = serde_json::to_string(&recipe.to_string())?;
+    browser
+        .eval(&format!(
+            "(() => {{
+                const field = document.querySelector('#lab .recipe-text');
+                field.value = {text};
+                field.dispatchEvent(new Event('change'));
+                const told = document.querySelector('#lab .by-hand .field-note').textContent;
+                if (told) throw new Error(told);
+            }})()"
+        ))
+        .await?;
+    browser
+        .eval("document.querySelector('#lab .lab-section > .actions .button.big').click()")
+        .await?;
+    Ok(())
+}
+
+/// All that one of the lab's stores holds.
+async fn stored(browser: &Browser, store: &str) -> Result<Value> {
+    browser
+        .run(
+            "const opening = indexedDB.open('phi3-steer-lab');
+             const done = (request) => new Promise((resolve, reject) => {
+                 request.onsuccess = () => resolve(request.result);
+                 request.onerror = () => reject(request.error);
+             });
+             const db = await done(opening);
+             const all = await done(db.transaction(given[0]).objectStore(given[0]).getAll());
+             db.close();
+             return all;",
+            vec![json!(store)],
+        )
+        .await
+}
+
+/// Waits for the result of the only run of a task.
+async fn result(browser: &Browser, task: &str) -> Result<Value> {
+    browser
+        .wait_until(
+            "the run is done, or the lab says why not",
+            "document.querySelector('#lab .lab-hero') !== null || document.querySelector('#lab .error-panel') !== null",
+        )
+        .await?;
+    let trouble = browser
+        .eval("document.querySelector('#lab .error-panel')?.innerText ?? null")
+        .await?;
+    if trouble != Value::Null {
+        return Err(format!("the lab did not follow the recipe: {trouble}").into());
+    }
+    let runs = stored(browser, "runs").await?;
+    let run = runs
+        .as_array()
+        .and_then(|runs| runs.iter().find(|run| run["recipe"]["task"] == task))
+        .ok_or("the run was not kept")?;
+    assert_eq!(run["state"], "done");
+    Ok(run["result"].clone())
+}
+
+/// Waits until the run under way has written down so many lines.
+async fn noted(browser: &Browser, lines: usize) -> Result {
+    loop {
+        let runs = stored(browser, "runs").await?;
+        let over = |run: &Value| run["state"] != "running";
+        if runs.as_array().is_some_and(|runs| runs.iter().any(over)) {
+            return Err(format!("it was over before {lines} lines were kept: {runs}").into());
+        }
+        let kept = stored(browser, "lines").await?;
+        if kept.as_array().is_some_and(|kept| kept.len() >= lines) {
+            return Ok(());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+/// The same with all numbers as JavaScript has them.
+fn plain(value: &Value) -> Value {
+    match value {
+        Value::Number(number) => json!(number.as_f64()),
+        Value::Array(all) => all.iter().map(plain).collect(),
+        Value::Object(all) => all
+            .iter()
+            .map(|(name, value)| (name.clone(), plain(value)))
+            .collect(),
+        other => other.clone(),
+    }
+}
+
+/// The counts of every arm, by group.
+fn counts(result: &Value) -> Result<Vec<Value>> {
+    let arms = result["arms"].as_array().ok_or("no arms")?;
+    let each = arms.iter().map(|arm| {
+        let groups = arm["groups"].as_object().into_iter().flatten();
+        let groups = groups.map(|(name, group)| json!([name, group["hits"], group["of"]]));
+        json!({"arm": arm["arm"], "groups": groups.collect::<Vec<_>>()})
+    });
+    Ok(each.collect())
+}
+
+/// Measured in the page, with a reload in the middle, as by the command; nothing is sent to anyone.
+#[tokio::test]
+async fn built_page_measures_as_the_command_does() -> Result {
+    let recipe = json!({
+        "schema": "phi3-steer.recipe/1", "task": "measure", "hook": "layers.3",
+        "sets": {"name": "nano", "split": "test", "limit": 4, "only": ["direct", "jb_ignore", "benign", "facts"]},
+        "seed": 1,
+        "steer": [{"features": [{"feature": 329}]}], "values": [8.0],
+        "controls": ["safetyPrompt"], "tokens": 24,
+    });
+    let server = Server::start(&dist()?)?;
+    let browser = Browser::start(&[]).await?;
+    browser.client.goto(&server.url()).await?;
+    ready(&browser).await?;
+    crate::offline::kept(&browser).await?;
+    show(&browser, "measure").await?;
+    let requests = server.seen().len();
+    start(&browser, &recipe).await?;
+    // The journal's head and two steps.
+    noted(&browser, 3).await?;
+    browser.screenshot("lab-running").await?;
+    browser.client.refresh().await?;
+    ready(&browser).await?;
+    let page = result(&browser, "measure").await?;
+    browser
+        .wait_until(
+            "the plots are drawn",
+            "document.querySelectorAll('#lab .plot').length > 0",
+        )
+        .await?;
+    browser.screenshot("lab-measured").await?;
+    let asked: Vec<String> = server.seen().split_off(requests);
+    let prompts = asked.iter().filter(|path| path.contains("eval.json"));
+    assert!(prompts.count() >= 1, "the prompts came from nowhere");
+    let lines = stored(&browser, "lines").await?;
+    assert_eq!(lines, json!([]), "the journal outlives its result");
+
+    let command = by_command(&recipe)?;
+    assert_eq!(counts(&page)?, counts(&command)?);
+    assert_eq!(plain(&page["recipe"]), plain(&command["recipe"]));
+    let told = browser
+        .eval("document.querySelector('#lab .lab-hero').innerText")
+        .await?;
+    let told = told.as_str().unwrap_or_default().to_lowercase();
+    assert!(
+        told.contains("it buys") && told.contains("it costs"),
+        "{told}"
+    );
+    assert_eq!(browser.console_errors().await?, Vec::<String>::new());
+    browser.close().await
+}
+
+/// Every part of the lab and every step of the lesson is reached by a link, is no wider than the screen, and
+/// says what its fields are.
+#[tokio::test]
+async fn built_page_lab_fits_screens() -> Result {
+    let server = Server::start(&dist()?)?;
+    let browser = Browser::start(&[]).await?;
+    look(&server, "wide", &browser).await?;
+    browser.close().await?;
+    let browser = Browser::start_phone(390, 844).await?;
+    look(&server, "phone", &browser).await?;
+    browser.close().await
+}
+
+/// Looks at every part.
+async fn look(server: &Server, name: &str, browser: &Browser) -> Result {
+    let parts = [
+        "find",
+        "measure",
+        "feature",
+        "strengths",
+        "gate",
+        "runs",
+        "lesson.1",
+        "lesson.2",
+        "lesson.3",
+        "lesson.4",
+        "lesson.5",
+    ];
+    browser
+        .client
+        .goto(&format!("{}#lab=find", server.url()))
+        .await?;
+    ready(browser).await?;
+    for part in parts {
+        show(browser, part).await?;
+        browser
+            .eval("document.querySelectorAll('#lab details').forEach((one) => (one.open = true))")
+            .await?;
+        browser
+            .screenshot(&format!("lab-{name}-{}", part.replace('.', "-")))
+            .await?;
+        let wide = browser
+            .eval("document.documentElement.scrollWidth > innerWidth || document.getElementById('lab').scrollWidth > document.getElementById('lab').clientWidth")
+            .await?;
+        assert_eq!(wide, json!(false), "{part} is wider than the screen");
+        let nameless = browser
+            .eval(
+                "[...document.querySelectorAll('#lab :is(input, select, textarea, button, a)')]
+                    .filter((node) => node.checkVisibility() && !node.labels?.length && !node.getAttribute('aria-label') && !node.innerText?.trim())
+                    .map((node) => node.outerHTML)",
+            )
+            .await?;
+        assert_eq!(nameless, json!([]), "{part} has fields without a name");
+        let focused = browser.eval("document.activeElement?.tagName").await?;
+        assert!(
+            part == "find" || focused != "BODY",
+            "{part} leaves the keyboard nowhere"
+        );
+    }
+    assert_eq!(browser.console_errors().await?, Vec::<String>::new());
+    Ok(())
+}
+
+/// One prompt at several strengths, and the features that fire at a token, with the engine that the chat has.
+#[tokio::test]
+async fn built_page_compares_strengths() -> Result {
+    let server = Server::start(&dist()?)?;
+    let browser = Browser::start(&[]).await?;
+    browser
+        .client
+        .goto(&format!("{}#lab=strengths", server.url()))
+        .await?;
+    ready(&browser).await?;
+    browser
+        .eval(
+            "(() => {
+                document.getElementById('strengths-values').value = 'off, 0, 8';
+                document.querySelector('#lab form .primary').click();
+            })()",
+        )
+        .await?;
+    browser
+        .wait_until(
+            "all three are answered",
+            "document.querySelectorAll('.strength-columns .answer:not(.running)').length === 3 && document.querySelector('#lab form .primary').textContent !== 'Stop'",
+        )
+        .await?;
+    browser.screenshot("lab-strengths").await?;
+    let verdicts = browser
+        .eval("[...document.querySelectorAll('.strength-columns .verdict')].map((one) => one.textContent)")
+        .await?;
+    assert_eq!(verdicts[0], "Answered", "{verdicts}");
+    assert_eq!(verdicts[2], "Declined", "{verdicts}");
+
+    // The chat is as it was, and a token of it tells its features.
+    browser.eval("(() => { location.hash = ''; })()").await?;
+    browser.click("#suggestions .suggestion").await?;
+    crate::chat::ended(&browser, 1).await?;
+    browser
+        .eval("document.querySelector('.turn.last .answer.steered .token').click()")
+        .await?;
+    browser
+        .wait_until(
+            "the token's features are listed",
+            "document.querySelector('dialog[open] tbody tr') !== null",
+        )
+        .await?;
+    let features = browser
+        .eval("[...document.querySelectorAll('dialog[open] tbody th')].map((one) => Number(one.firstChild.textContent))")
+        .await?;
+    let features = features.as_array().ok_or("no features")?;
+    assert!(
+        !features.is_empty() && features.iter().all(Value::is_number),
+        "{features:?}"
+    );
+    browser.screenshot("lab-firing").await?;
+    assert_eq!(browser.console_errors().await?, Vec::<String>::new());
+    browser.close().await
+}
