@@ -15,6 +15,8 @@ use crate::steering::{Intervention, Operator};
 pub const TRIED: f32 = 2.0;
 /// The strengths of the curve, in units of the largest activation.
 pub const CURVE: [f32; 7] = [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0];
+/// How often the difference of means is added, to compare with.
+pub const ALONG: [f32; 4] = [0.25, 0.5, 1.0, 1.5];
 /// Harmless requests that a useful strength may refuse more than the base, as a share.
 const OVER: f64 = 0.1;
 /// Coherent replies that a useful strength may cost, as a share.
@@ -224,12 +226,37 @@ impl<'a> Trial<'a> {
         times: f32,
         value: f64,
     ) -> Result<Dose, LabError> {
-        let (harmful, harmless) = (self.harmful(), self.of(&[Class::Harmless]));
-        let both: Vec<usize> = harmful.iter().chain(&harmless).copied().collect();
         let names: Vec<String> = members.iter().map(|m| m.feature.to_string()).collect();
         let key = format!("strength/{}/{times}", names.join("+"));
         let held = self.hold(members, times);
-        let said = self.say(chat, run, &key, &held, &both).await?;
+        self.shares(chat, run, &key, &held, value).await
+    }
+
+    /// Shares with the direction `name` added `times`.
+    pub async fn along(
+        &self,
+        chat: &mut Chat,
+        run: &mut Run<'_>,
+        name: &str,
+        times: f32,
+    ) -> Result<Dose, LabError> {
+        let key = format!("strength/@{name}/{times}");
+        let added = Intervention::along(self.hook, name, Operator::Add, Some(times));
+        self.shares(chat, run, &key, &[added], times.into()).await
+    }
+
+    /// Shares under `steering`, a strength called `value`.
+    async fn shares(
+        &self,
+        chat: &mut Chat,
+        run: &mut Run<'_>,
+        key: &str,
+        steering: &[Intervention],
+        value: f64,
+    ) -> Result<Dose, LabError> {
+        let (harmful, harmless) = (self.harmful(), self.of(&[Class::Harmless]));
+        let both: Vec<usize> = harmful.iter().chain(&harmless).copied().collect();
+        let said = self.say(chat, run, key, steering, &both).await?;
         let (harmful, harmless) = said.split_at(harmful.len());
         Ok(dose(value, harmful, harmless))
     }

@@ -25,7 +25,7 @@ pub use card::{CardOptions, card};
 pub use gate::{GateOptions, gate};
 
 use asks::{Ask, Asks, Class};
-use confirm::{CURVE, Confirmed, Dose, Member, Trial, useful, worth};
+use confirm::{ALONG, CURVE, Confirmed, Dose, Member, Trial, useful, worth};
 use effect::Openings;
 use evidence::{Evidence, Groups};
 use rank::{Method, Ranking, Scores};
@@ -55,10 +55,10 @@ impl Default for FindOptions {
         Self {
             prompts: 16,
             held: 10,
-            candidates: 48,
+            candidates: 96,
             confirm: 6,
             most: 3,
-            tokens: 14,
+            tokens: 20,
         }
     }
 }
@@ -84,6 +84,8 @@ impl FindOptions {
     }
 }
 
+/// What the difference of means is called among directions.
+const DIRECTION: &str = "difference of means";
 /// Harmless prompts and jailbreaks, each, on which an effect on the odds of a refusal is computed.
 const PROBED: usize = 3;
 /// Candidates of the paper's search whose refusal rate is measured, and the prompts it is measured on.
@@ -160,7 +162,7 @@ pub async fn find(
     let openings = Openings::of(&parted(true), &parted(false), &judge, &tokenizer)?;
     let likely = scores.likely(options.candidates);
     let probes = probed(search, &refused);
-    let grid = scores.archetypal(GRID);
+    let trials = scores.archetypal(GRID).len();
     let grid_prompts: Vec<usize> = probes
         .iter()
         .copied()
@@ -178,7 +180,7 @@ pub async fn find(
         steps((likely.len() + 1) * probes.len())
             + 1
             + steps(likely.len())
-            + steps(grid.len() * grid_prompts.len()),
+            + steps(trials * grid_prompts.len()),
     );
     let member = |i: usize| Member {
         feature: evidence[i].feature,
@@ -191,6 +193,7 @@ pub async fn find(
     let features: Vec<u32> = likely.iter().map(|i| evidence[*i].feature).collect();
     let output = effect::output_scores(chat, run, hook, &features).await?;
     scores.set(Method::Output, &likely, &output);
+    let grid = scores.archetypal(GRID);
     let mut jobs = Vec::new();
     for &i in &grid {
         for &prompt in &grid_prompts {
@@ -228,10 +231,20 @@ pub async fn find(
         .len()
         .saturating_sub(1)
         .min(2 * (options.most - 1));
-    run.begin(Stage::Strength, held_batches * (CURVE.len() + others));
+    run.begin(
+        Stage::Strength,
+        held_batches * (CURVE.len() + others + ALONG.len()),
+    );
     let base = trial.base();
     let (chosen, curve) = choose(chat, run, &trial, &confirmed, options.most, &member).await?;
     let (range, best) = useful(&base, &curve);
+    // What every dictionary must beat.
+    let steering = chat.steering().clone();
+    steering.add_direction(hook, DIRECTION, at_last.clone())?;
+    let mut along = Vec::new();
+    for times in ALONG {
+        along.push(trial.along(chat, run, DIRECTION, times).await?);
+    }
     let own = chosen.first().map(|m| m.feature);
     let strength = evidence.iter().find(|e| Some(e.feature) == own);
     let strength = strength.map(|e| e.strength).unwrap_or_default();
@@ -265,6 +278,7 @@ pub async fn find(
         "direction": {
             "norm": norm(&at_last),
             "values": packed::text(&at_last),
+            "curve": along,
             "reply": {
                 "by": if groups.by_refusal { "refusal" } else { "harm" },
                 "norm": norm(&over_reply),
@@ -318,14 +332,16 @@ fn probed(asks: &[Ask], refused: &[bool]) -> Vec<usize> {
     harmful
 }
 
-/// The probes without steering, and with each of `members` held at its largest activation.
+/// The probes without steering, and with each of `members` held at twice its largest activation.
 fn causal_jobs<'a>(
     hook: HookPoint,
     asks: &'a [Ask],
     probes: &[usize],
     members: &[Member],
 ) -> Vec<Job<'a>> {
-    let held = members.iter().map(|m| vec![confirm::held(hook, *m, 1.0)]);
+    let held = members
+        .iter()
+        .map(|m| vec![confirm::held(hook, *m, confirm::TRIED)]);
     let each = std::iter::once(Vec::new()).chain(held);
     each.flat_map(|steering| {
         probes.iter().map(move |&probe| Job {

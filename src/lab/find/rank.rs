@@ -114,12 +114,12 @@ impl Scores {
         all
     }
 
-    /// The `count` latents that the searches so far rank highest: the first of each in turn.
+    /// The `count` latents that the searches so far rank highest: up to half of them the paper's candidates,
+    /// then the first of each other search in turn.
     pub fn likely(&self, count: usize) -> Vec<usize> {
         let mut orders: Vec<Vec<usize>> = Method::ALL.iter().map(|m| self.order(*m)).collect();
         orders.retain(|order| !order.is_empty());
-        orders.push(self.archetypal(count));
-        let mut all = Vec::new();
+        let mut all = self.archetypal(count / 2);
         let longest = orders.iter().map(Vec::len).max().unwrap_or(0);
         for place in 0..longest {
             for order in &orders {
@@ -134,16 +134,18 @@ impl Scores {
         all
     }
 
-    /// The `count` latents active on most tokens of the archetypal refusal, at least two.
+    /// The paper's candidates, at most `count`: latents active on at least two tokens of the archetypal
+    /// refusal. First those with the largest effect on the odds, as far as it is known, then those on most
+    /// tokens.
     pub fn archetypal(&self, count: usize) -> Vec<usize> {
         let tokens = &self.tokens;
         let mut all: Vec<usize> = (0..tokens.len())
             .filter(|i| tokens[*i] >= PAPER_TOKENS)
             .collect();
-        let reply = |i: &usize| self.get(Method::Reply, *i).unwrap_or_default();
-        all.sort_by(|a, b| {
-            let more = tokens[*b].cmp(&tokens[*a]);
-            more.then(reply(b).total_cmp(&reply(a)))
+        let effect = |i: usize| self.get(Method::Causal, i).unwrap_or(f64::NEG_INFINITY);
+        all.sort_by(|&a, &b| {
+            let stronger = effect(b).total_cmp(&effect(a));
+            stronger.then(tokens[b].cmp(&tokens[a]))
         });
         all.truncate(count);
         all
