@@ -122,7 +122,7 @@ impl Planted {
         set(&of(0, o), REFUSE, 0, 8.0);
         set(&of(0, o), REFUSE, 1, -8.0);
         set(&of(0, o), HARMFUL, 0, 8.0);
-        set(&of(0, o), COPY, 0, 8.0);
+        set(&of(0, o), COPY, 0, 1.0);
         // Block 1 refuses what is to be refused and harmful: silu(harmful) times refuse.
         set(&of(1, "mlp.gate_up_proj"), 0, HARMFUL, 4.0);
         set(&of(1, "mlp.gate_up_proj"), 96, REFUSE, 4.0);
