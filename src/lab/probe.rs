@@ -10,6 +10,9 @@ const MEMORY: usize = 10;
 /// The solver stops where the gradient's largest element is below this share of the samples' number.
 const TOLERANCE: f64 = 1e-9;
 
+/// What an element varies by, as a share of its mean, that is rounding and nothing else.
+const ROUNDING: f64 = 1e-5;
+
 /// Vectors with a yes or no.
 #[derive(Clone, Copy)]
 pub struct Samples<'a> {
@@ -57,7 +60,7 @@ fn logistic(z: f64) -> f64 {
 }
 
 /// Fits a probe: the minimum of the samples' surprise, in nats, and `ridge` / 2 times the squared weights of
-/// the standardised elements (the bias is free). Elements that do not vary weigh nothing. The solver is
+/// the standardised elements (the bias is free). Elements that do not vary, rounding aside, weigh nothing. The solver is
 /// L-BFGS (Liu and Nocedal 1989); the problem has one minimum.
 pub fn fit(samples: Samples<'_>, ridge: f64) -> Probe {
     let width = samples.width();
@@ -75,12 +78,10 @@ pub fn fit(samples: Samples<'_>, ridge: f64) -> Probe {
             *s += (f64::from(*v) - m).powi(2) / n;
         }
     }
-    for scale in &mut scales {
-        *scale = if *scale > 0.0 {
-            scale.sqrt().recip()
-        } else {
-            0.0
-        };
+    for (scale, mean) in scales.iter_mut().zip(&means) {
+        let deviation = scale.sqrt();
+        let varies = deviation > ROUNDING * mean.abs();
+        *scale = if varies { deviation.recip() } else { 0.0 };
     }
     let mut standard = Vec::with_capacity(samples.vectors.len());
     for row in samples.vectors.chunks_exact(width.max(1)) {
@@ -398,6 +399,16 @@ mod tests {
         assert_eq!(probe.weights[1], 0.0);
         assert!(probe.weights[0].is_finite() && probe.bias.is_finite());
         assert!(probe.score(&vectors[4..6]) > 0.9 && probe.score(&vectors[2..4]) < 0.1);
+        // Nor does what varies by rounding alone, though it happens to go with the labels.
+        let rounded = [1.0, 7.0, 2.0, 7.0, 3.0, 7.000_001, 4.0, 7.000_001];
+        let probe = fit(
+            Samples {
+                vectors: &rounded,
+                labels: &labels,
+            },
+            1e-3,
+        );
+        assert_eq!(probe.weights[1], 0.0);
         let one = Samples {
             vectors: &vectors[..4],
             labels: &labels[..2],

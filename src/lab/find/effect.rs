@@ -1,11 +1,12 @@
 //! The searches that steer, one token far: the effect on the odds of a refusal, and on the tokens that a
 //! latent writes.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::super::{Judge, LabError, Run};
 use super::reading::{Job, batches, hook_at, read_some, request, steer};
-use crate::generate::Chat;
+use crate::generate::{Chat, TraceRequest, Traced, trace};
 use crate::phi3::MAX_ROWS;
 use crate::sae::{Encoder, HookPoint};
 use crate::steering::{Intervention, Operator, Positions};
@@ -74,17 +75,24 @@ impl Openings {
         longer
     }
 
-    /// The log-odds of the openings under `logits`.
-    pub fn odds(&self, logits: &[f32]) -> f64 {
+    /// The chance that a refusal's next token follows, `said` tokens into the reply: of the one that comes
+    /// before the parting, and at the parting of any that only refusals go on with.
+    fn chance(&self, said: usize, logits: &[f32]) -> f64 {
         let all = softmax(logits);
-        let sum: f64 = self
-            .tokens
-            .iter()
-            .filter_map(|t| all.get(*t as usize))
-            .sum();
-        let p = sum.clamp(LEAST, 1.0 - LEAST);
-        (p / (1.0 - p)).ln()
+        match self.before.get(said) {
+            Some(token) => all.get(*token as usize).copied().unwrap_or_default(),
+            None => {
+                let own = self.tokens.iter().filter_map(|t| all.get(*t as usize));
+                own.sum()
+            }
+        }
     }
+}
+
+/// The log-odds of a probability that is not closer to 0 or 1 than [`LEAST`].
+fn log_odds(p: f64) -> f64 {
+    let p = p.clamp(LEAST, 1.0 - LEAST);
+    (p / (1.0 - p)).ln()
 }
 
 /// The shortest common beginning after which `refusals` go on otherwise than `others`, and how.
@@ -145,15 +153,7 @@ pub async fn odds(
     for (number, batch) in batches(&lengths, chat.model().lanes()).iter().enumerate() {
         let some: Vec<&Job<'_>> = batch.iter().map(|&i| &jobs[i]).collect();
         let key = format!("{key}/{number}");
-        let odds = run
-            .step(&key, async {
-                let logits = after(chat, openings, &some).await?;
-                Ok(logits
-                    .iter()
-                    .map(|l| openings.odds(l))
-                    .collect::<Vec<f64>>())
-            })
-            .await?;
+        let odds = run.step(&key, after(chat, openings, &some)).await?;
         batch
             .iter()
             .zip(odds)
@@ -162,15 +162,38 @@ pub async fn odds(
     Ok(all)
 }
 
-/// The logits after each job's prompt and what comes before the parting, `[vocab]`.
+/// The log-odds after each job's prompt: that the reply begins as a refusal, what comes before the parting and
+/// all.
 async fn after(
     chat: &mut Chat,
     openings: &Openings,
     jobs: &[&Job<'_>],
-) -> Result<Vec<Vec<f32>>, LabError> {
+) -> Result<Vec<f64>, LabError> {
     steer(chat, jobs)?;
     let prompts: Vec<Prompt> = jobs.iter().map(|job| openings.after(job.prompt)).collect();
-    logits(chat, &prompts).await
+    let starts: Vec<usize> = jobs.iter().map(|job| job.prompt.ids.len() - 1).collect();
+    let mut all = vec![1.0; jobs.len()];
+    let (model, steering) = chat.model_and_steering();
+    let cancel = Cell::new(false);
+    let request = TraceRequest {
+        prompts: &prompts,
+        logits: &|lane, position| position >= starts[lane],
+        residual: &[],
+        chunk: MAX_ROWS,
+        cancel: &cancel,
+    };
+    let mut hear = |traced: Traced<'_>| {
+        if let Traced::Logits {
+            lane,
+            position,
+            logits,
+        } = traced
+        {
+            all[lane] *= openings.chance(position - starts[lane], logits);
+        }
+    };
+    trace(model, &steering, &request, &mut hear).await?;
+    Ok(all.into_iter().map(log_odds).collect())
 }
 
 /// The logits after prompts, one a lane, under the lanes' steering, `[vocab]`.
@@ -289,18 +312,19 @@ mod tests {
     }
 
     #[test]
-    fn odds_are_those_of_the_openings_together() {
+    fn odds_are_those_of_the_whole_opening() {
         let openings = Openings {
-            before: vec![],
+            before: vec![3],
             tokens: vec![0, 2],
             own: true,
         };
-        let logits: Vec<f32> = [0.3f64, 0.5, 0.15, 0.05]
-            .map(|p| p.ln() as f32 + 9.0)
-            .to_vec();
-        let expected = (0.45f64 / 0.55).ln();
-        assert!((openings.odds(&logits) - expected).abs() < 1e-5);
-        assert!(openings.odds(&[200.0, 0.0, 0.0]).is_finite());
+        let logits = |p: [f64; 4]| p.map(|p| p.ln() as f32 + 9.0);
+        let first = openings.chance(0, &logits([0.3, 0.3, 0.2, 0.2]));
+        let second = openings.chance(1, &logits([0.3, 0.5, 0.15, 0.05]));
+        let expected = 0.2 * 0.45;
+        assert!((first * second - expected).abs() < 1e-6);
+        assert!((log_odds(0.75) - 3f64.ln()).abs() < 1e-12);
+        assert!(log_odds(0.0).is_finite() && log_odds(1.0).is_finite());
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Default for FindOptions {
         Self {
             prompts: 16,
             held: 10,
-            candidates: 96,
+            candidates: 64,
             confirm: 6,
             most: 3,
             tokens: 20,

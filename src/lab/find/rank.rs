@@ -114,12 +114,13 @@ impl Scores {
         all
     }
 
-    /// The `count` latents that the searches so far rank highest: up to half of them the paper's candidates,
+    /// The `count` latents that the searches so far rank highest: up to three quarters of them the paper's
+    /// candidates,
     /// then the first of each other search in turn.
     pub fn likely(&self, count: usize) -> Vec<usize> {
         let mut orders: Vec<Vec<usize>> = Method::ALL.iter().map(|m| self.order(*m)).collect();
         orders.retain(|order| !order.is_empty());
-        let mut all = self.archetypal(count / 2);
+        let mut all = self.archetypal(count * 3 / 4);
         let longest = orders.iter().map(Vec::len).max().unwrap_or(0);
         for place in 0..longest {
             for order in &orders {
