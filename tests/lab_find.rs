@@ -18,13 +18,27 @@ use phi3_steer::sae::{Dictionary, Wanted};
 use phi3_steer::steering::Steering;
 use phi3_steer::tokens::ChatTokenizer;
 use pollster::block_on;
-use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{Rng, SeedableRng};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use support::checkpoint::{RandomModel, config};
 use support::{fresh_rng, numbers};
+
+/// The seed of the planted model, unless the environment has another in SEED. With one draw in some tens,
+/// noise in the random weights makes a decoy act a little, or moves a share over its bound: the model is
+/// then not as planted, which says nothing of the search.
+const SEED: u64 = 1;
+
+fn planted_rng() -> StdRng {
+    let seed = std::env::var("SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or(SEED);
+    println!("seed {seed}");
+    StdRng::seed_from_u64(seed)
+}
 
 const TOKENIZER: &[u8] = include_bytes!("../models/nano/tokenizer.json");
 const VOCAB: usize = 3072;
@@ -332,7 +346,7 @@ fn first_by(result: &Value, method: &str) -> u64 {
 
 #[test]
 fn the_planted_latent_is_found_and_told_from_its_decoys() {
-    let mut rng = fresh_rng();
+    let mut rng = planted_rng();
     let planted = Planted::new(&mut rng);
     let result = whole(&planted, &recipe(json!({"task": "find", "confirm": 8})));
     // The model is as it was planted.
@@ -399,7 +413,7 @@ fn a_search_that_is_broken_off_ends_as_one_that_is_not() {
 
 #[test]
 fn a_gate_is_fitted_and_a_card_told() {
-    let mut rng = fresh_rng();
+    let mut rng = planted_rng();
     let planted = Planted::new(&mut rng);
     let gate = json!({"task": "gate", "others": ["layers.1"], "feature": READER});
     let result = whole(&planted, &recipe(gate));
