@@ -1,13 +1,14 @@
 // Kernel: the fused attention projection with RMSNorm, rotary embedding and cache append.
 //
 // x [rows, hidden] -> q [rows, heads, head_dim/2] pairs, and into the caches at each row's position.
-// The matrix's rows are q [heads * head_dim], k [kv_heads * head_dim], v [kv_heads * head_dim].
+// The projection's rows are q [heads * head_dim], k [kv_heads * head_dim], v [kv_heads * head_dim]; the
+// matrix holds those from shape.first on, whole heads.
 //
 // A unit of q and k is a pair of elements that the rotary embedding turns together: (j, j + rotary/2)
 // for j < rotary/2, neighbours after that. q and k are stored in that order (a dot product does not
 // mind), so that a pair is one store; v keeps its natural order.
 //
-// Units: q, k and v, head_dim / 2 a head.
+// Units: q, k and v, head_dim / 2 a head of the matrix.
 //
 // With x, the norm's weight and the matrix's two planes these are 8 storage buffers, all that WebGPU
 // promises a stage.
@@ -18,9 +19,10 @@
 
 fn rows_of(unit: u32) -> vec2u {
     let pairs = shape.head_dim / 2u;
-    let head = unit / pairs;
+    let own = unit / pairs;
+    let head = shape.first / shape.head_dim + own;
     let j = unit % pairs;
-    let base = head * shape.head_dim;
+    let base = own * shape.head_dim;
     let turned = shape.rotary_dim / 2u;
     if head >= shape.heads + shape.kv_heads || j >= turned {
         return vec2u(base + 2u * j, base + 2u * j + 1u);
@@ -34,7 +36,7 @@ fn input_row(row: u32) -> u32 {
 
 fn finish(unit: u32, row: u32, y: vec2f) {
     let pairs = shape.head_dim / 2u;
-    let head = unit / pairs;
+    let head = shape.first / shape.head_dim + unit / pairs;
     let j = unit % pairs;
     let lane = rows.row[row].y;
     let position = rows.row[row].z;

@@ -18,7 +18,7 @@ struct Shape {
     capacity: u32, // positions a lane's cache holds
     inner: u32, // the MLP's inner size; all latents of a dictionary; all tokens of the head
     epsilon: f32,
-    first: u32, // the latent or token that is the matrix's first row
+    first: u32, // the latent, token or row of the fused projection that is the matrix's first row
 }
 
 const PROLOGUE_NONE: u32 = 0u;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::names::{self, Rows};
 use super::own::{self, PlanePiece};
-use super::{CheckpointError, Encoding, Gguf, Safetensors, Source, TensorType, names};
+use super::{ByteSource, CheckpointError, Gguf, Safetensors, Source, TensorType};
 use crate::quant::Format;
 
 /// A file of tensors.
@@ -33,6 +34,16 @@ pub(super) struct Piece {
     pub range: Range<u64>,
 }
 
+/// Some whole rows of a tensor of numbers.
+#[derive(Debug, Clone)]
+pub(super) struct Numbers {
+    pub piece: Piece,
+    pub rows: usize,
+    pub dtype: TensorType,
+    /// The order of the rows in the file.
+    pub order: Rows,
+}
+
 /// Rows of a tensor that lie in one place of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
@@ -56,10 +67,7 @@ pub struct TensorEntry {
 #[derive(Debug, Clone)]
 pub(super) enum Content {
     /// Numbers, the rows of one piece after those of another.
-    Numbers {
-        dtype: TensorType,
-        pieces: Vec<Piece>,
-    },
+    Numbers(Vec<Numbers>),
     /// Planes of the project's own format.
     Planes {
         format: Format,
@@ -71,19 +79,40 @@ impl TensorEntry {
     /// The file that holds the tensor's first row.
     pub(super) fn file(&self) -> usize {
         let first = match &self.content {
-            Content::Numbers { pieces, .. } => pieces.first().map(|p| p.file),
+            Content::Numbers(pieces) => pieces.first().map(|p| p.piece.file),
             Content::Planes { pieces, .. } => pieces.first().map(|p| p.words.file),
         };
         first.unwrap_or(0)
     }
 }
 
-/// The tensors of safetensors files: `names` are those to take, each with its file.
+/// Rows of a matrix: all but the last dimension count.
+pub(super) fn rows_of(shape: &[usize]) -> usize {
+    match shape.split_last() {
+        Some((_, outer)) => outer.iter().product(),
+        None => 1,
+    }
+}
+
+/// A tensor of a file on its way into a [`TensorEntry`].
+struct Part<'a> {
+    /// Its place among the parts of its matrix.
+    place: usize,
+    name: &'a str,
+    shape: &'a [usize],
+    numbers: Numbers,
+}
+
+/// The parts of tensors by the tensors' names.
+type Parts<'a> = BTreeMap<String, Vec<Part<'a>>>;
+
+/// The tensors of safetensors files: `names` are those to take, each with its file. The parts of fused
+/// matrices are put together.
 pub(super) fn of_safetensors<'a>(
-    files: &[File],
+    files: &'a [File],
     names: impl Iterator<Item = (&'a str, usize)>,
 ) -> Result<BTreeMap<String, TensorEntry>, CheckpointError> {
-    let mut tensors = BTreeMap::new();
+    let mut parts = Parts::new();
     let mut planes = own::Found::default();
     for (name, at) in names {
         let Some(File::Safetensors(file)) = files.get(at) else {
@@ -99,62 +128,92 @@ pub(super) fn of_safetensors<'a>(
         if planes.take(name, info, &piece) {
             continue;
         }
-        let content = Content::Numbers {
-            dtype: info.dtype,
-            pieces: vec![piece],
-        };
-        let shape = info.shape.clone();
-        tensors.insert(name.into(), TensorEntry { shape, content });
+        let target = names::of_safetensors(name);
+        parts.entry(target.name).or_default().push(Part {
+            place: target.part,
+            name,
+            shape: &info.shape,
+            numbers: Numbers {
+                piece,
+                rows: rows_of(&info.shape),
+                dtype: info.dtype,
+                order: Rows::AsRead,
+            },
+        });
     }
+    let label = |file: usize| files[file].source().name().to_string();
+    let mut tensors = put_together(parts, label)?;
     for (name, entry) in planes.finish(files)? {
         tensors.insert(name, entry);
     }
     Ok(tensors)
 }
 
-/// A tensor of a GGUF file on its way into a [`TensorEntry`].
-struct Part<'a> {
-    place: usize,
-    name: &'a str,
-    encoding: Encoding,
-    shape: &'a [usize],
-    file: usize,
-    range: &'a Range<u64>,
-}
-
 /// The tensors of a GGUF file under Hugging Face's names, the parts of fused matrices put together.
 pub(super) fn of_gguf(gguf: &Gguf) -> Result<BTreeMap<String, TensorEntry>, CheckpointError> {
-    let mut parts: BTreeMap<String, Vec<Part<'_>>> = BTreeMap::new();
+    let turned = names::turned(gguf.metadata())?;
+    let mut parts = Parts::new();
     for name in gguf.names() {
         let Some(tensor) = gguf.tensor(name) else {
             continue;
         };
-        let target = names::target(name);
+        let target = names::of_gguf(name);
+        let order = match target.rotary {
+            true => turned,
+            false => Rows::AsRead,
+        };
+        let rows = rows_of(&tensor.shape);
+        if let Rows::Interleaved { head } = order
+            && !rows.is_multiple_of(head)
+        {
+            return Err(CheckpointError::Tensor {
+                file: gguf.name_of(tensor.file).into(),
+                tensor: name.into(),
+                reason: format!("its {rows} rows are no whole number of heads of {head}"),
+            });
+        }
         parts.entry(target.name).or_default().push(Part {
             place: target.part,
             name,
-            encoding: tensor.encoding,
             shape: &tensor.shape,
-            file: tensor.file,
-            range: &tensor.range,
+            numbers: Numbers {
+                piece: Piece {
+                    file: tensor.file,
+                    range: tensor.range.clone(),
+                },
+                rows,
+                dtype: TensorType::Encoding(tensor.encoding),
+                order,
+            },
         });
     }
+    put_together(parts, |file| gguf.name_of(file).into())
+}
+
+/// Every tensor of its parts; `label` gives the name of a file.
+fn put_together(
+    parts: Parts<'_>,
+    label: impl Fn(usize) -> String,
+) -> Result<BTreeMap<String, TensorEntry>, CheckpointError> {
     let mut tensors = BTreeMap::new();
     for (name, mut parts) in parts {
         parts.sort_by_key(|part| part.place);
-        let entry = fused(gguf, &parts)?;
+        let entry = fused(parts, &label)?;
         tensors.insert(name, entry);
     }
     Ok(tensors)
 }
 
-/// One tensor whose rows are those of the parts, in order.
-fn fused(gguf: &Gguf, parts: &[Part<'_>]) -> Result<TensorEntry, CheckpointError> {
+/// One tensor whose rows are those of the parts, in order. The parts may be stored differently.
+fn fused(
+    parts: Vec<Part<'_>>,
+    label: impl Fn(usize) -> String,
+) -> Result<TensorEntry, CheckpointError> {
     let first = &parts[0];
     let mut shape = first.shape.to_vec();
     for (before, part) in parts.iter().zip(&parts[1..]) {
         let fail = |reason: String| CheckpointError::Tensor {
-            file: gguf.name_of(part.file).into(),
+            file: label(part.numbers.piece.file),
             tensor: part.name.into(),
             reason,
         };
@@ -162,13 +221,6 @@ fn fused(gguf: &Gguf, parts: &[Part<'_>]) -> Result<TensorEntry, CheckpointError
             return Err(fail(format!(
                 "the file also has \"{}\", which is the same matrix: choose another file",
                 before.name
-            )));
-        }
-        if part.encoding != first.encoding {
-            return Err(fail(format!(
-                "it is stored as {}, but \"{}\", with which it makes up one matrix, as {}: choose a \
-                 file where they are stored alike (Q4_0, Q8_0 or F16)",
-                part.encoding, first.name, first.encoding
             )));
         }
         let ([rows, columns], [more, same]) = (&mut shape[..], part.shape) else {
@@ -183,15 +235,9 @@ fn fused(gguf: &Gguf, parts: &[Part<'_>]) -> Result<TensorEntry, CheckpointError
         }
         *rows += more;
     }
-    let pieces = parts.iter().map(|part| Piece {
-        file: part.file,
-        range: part.range.clone(),
-    });
+    let pieces = parts.into_iter().map(|part| part.numbers).collect();
     Ok(TensorEntry {
         shape,
-        content: Content::Numbers {
-            dtype: TensorType::Encoding(first.encoding),
-            pieces: pieces.collect(),
-        },
+        content: Content::Numbers(pieces),
     })
 }

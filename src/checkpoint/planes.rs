@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::own::PlanePiece;
-use super::rows::{RawRows, RowReader};
+use super::rows::RawRows;
 use super::store::Checkpoint;
 use super::{BLOCK_BYTES, ByteSource, CheckpointError, repack};
 use crate::quant::{Format, GROUP, Planes, quantize};
@@ -17,25 +17,21 @@ pub struct PlaneReader<'a> {
     rows: Rows<'a>,
     format: Format,
     columns: usize,
+    values: Vec<f32>,
     planes: Planes,
 }
 
 enum Rows<'a> {
-    /// Plain numbers, to be quantised.
-    Plain(RowReader<'a>),
-    /// Quantised blocks.
-    Blocks(RawRows<'a>),
+    /// Numbers, plain or in quantised blocks.
+    Numbers(RawRows<'a>),
     /// The project's own format.
     Planes(PlaneRows<'a>),
 }
 
 impl<'a> PlaneReader<'a> {
-    pub(super) fn plain(rows: RowReader<'a>, columns: usize, format: Format) -> Self {
-        Self::new(Rows::Plain(rows), columns, format.quantized())
-    }
-
-    pub(super) fn blocks(rows: RawRows<'a>, columns: usize, format: Format) -> Self {
-        Self::new(Rows::Blocks(rows), columns, format)
+    /// The rows in `format`, which must be the joint one of their encodings (see [`repack::joint`]).
+    pub(super) fn numbers(rows: RawRows<'a>, columns: usize, format: Format) -> Self {
+        Self::new(Rows::Numbers(rows), columns, format)
     }
 
     pub(super) fn planes(rows: PlaneRows<'a>, columns: usize) -> Self {
@@ -48,6 +44,7 @@ impl<'a> PlaneReader<'a> {
             rows,
             format,
             columns,
+            values: Vec::new(),
             planes: Planes::new(format),
         }
     }
@@ -60,8 +57,7 @@ impl<'a> PlaneReader<'a> {
     /// Reads the rows of `range` alone.
     pub fn only(mut self, range: Range<usize>) -> Self {
         self.rows = match self.rows {
-            Rows::Plain(rows) => Rows::Plain(rows.only(range)),
-            Rows::Blocks(rows) => Rows::Blocks(rows.only(range)),
+            Rows::Numbers(rows) => Rows::Numbers(rows.only(range)),
             Rows::Planes(rows) => Rows::Planes(rows.only(range)),
         };
         self
@@ -71,21 +67,23 @@ impl<'a> PlaneReader<'a> {
     pub async fn next(&mut self) -> Result<Option<(usize, &Planes)>, CheckpointError> {
         match &mut self.rows {
             Rows::Planes(rows) => rows.next().await,
-            Rows::Plain(rows) => {
-                let Some((first, values)) = rows.next().await? else {
-                    return Ok(None);
-                };
-                self.planes = quantize(values, self.columns, self.format);
-                Ok(Some((first, &self.planes)))
-            }
-            Rows::Blocks(rows) => {
+            Rows::Numbers(rows) => {
                 let Some(block) = rows.next().await? else {
                     return Ok(None);
                 };
+                if !repack::fits(block.encoding, self.format) {
+                    rows.numbers(&block, self.columns, &mut self.values)?;
+                    self.planes = quantize(&self.values, self.columns, self.format);
+                    return Ok(Some((block.first, &self.planes)));
+                }
                 self.planes.words.clear();
                 self.planes.side.clear();
-                let row_bytes = rows.row_bytes as usize;
-                repack::append(rows.encoding, row_bytes, &block.bytes, &mut self.planes);
+                repack::append(
+                    block.encoding,
+                    block.row_bytes,
+                    &block.bytes,
+                    &mut self.planes,
+                );
                 let row_side = self.format.row_side(self.columns);
                 check(
                     rows.checkpoint,

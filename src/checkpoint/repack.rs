@@ -18,35 +18,84 @@ pub(super) fn kept(encoding: Encoding) -> Option<Format> {
     }
 }
 
-/// Appends whole rows of quantised blocks, `row_bytes` each, to planes of the format that keeps
-/// them. Levels are kept as they are, scales and minimums are rounded to f16.
+/// The format of rows in these encodings, where plain numbers become `plain`: the one that keeps them
+/// all, or Q8, which loses less than most do, of those that no format keeps together.
+pub(super) fn joint(encodings: impl Iterator<Item = Encoding>, plain: Format) -> Format {
+    let of = |encoding: Encoding| kept(encoding).unwrap_or(plain.quantized());
+    let (mut all, mut made) = (None, false);
+    for encoding in encodings {
+        made |= kept(encoding).is_none();
+        all = Some(match all {
+            None => of(encoding),
+            Some(other) => together(other, of(encoding)),
+        });
+    }
+    let all = all.unwrap_or(plain.quantized());
+    // Plain numbers are not quantised to what only files bring.
+    if made { all.quantized() } else { all }
+}
+
+/// The format that keeps the numbers of both; Q8 where there is none.
+fn together(a: Format, b: Format) -> Format {
+    /// Each keeps what those before it do.
+    const WIDER: [Format; 3] = [Format::Q4, Format::Q4M, Format::Q5];
+    let place = |format: Format| WIDER.iter().position(|f| *f == format);
+    match (place(a), place(b)) {
+        _ if a == b => a,
+        (Some(a), Some(b)) => WIDER[a.max(b)],
+        _ if a == Format::F32 || b == Format::F32 => Format::F32,
+        _ => Format::Q8,
+    }
+}
+
+/// Whether [`append`] writes numbers of `encoding` in `format`, with nothing lost but bits of scales.
+pub(super) fn fits(encoding: Encoding, format: Format) -> bool {
+    kept(encoding).is_some_and(|own| {
+        own == format
+            || match own {
+                Format::Q4 => matches!(format, Format::Q4M | Format::Q5 | Format::Q8),
+                Format::Q4M => format == Format::Q5,
+                _ => false,
+            }
+    })
+}
+
+/// Appends whole rows of quantised blocks, `row_bytes` each, to planes of a format that [`fits`].
+/// Levels are kept as they are, scales and minimums are rounded to f16.
 pub(super) fn append(encoding: Encoding, row_bytes: usize, bytes: &[u8], planes: &mut Planes) {
     for row in bytes.chunks_exact(row_bytes.max(1)) {
         // The even group of a pair waits for the odd one.
         let mut even = None;
         for_groups(encoding, row, |group| {
-            let Planes { words, side, .. } = &mut *planes;
+            let Planes {
+                words,
+                side,
+                format,
+            } = &mut *planes;
             let [scale, second] = group.scales.map(half_bits);
-            match encoding {
-                Encoding::Q8_0 => words.extend(bytes_of(&group.levels)),
+            match format {
+                Format::Q8 => {
+                    let zero = if encoding == Encoding::Q8_0 { 0 } else { 8 };
+                    words.extend(bytes_of(&group.levels.map(|level| level - zero)));
+                }
                 _ => words.extend(nibbles(&group.levels)),
             }
-            match encoding {
-                Encoding::Q4_0 | Encoding::Q8_0 => match even.take() {
+            match format {
+                Format::Q4 | Format::Q8 => match even.take() {
                     None => even = Some(scale),
                     Some(even) => side.push(pair(even, scale)),
                 },
-                Encoding::Q4_1 | Encoding::Q4K => {
-                    side.push(pair(scale, half_bits(group.minimum)));
-                }
-                Encoding::Q6K => {
+                Format::Q4M => side.push(pair(scale, half_bits(least(encoding, group)))),
+                Format::Q6 => {
                     let [low, high] = two_bits(&group.levels);
                     side.extend([pair(scale, second), low, high]);
                 }
-                _ => {
+                Format::Q5 => {
                     side.push(pair(scale, half_bits(least(encoding, group))));
                     side.push(fifth_bits(&group.levels));
                 }
+                // No quantised encoding fits it.
+                Format::F32 => {}
             }
         });
         if let Some(even) = even {
@@ -55,9 +104,10 @@ pub(super) fn append(encoding: Encoding, row_bytes: usize, bytes: &[u8], planes:
     }
 }
 
-/// The weight at level 0 of a 5-bit group.
+/// The weight at level 0 of a group.
 fn least(encoding: Encoding, group: &Group) -> f32 {
     match encoding {
+        Encoding::Q4_0 => -8.0 * group.scales[0],
         Encoding::Q5_0 => -16.0 * group.scales[0],
         _ => group.minimum,
     }

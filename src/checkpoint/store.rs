@@ -2,16 +2,17 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::convert::{append_f32, first_not_finite};
-use super::entry::{self, Content, File, Piece, Run, TensorEntry};
+use super::entry::{self, Content, File, Run, TensorEntry};
+use super::names;
 use super::planes::{PlaneReader, PlaneRows};
 use super::repack;
-use super::rows::{RawRows, RowReader};
+use super::rows::{RawPiece, RawRows, RowReader};
 use super::shards::{self, Shards};
 use super::{
-    ByteSource, CheckpointError, Dtype, Folder, Gguf, MAX_JSON, Safetensors, Source, SourceError,
-    TensorType,
+    ByteSource, CheckpointError, Folder, Gguf, MAX_JSON, Safetensors, Source, SourceError,
 };
 use crate::quant::{Format, GROUP};
 
@@ -69,8 +70,8 @@ impl Checkpoint {
 
     /// The tensors of a GGUF model.
     ///
-    /// Fails if it has the parts of a fused matrix that cannot be put together: of different
-    /// encodings, widths, or twice the same.
+    /// Fails if it has the parts of a fused matrix that cannot be put together: of different widths, or
+    /// twice the same.
     pub fn from_gguf(mut gguf: Gguf) -> Result<Self, CheckpointError> {
         let tensors = entry::of_gguf(&gguf)?;
         let more = gguf.take_more();
@@ -88,6 +89,10 @@ impl Checkpoint {
         } = shards;
         let files: Vec<File> = files.into_iter().map(File::Safetensors).collect();
         let tensors = entry::of_safetensors(&files, tensors.iter().map(|(t, at)| (&t[..], *at)))?;
+        let absent = absent.into_iter();
+        let absent = absent
+            .map(|(name, file)| (names::of_safetensors(&name).name, file))
+            .collect();
         Ok(Self {
             absent,
             folder: folder.described(),
@@ -153,18 +158,10 @@ impl Checkpoint {
                 });
                 runs.collect()
             }
-            Content::Numbers { pieces, .. } => {
-                let all: usize = match entry.shape.split_last() {
-                    Some((_, outer)) => outer.iter().product(),
-                    None => 1,
-                };
-                let bytes = |piece: &Piece| piece.range.end - piece.range.start;
-                let total: u64 = pieces.iter().map(bytes).sum();
-                let row_bytes = (total / all.max(1) as u64).max(1);
-                let runs = pieces.iter().map(|piece| {
-                    let rows = (bytes(piece) / row_bytes) as usize;
-                    run(rows, piece.file, piece.range.start)
-                });
+            Content::Numbers(pieces) => {
+                let runs = pieces
+                    .iter()
+                    .map(|part| run(part.rows, part.piece.file, part.piece.range.start));
                 runs.collect()
             }
         }
@@ -206,7 +203,7 @@ impl Checkpoint {
                 let rows = PlaneRows::new(self, name, *format, pieces, columns, block_bytes);
                 Ok(RowReader::planes(rows, columns))
             }
-            Content::Numbers { .. } => {
+            Content::Numbers(_) => {
                 let rows = self.raw(name, entry, expected, block_bytes)?;
                 Ok(RowReader::numbers(rows, columns))
             }
@@ -215,7 +212,9 @@ impl Checkpoint {
 
     /// Reads the matrix `name` of shape `[rows, columns]` as planes: kept as the file has them where
     /// it is quantised (GGUF's K-quants with their scales rounded to f16), else quantised to
-    /// `format`: F32, Q4 or Q8.
+    /// `format`: F32, Q4 or Q8. A fused matrix whose parts are stored differently is in a format that
+    /// keeps them all, or in Q8 where there is none; [`Checkpoint::formats`] says which of its rows can
+    /// be had as they are, and [`Checkpoint::planes_of`] reads them.
     ///
     /// Fails as [`Checkpoint::rows`] does; a scale that is not finite, or too large for f16, is no
     /// number either.
@@ -225,38 +224,82 @@ impl Checkpoint {
         shape: [usize; 2],
         format: Format,
     ) -> Result<PlaneReader<'_>, CheckpointError> {
+        self.planes_of(name, shape, 0..shape[0], format)
+    }
+
+    /// The rows of the matrix `name` that are kept in one format each, in order: a single run unless it
+    /// is put together of parts that are stored differently.
+    pub fn formats(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        format: Format,
+    ) -> Result<Vec<(Range<usize>, Format)>, CheckpointError> {
+        let entry = self.entry(name, &shape)?;
+        let Content::Numbers(_) = &entry.content else {
+            let format = self.planes(name, shape, format)?.format();
+            return Ok(vec![(0..shape[0], format)]);
+        };
+        let raw = self.raw(name, entry, &shape, BLOCK_BYTES)?;
+        let mut runs: Vec<(Range<usize>, Format)> = Vec::new();
+        for piece in &raw.pieces {
+            let own = repack::joint([piece.encoding].into_iter(), format);
+            match runs.last_mut() {
+                Some((rows, last)) if *last == own => rows.end += piece.rows,
+                last => {
+                    let first = last.map_or(0, |(rows, _)| rows.end);
+                    runs.push((first..first + piece.rows, own));
+                }
+            }
+        }
+        Ok(runs)
+    }
+
+    /// As [`Checkpoint::planes`], the rows of `range` alone, in the format that they have in common.
+    pub fn planes_of(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        range: Range<usize>,
+        format: Format,
+    ) -> Result<PlaneReader<'_>, CheckpointError> {
         let columns = shape[1];
         let entry = self.entry(name, &shape)?;
         match &entry.content {
             Content::Planes { format, pieces } => {
                 let pieces = pieces.clone();
                 let rows = PlaneRows::new(self, name, *format, pieces, columns, BLOCK_BYTES);
-                Ok(PlaneReader::planes(rows, columns))
+                Ok(PlaneReader::planes(rows, columns).only(range))
             }
-            Content::Numbers { .. } => {
+            Content::Numbers(_) => {
                 let rows = self.raw(name, entry, &shape, BLOCK_BYTES)?;
-                Ok(match repack::kept(rows.encoding) {
-                    Some(format) => PlaneReader::blocks(rows, columns, format),
-                    None => PlaneReader::plain(RowReader::numbers(rows, columns), columns, format),
-                })
+                let mut first = 0;
+                let encodings = rows.pieces.iter().filter_map(|piece| {
+                    let own = first..first + piece.rows;
+                    first = own.end;
+                    (own.start < range.end && range.start < own.end).then_some(piece.encoding)
+                });
+                let format = repack::joint(encodings, format);
+                Ok(PlaneReader::numbers(rows, columns, format).only(range))
             }
         }
     }
 
     /// The tensor `name`, which must have shape `expected`.
     fn entry(&self, name: &str, expected: &[usize]) -> Result<&TensorEntry, CheckpointError> {
-        let Some(entry) = self.tensors.get(name) else {
-            // A matrix may be there as planes.
-            let planes = format!("{name}.");
-            let is_its = |tensor: &&String| *tensor == name || tensor.starts_with(&planes);
-            let mut later = self.absent.range(name.to_string()..);
-            if let Some((_, file)) = later.find(|(tensor, _)| is_its(tensor)) {
-                return Err(SourceError::NotFound {
-                    file: file.clone(),
-                    folder: self.folder.clone(),
-                }
-                .into());
+        // A matrix may be there as planes.
+        let planes = format!("{name}.");
+        let is_its = |tensor: &&String| *tensor == name || tensor.starts_with(&planes);
+        let later = self.absent.range(name.to_string()..);
+        let mut later = later.take_while(|(tensor, _)| tensor.starts_with(name));
+        if let Some((_, file)) = later.find(|(tensor, _)| is_its(tensor)) {
+            return Err(SourceError::NotFound {
+                file: file.clone(),
+                folder: self.folder.clone(),
             }
+            .into());
+        }
+        let Some(entry) = self.tensors.get(name) else {
             return Err(CheckpointError::MissingTensor {
                 tensor: name.into(),
                 files: self
@@ -292,42 +335,39 @@ impl Checkpoint {
         shape: &[usize],
         block_bytes: usize,
     ) -> Result<RawRows<'_>, CheckpointError> {
-        let file = || self.files[entry.file()].source().name().to_string();
-        let (dtype, pieces) = match &entry.content {
-            Content::Numbers { dtype, pieces } => (*dtype, pieces.clone()),
-            Content::Planes { .. } => (TensorType::Other(Dtype::U32), Vec::new()),
+        let columns = shape.last().copied().unwrap_or(1);
+        let numbers = match &entry.content {
+            Content::Numbers(numbers) => &numbers[..],
+            Content::Planes { .. } => &[],
         };
-        let Some(encoding) = dtype.encoding() else {
-            return Err(CheckpointError::WrongType {
-                file: file(),
-                tensor: name.into(),
-                dtype,
-            });
-        };
-        let (columns, outer) = match shape.split_last() {
-            Some((&columns, outer)) => (columns, outer),
-            None => (1, &[][..]),
-        };
-        let Some(row_bytes) = encoding.bytes(columns as u64) else {
-            return Err(CheckpointError::Entry {
-                file: file(),
-                tensor: name.into(),
-                reason: format!("a row of {columns} is no whole number of {encoding} blocks"),
-            });
-        };
-        let block = block_bytes.min(BLOCK_BYTES) as u64;
+        let mut pieces = Vec::with_capacity(numbers.len());
+        for part in numbers {
+            let file = || self.files[part.piece.file].source().name().to_string();
+            let Some(encoding) = part.dtype.encoding() else {
+                return Err(CheckpointError::WrongType {
+                    file: file(),
+                    tensor: name.into(),
+                    dtype: part.dtype,
+                });
+            };
+            pieces.push(
+                RawPiece::new(part, columns).ok_or_else(|| CheckpointError::Entry {
+                    file: file(),
+                    tensor: name.into(),
+                    reason: format!("a row of {columns} is no whole number of {encoding} blocks"),
+                })?,
+            );
+        }
         Ok(RawRows {
             checkpoint: self,
             tensor: name.into(),
-            encoding,
             pieces,
-            row_bytes,
-            block_rows: (block / row_bytes.max(1)).max(1) as usize,
+            block_bytes: block_bytes.min(BLOCK_BYTES) as u64,
             // No rows where a row has no columns: there is nothing to read.
             rows: if columns == 0 {
                 0
             } else {
-                outer.iter().product()
+                entry::rows_of(shape)
             },
             next: 0,
         })
@@ -342,13 +382,14 @@ impl Checkpoint {
         at: usize,
     ) -> Result<Option<Vec<f32>>, CheckpointError> {
         let entry = self.entry(name, &expected)?;
-        let Content::Numbers { dtype, pieces } = &entry.content else {
+        let Content::Numbers(pieces) = &entry.content else {
             return Ok(None);
         };
-        let [piece] = &pieces[..] else {
+        let [part] = &pieces[..] else {
             return Ok(None);
         };
-        let encoding = dtype.encoding().filter(|e| !e.is_quantised());
+        let encoding = part.dtype.encoding().filter(|e| !e.is_quantised());
+        let piece = &part.piece;
         let source = self.source(piece.file);
         let Some(encoding) = encoding.filter(|_| source.is_local()) else {
             return Ok(None);

@@ -59,7 +59,8 @@ pub struct ProductShape {
     pub inner: u32,
     /// RMSNorm's epsilon.
     pub epsilon: f32,
-    /// The latent or token that is the matrix's first row (dictionary encoder, head).
+    /// The latent, the token or the row of the fused projection that is the matrix's first row (dictionary
+    /// encoder, head, attention projection).
     pub first: u32,
 }
 

@@ -107,8 +107,11 @@ impl Kernels {
         };
         for many in [true, false] {
             for layer in &weights.layers {
+                for own in &layer.qkv {
+                    let (format, cols) = (own.matrix.format(), own.matrix.cols());
+                    kernels.qkv.compile(gpu, format, cols, many);
+                }
                 for (product, matrix) in [
-                    (&kernels.qkv, &layer.qkv),
                     (&kernels.residual, &layer.o),
                     (&kernels.swiglu, &layer.gate_up),
                     (&kernels.residual, &layer.down),
@@ -195,7 +198,8 @@ struct AttentionShape {
 
 /// One block's dispatches.
 struct LayerSteps {
-    qkv: ProductStep,
+    /// One a run of rows that are stored alike.
+    qkv: Vec<ProductStep>,
     attention: Step,
     attention_split: Step,
     o: ProductStep,
@@ -302,7 +306,9 @@ impl Steps {
     /// Block `i` for `rows` rows, none of which sees more than `seen` positions.
     pub fn block(&self, pass: &mut wgpu::ComputePass<'_>, i: usize, rows: u32, seen: usize) {
         let layer = &self.layers[i];
-        layer.qkv.dispatch(pass, rows);
+        for part in &layer.qkv {
+            part.dispatch(pass, rows);
+        }
         if self.may_split && seen >= SPLIT_FROM {
             let grid: Grid = [self.heads, rows, SPLITS];
             layer.attention_split.dispatch(pass, grid);
@@ -369,32 +375,34 @@ impl LayerSteps {
                 },
             )
         };
+        let qkv = w.qkv.iter().map(|run| {
+            let shape = ProductShape {
+                heads: c.num_attention_heads as u32,
+                kv_heads: c.num_key_value_heads as u32,
+                head_dim: c.head_dim as u32,
+                rotary_dim: c.rotary_dim as u32,
+                capacity: b.cache.capacity as u32,
+                epsilon,
+                first: run.first as u32,
+                ..ProductShape::of(&run.matrix)
+            };
+            let operands = Operands {
+                matrix: &run.matrix,
+                shape: &shape,
+                x: &a.residual,
+                pre: &w.input_norm,
+                rows: b.rows,
+                own: &[
+                    (6, &a.rotary),
+                    (7, &a.q),
+                    (8, &cache.keys),
+                    (9, &cache.values),
+                ],
+            };
+            kernels.qkv.bind(gpu, b.many, &operands)
+        });
         Self {
-            qkv: kernels.qkv.bind(
-                gpu,
-                b.many,
-                &Operands {
-                    matrix: &w.qkv,
-                    shape: &ProductShape {
-                        heads: c.num_attention_heads as u32,
-                        kv_heads: c.num_key_value_heads as u32,
-                        head_dim: c.head_dim as u32,
-                        rotary_dim: c.rotary_dim as u32,
-                        capacity: b.cache.capacity as u32,
-                        epsilon,
-                        ..ProductShape::of(&w.qkv)
-                    },
-                    x: &a.residual,
-                    pre: &w.input_norm,
-                    rows: b.rows,
-                    own: &[
-                        (6, &a.rotary),
-                        (7, &a.q),
-                        (8, &cache.keys),
-                        (9, &cache.values),
-                    ],
-                },
-            ),
+            qkv: qkv.collect(),
             attention: attention(1, &a.attended),
             attention_split: attention(SPLITS, &a.partials),
             o: adds(&w.o, &a.attended),

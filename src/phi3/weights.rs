@@ -11,8 +11,8 @@ use crate::matrix::{Format, Matrix, Table};
 pub(super) struct LayerWeights {
     /// `[hidden]`
     pub input_norm: Buffer,
-    /// `[(heads + 2 * kv_heads) * head_dim, hidden]`
-    pub qkv: Matrix,
+    /// `[(heads + 2 * kv_heads) * head_dim, hidden]`, in runs of whole heads that a file stores alike.
+    pub qkv: Vec<Rows>,
     /// `[hidden, heads * head_dim]`
     pub o: Matrix,
     /// `[hidden]`
@@ -21,6 +21,21 @@ pub(super) struct LayerWeights {
     pub gate_up: Matrix,
     /// `[hidden, inner]`
     pub down: Matrix,
+}
+
+impl LayerWeights {
+    /// The matrices, in the order of their use.
+    fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        let attention = self.qkv.iter().map(|own| &own.matrix);
+        attention.chain([&self.o, &self.gate_up, &self.down])
+    }
+}
+
+/// Some whole rows of a fused matrix.
+pub(super) struct Rows {
+    /// The first of them.
+    pub first: usize,
+    pub matrix: Matrix,
 }
 
 /// All weights.
@@ -40,6 +55,8 @@ enum Target<'a> {
     Vector(&'a Buffer),
     /// `[rows, cols]`
     Matrix(&'a Matrix),
+    /// `[rows, cols]`
+    Runs(&'a [Rows]),
     /// `[rows, cols]`
     Table(&'a Table),
 }
@@ -63,6 +80,17 @@ impl Maker<'_> {
     fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Matrix, ModelError> {
         let format = self.format(name, shape)?;
         Ok(Matrix::zeros(self.gpu, name, shape, format)?)
+    }
+
+    /// A fused matrix, each run of rows as it is stored.
+    fn runs(&self, name: &str, shape: [usize; 2]) -> Result<Vec<Rows>, ModelError> {
+        let formats = self.checkpoint.formats(name, shape, self.format)?;
+        let runs = formats.into_iter().map(|(rows, format)| {
+            let matrix = Matrix::zeros(self.gpu, name, [rows.len(), shape[1]], format)?;
+            let first = rows.start;
+            Ok(Rows { first, matrix })
+        });
+        runs.collect()
     }
 
     /// A matrix in as many parts as it takes.
@@ -141,7 +169,7 @@ impl Weights {
             let (qkv, o) = ([c.qkv_rows(), d], [d, c.attention_width()]);
             layers.push(LayerWeights {
                 input_norm: maker.vector(&name("input_layernorm"), d)?,
-                qkv: maker.matrix(&name("self_attn.qkv_proj"), qkv)?,
+                qkv: maker.runs(&name("self_attn.qkv_proj"), qkv)?,
                 o: maker.matrix(&name("self_attn.o_proj"), o)?,
                 post_norm: maker.vector(&name("post_attention_layernorm"), d)?,
                 gate_up: maker.matrix(&name("mlp.gate_up_proj"), [2 * inner, d])?,
@@ -171,7 +199,7 @@ impl Weights {
         for (i, l) in self.layers.iter().enumerate() {
             let own = [
                 ("input_layernorm", Target::Vector(&l.input_norm)),
-                ("self_attn.qkv_proj", Target::Matrix(&l.qkv)),
+                ("self_attn.qkv_proj", Target::Runs(&l.qkv)),
                 ("self_attn.o_proj", Target::Matrix(&l.o)),
                 ("post_attention_layernorm", Target::Vector(&l.post_norm)),
                 ("mlp.gate_up_proj", Target::Matrix(&l.gate_up)),
@@ -199,7 +227,7 @@ impl Weights {
             .collect();
         runs.sort_by_key(|(run, ..)| (run.file, run.start));
         for (run, name, target) in runs {
-            let (rows, cols) = match target {
+            let shape = match target {
                 Target::Vector(buffer) => {
                     let values = checkpoint
                         .vector(name, (buffer.size() / 4) as usize)
@@ -207,16 +235,27 @@ impl Weights {
                     gpu.write(buffer, 0, &values);
                     continue;
                 }
-                Target::Matrix(matrix) => (matrix.rows(), matrix.cols()),
-                Target::Table(table) => (table.rows(), table.cols()),
+                Target::Matrix(matrix) => [matrix.rows(), matrix.cols()],
+                Target::Table(table) => [table.rows(), table.cols()],
+                Target::Runs(runs) => {
+                    let rows = runs.iter().map(|own| own.matrix.rows()).sum();
+                    [rows, runs.first().map_or(0, |own| own.matrix.cols())]
+                }
             };
-            let reader = checkpoint.planes(name, [rows, cols], format)?;
+            // The matrix that the run's rows belong to, and its first row.
+            let of = match target {
+                Target::Runs(runs) => runs.iter().rfind(|own| own.first <= run.rows.start),
+                _ => None,
+            };
+            let within = of.map_or(0..shape[0], |own| own.first..own.first + own.matrix.rows());
+            let reader = checkpoint.planes_of(name, shape, within, format)?;
             let mut reader = reader.only(run.rows);
             while let Some((first, planes)) = reader.next().await? {
-                match target {
-                    Target::Matrix(matrix) => matrix.write_planes(gpu, first, planes),
-                    Target::Table(table) => table.write_planes(gpu, first, planes),
-                    Target::Vector(_) => {}
+                match (target, of) {
+                    (Target::Matrix(matrix), _) => matrix.write_planes(gpu, first, planes),
+                    (Target::Table(table), _) => table.write_planes(gpu, first, planes),
+                    (_, Some(own)) => own.matrix.write_planes(gpu, first - own.first, planes),
+                    (Target::Runs(_) | Target::Vector(_), None) => {}
                 }
                 gpu.pace().await?;
             }
@@ -232,7 +271,7 @@ impl Weights {
     /// The formats of all matrices, each once, from the embedding to the head.
     pub fn all_formats(&self) -> Vec<Format> {
         let layers = self.layers.iter();
-        let matrices = layers.flat_map(|l| [&l.qkv, &l.o, &l.gate_up, &l.down]);
+        let matrices = layers.flat_map(LayerWeights::matrices);
         let all = [self.embed.format()].into_iter();
         let all = all.chain(matrices.map(Matrix::format));
         let mut formats = Vec::new();
@@ -247,8 +286,7 @@ impl Weights {
     /// Bytes on the GPU.
     pub fn gpu_bytes(&self) -> u64 {
         let layers = self.layers.iter().map(|l| {
-            let matrices = [&l.qkv, &l.o, &l.gate_up, &l.down];
-            matrices.iter().map(|m| m.gpu_bytes()).sum::<u64>()
+            l.matrices().map(Matrix::gpu_bytes).sum::<u64>()
                 + l.input_norm.size()
                 + l.post_norm.size()
         });
