@@ -77,20 +77,12 @@ impl Chat {
             let held = &self.lanes[lane].held;
             tell(Event::Prompt {
                 lane,
-                first: self.last_turn(prompt),
+                first: self.tokenizer.last_turn(prompt),
                 tokens: held.iter().take(prompt.ids.len()).map(token).collect(),
                 reused: reused[lane],
             });
         }
         Ok(true)
-    }
-
-    /// Where the last message's turn begins in a prompt; 0 if no other comes before it.
-    fn last_turn(&self, prompt: &Prompt) -> usize {
-        let user = self.tokenizer.user();
-        let turn = prompt.ids.iter().rposition(|id| *id == user);
-        let turn = turn.filter(|&at| prompt.ids[..at].contains(&self.tokenizer.end()));
-        turn.unwrap_or(0)
     }
 
     /// Reads `rows`, whose lanes are `lengths` long then: the last row of each gives the lane's logits.

@@ -112,16 +112,9 @@ fn extend(
         return Ok(());
     }
     // What follows an assistant's message begins with its end, whatever it said.
-    let nothing = Message {
-        role: Role::Assistant,
-        content: String::new(),
-    };
-    let all: Vec<Message> = [&[nothing], messages].concat();
-    let rest = tokenizer.chat(&all, true)?;
-    let end = rest.ids.iter().position(|id| *id == tokenizer.end());
-    let end = end.unwrap_or(0);
-    prompt.ids.extend(&rest.ids[end..]);
-    prompt.roles.extend(&rest.roles[end..]);
+    let rest = tokenizer.chat_after_answer(messages, true)?;
+    prompt.ids.extend(&rest.ids);
+    prompt.roles.extend(&rest.roles);
     Ok(())
 }
 

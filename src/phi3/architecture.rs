@@ -1,5 +1,5 @@
-//! Whose configuration a `config.json` is: what is not a Phi-3 text model is named for what it is,
-//! and what would change the numbers and is not computed here is refused.
+//! The families of models that run here, and whose configuration a `config.json` is: what is of none of
+//! them is named for what it is, and what would change the numbers and is not computed here is refused.
 
 use serde_json::{Value, json};
 
@@ -7,8 +7,47 @@ use super::ModelError;
 use super::fields::Fields;
 use crate::checkpoint::shown;
 
-/// The class of the models that run here.
-const CLASS: &str = "Phi3ForCausalLM";
+/// A family of models of one graph: how its files say what they are.
+pub(super) struct Architecture {
+    /// `model_type` of `config.json`, and `general.architecture` of GGUF files, whose keys begin with it.
+    pub name: &'static str,
+    /// The class in `architectures` of `config.json`.
+    pub class: &'static str,
+    /// What its models are called.
+    pub words: &'static str,
+    /// RMSNorm's epsilon where `config.json` does not say it.
+    pub epsilon: f64,
+    /// The kinds of rotary scaling that its models have.
+    pub scalings: &'static [&'static str],
+    /// The sliding window of GGUF files that do not say it, by their blocks and positions.
+    pub window: fn(layers: u64, context: u64) -> Option<u64>,
+}
+
+/// All of them. Their tensors have the same names (`checkpoint`'s puts together what is published apart).
+pub(super) const ARCHITECTURES: [Architecture; 2] = [
+    Architecture {
+        name: "phi3",
+        class: "Phi3ForCausalLM",
+        words: "Phi-3",
+        epsilon: 1e-5,
+        scalings: &["longrope"],
+        // Files converted before the key existed, Microsoft's own among them: the window of
+        // Phi-3-mini-4k and Phi-3-medium-4k, as llama.cpp has it.
+        window: |layers, context| (context == 4096 && matches!(layers, 32 | 40)).then_some(2047),
+    },
+    Architecture {
+        name: "llama",
+        class: "LlamaForCausalLM",
+        words: "Llama",
+        epsilon: 1e-6,
+        scalings: &["llama3", "linear", "longrope"],
+        window: |_, _| None,
+    },
+];
+
+/// What runs here, for messages.
+pub(super) const RUNS: &str = "this engine runs \"phi3\" (the text models Phi-3, Phi-3.5, Phi-4 and \
+                               Phi-4-mini) and \"llama\" (Llama, SmolLM2, TinyLlama and others of its kind)";
 
 /// What other values of `model_type` of the same family are.
 const RELATIVES: [(&str, &str); 8] = [
@@ -22,8 +61,9 @@ const RELATIVES: [(&str, &str); 8] = [
     ("phi4flash", "Phi-4-mini-flash"),
 ];
 
-/// Refuses what is no Phi-3 text model of plain weights, or does not say that it is.
-pub(super) fn check(config: &Fields<'_>) -> Result<(), ModelError> {
+/// The family of a configuration. Refuses what is no text model of plain weights of one of them, or does
+/// not say that it is.
+pub(super) fn of(config: &Fields<'_>) -> Result<&'static Architecture, ModelError> {
     other_software(config)?;
     let kind = config.text("model_type")?;
     let relative = RELATIVES
@@ -31,30 +71,39 @@ pub(super) fn check(config: &Fields<'_>) -> Result<(), ModelError> {
         .find(|(name, _)| Some(*name) == kind)
         .map(|(_, what)| format!(", {what}"))
         .unwrap_or_default();
-    let runs = "this engine runs \"phi3\": the text models Phi-3, Phi-3.5, Phi-4 and Phi-4-mini";
-    if let Some(kind) = kind.filter(|kind| *kind != "phi3") {
+    let by_kind = kind.map(|kind| ARCHITECTURES.iter().find(|own| own.name == kind));
+    if let (Some(kind), Some(None)) = (kind, by_kind) {
         let kind = shown(kind);
-        return Err(config.fail(format!("model_type is \"{kind}\"{relative}; {runs}")));
+        return Err(config.fail(format!("model_type is \"{kind}\"{relative}; {RUNS}")));
     }
     nested(config)?;
     let classes = config.get("architectures").and_then(Value::as_array);
-    let mut classes = classes.into_iter().flatten().filter_map(Value::as_str);
-    if let Some(class) = classes.next()
-        && class != CLASS
-        && classes.all(|class| class != CLASS)
-    {
-        return Err(config.fail(format!(
-            "architectures has \"{}\"; {runs}, and they are \"{CLASS}\"",
-            shown(class)
-        )));
-    }
-    if kind.is_none() && config.get("hidden_size").is_none() {
-        return Err(config.fail(format!(
-            "it does not say what kind of model it is of (model_type); {runs}"
-        )));
-    }
+    let classes = classes.into_iter().flatten().filter_map(Value::as_str);
+    let classes: Vec<&str> = classes.collect();
+    let of_class = |own: &&Architecture| classes.contains(&own.class);
+    let by_class = ARCHITECTURES.iter().find(of_class);
+    let own = match (by_kind.flatten(), by_class, &classes[..]) {
+        (Some(own), _, []) => own,
+        (Some(own), ..) if of_class(&own) => own,
+        (None, Some(own), _) => own,
+        (_, _, [class, ..]) => {
+            let classes = ARCHITECTURES.map(|own| format!("\"{}\"", own.class));
+            return Err(config.fail(format!(
+                "architectures has \"{}\"; {RUNS}, and they are {}",
+                shown(class),
+                classes.join(" and ")
+            )));
+        }
+        (None, None, []) if config.get("hidden_size").is_none() => {
+            return Err(config.fail(format!(
+                "it does not say what kind of model it is of (model_type); {RUNS}"
+            )));
+        }
+        (None, None, []) => &ARCHITECTURES[0],
+    };
     quantised(config)?;
-    neutral(config)
+    neutral(config, own)?;
+    Ok(own)
 }
 
 /// Refuses what was made for other software.
@@ -138,7 +187,7 @@ fn quantised(config: &Fields<'_>) -> Result<(), ModelError> {
 }
 
 /// Refuses settings of other models that change the numbers, unless their value changes nothing.
-fn neutral(config: &Fields<'_>) -> Result<(), ModelError> {
+fn neutral(config: &Fields<'_>, own: &Architecture) -> Result<(), ModelError> {
     const FALSE: [&str; 19] = [
         "attention_bias",
         "mlp_bias",
@@ -205,8 +254,9 @@ fn neutral(config: &Fields<'_>) -> Result<(), ModelError> {
             if !same(value, &neutral) {
                 let value = shown(&value.to_string());
                 return Err(config.fail(format!(
-                    "{key} is {value}, which is not a part of Phi-3 and would change what the \
-                     model computes; {neutral} is understood"
+                    "{key} is {value}, which is not a part of {} and would change what the model \
+                     computes; {neutral} is understood",
+                    own.words
                 )));
             }
         }
@@ -218,7 +268,7 @@ fn neutral(config: &Fields<'_>) -> Result<(), ModelError> {
             .filter(|a| !matches!(*a, "silu" | "swish"))
         {
             let act = shown(act);
-            return Err(config.fail(format!("{key} is \"{act}\"; Phi-3 uses \"silu\"")));
+            return Err(config.fail(format!("{key} is \"{act}\"; {} uses \"silu\"", own.words)));
         }
     }
     Ok(())

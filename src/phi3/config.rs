@@ -1,4 +1,4 @@
-//! Hugging Face's `config.json` of the Phi-3 architecture.
+//! Hugging Face's `config.json` of the architectures that run here.
 
 use std::ops::Range;
 
@@ -32,7 +32,7 @@ pub struct Config {
     pub rms_norm_eps: f64,
     /// The rotary embedding's base.
     pub rope_theta: f64,
-    /// How the rotary embedding reaches beyond the positions of pretraining, if it does.
+    /// What the rotary embedding's frequencies are divided by, if by anything.
     pub rope_scaling: Option<LongRope>,
     /// Positions that the model was trained for.
     pub max_position_embeddings: usize,
@@ -52,7 +52,7 @@ impl Config {
             fail("it is no JSON object: get the file that belongs to the model again".into())
         })?;
         let config = Fields::new(config, "");
-        architecture::check(&config)?;
+        let architecture = architecture::of(&config)?;
         let count = |key: &str| -> Result<usize, ModelError> {
             let missing = || fail(format!("it has no {key}: it is not whole, get it again"));
             config.count(key)?.ok_or_else(missing)
@@ -109,7 +109,7 @@ impl Config {
                 )));
             }
         }
-        let rope = Rope::new(&config)?;
+        let rope = Rope::new(&config, architecture)?;
         let (partial, rope_theta) = (rope.partial, rope.theta);
         let rotary_dim = (head_dim as f64 * partial) as usize;
         if !(0.0..=1.0).contains(&partial) || !rotary_dim.is_multiple_of(2) || rotary_dim == 0 {
@@ -117,7 +117,9 @@ impl Config {
                 "partial_rotary_factor {partial} rotates {rotary_dim} of {head_dim} elements; an even number is needed"
             )));
         }
-        let rms_norm_eps = config.number("rms_norm_eps")?.unwrap_or(1e-5);
+        let rms_norm_eps = config
+            .number("rms_norm_eps")?
+            .unwrap_or(architecture.epsilon);
         if !(rms_norm_eps > 0.0 && rope_theta > 1.0) {
             return Err(fail(
                 "rms_norm_eps must be positive and rope_theta above 1".into(),
@@ -134,7 +136,7 @@ impl Config {
             rotary_dim,
             rms_norm_eps,
             rope_theta,
-            rope_scaling: rope.long(rotary_dim / 2, max_position_embeddings)?,
+            rope_scaling: rope.scaling(rotary_dim, max_position_embeddings)?,
             max_position_embeddings,
             sliding_window: sliding_window(&config, num_hidden_layers)?,
             tie_word_embeddings: config.flag("tie_word_embeddings")?.unwrap_or(false),
@@ -205,8 +207,8 @@ fn sliding_window(config: &Fields<'_>, layers: usize) -> Result<Option<usize>, M
     let contradiction = |what: &str| {
         let window = window.map_or("no number".into(), |w| w.to_string());
         config.fail(format!(
-            "sliding_window is {window} and {what}: which layers have a window is not clear; in \
-             Phi-3 all or none have it"
+            "sliding_window is {window} and {what}: which layers have a window is not clear; \
+             here all or none have it"
         ))
     };
     if window.is_some() && config.flag("use_sliding_window")? == Some(false) {

@@ -347,7 +347,10 @@ fn what_changes_nothing_is_read() {
 #[test]
 fn what_is_no_phi3_text_model_is_named_for_what_it_is() {
     for (entries, says) in [
-        (json!({"model_type": "llama"}), "model_type is \"llama\""),
+        (
+            json!({"model_type": "mistral"}),
+            "model_type is \"mistral\"",
+        ),
         (json!({"model_type": "phi"}), "Phi-2"),
         (json!({"model_type": "phimoe"}), "Phi-3.5-MoE"),
         (json!({"model_type": "phi3small"}), "Phi-3-small"),

@@ -53,7 +53,7 @@ pub enum ModelError {
     Gpu(#[from] GpuError),
     /// A model has a tensor that is not computed with here.
     #[error(
-        "tensor \"{tensor}\" is not a part of Phi-3: without it the model would compute something \
+        "tensor \"{tensor}\" is not a part of its architecture: without it the model would compute something \
          else, and with it this engine cannot run it"
     )]
     ForeignTensor {

@@ -2,11 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
+use super::architecture::{ARCHITECTURES, Architecture, RUNS};
 use super::{Config, ModelError};
 use crate::checkpoint::{Encoding, Gguf, GgufTensor, Metadata, Value as GgufValue, shown};
-
-/// The name that GGUF files have for this architecture.
-const ARCHITECTURE: &str = "phi3";
 
 /// The most rotary factors that make sense: half a head.
 const MAX_FACTORS: usize = 1 << 10;
@@ -34,17 +32,15 @@ fn fail(metadata: &Metadata, reason: String) -> ModelError {
 async fn config_json(gguf: &Gguf) -> Result<Value, ModelError> {
     let metadata = gguf.metadata();
     let fail = |reason: String| fail(metadata, reason);
-    match metadata.text("general.architecture")? {
-        Some(ARCHITECTURE) => {}
-        Some(other) => {
-            return Err(fail(format!(
-                "it holds a model of the architecture \"{}\"; this engine runs \
-                 \"{ARCHITECTURE}\": choose a GGUF file of a Phi-3 model",
-                shown(other)
-            )));
-        }
+    let own = match metadata.text("general.architecture")? {
+        Some(name) => ARCHITECTURES.iter().find(|own| own.name == name).ok_or_else(|| {
+            fail(format!(
+                "it holds a model of the architecture \"{}\"; {RUNS}: choose a GGUF file of one of them",
+                shown(name)
+            ))
+        })?,
         None => return Err(fail("it has no key general.architecture".into())),
-    }
+    };
     let parts = metadata.unsigned("split.count")?.unwrap_or(1);
     if parts > gguf.parts() as u64 {
         return Err(fail(format!(
@@ -52,7 +48,7 @@ async fn config_json(gguf: &Gguf) -> Result<Value, ModelError> {
              with"
         )));
     }
-    let key = |name: &str| format!("{ARCHITECTURE}.{name}");
+    let key = |name: &str| format!("{}.{name}", own.name);
     let number = |name: &str| metadata.unsigned(&key(name));
     let required = |name: &str| -> Result<u64, ModelError> {
         number(name)?.ok_or_else(|| fail(format!("it has no key {}", key(name))))
@@ -68,17 +64,15 @@ async fn config_json(gguf: &Gguf) -> Result<Value, ModelError> {
         None => hidden.checked_div(heads).unwrap_or(0),
     };
     let rotary_dim = number("rope.dimension_count")?.unwrap_or(head_dim);
-    understood(metadata, head_dim)?;
+    understood(metadata, own, head_dim)?;
     let window = match number("attention.sliding_window")? {
         Some(window) => Some(window).filter(|window| *window > 0),
-        // Files converted before the key existed, Microsoft's own among them: the window of
-        // Phi-3-mini-4k and Phi-3-medium-4k, as llama.cpp has it.
-        None => (context == 4096 && matches!(layers, 32 | 40)).then_some(2047),
+        None => (own.window)(layers, context),
     };
     let mut config = Map::new();
     let mut set = |name: &str, value: Value| config.insert(name.into(), value);
-    set("architectures", json!(["Phi3ForCausalLM"]));
-    set("model_type", ARCHITECTURE.into());
+    set("architectures", json!([own.class]));
+    set("model_type", own.name.into());
     set("vocab_size", vocab_size(gguf)?.into());
     set("hidden_size", hidden.into());
     set("intermediate_size", required("feed_forward_length")?.into());
@@ -109,7 +103,7 @@ async fn config_json(gguf: &Gguf) -> Result<Value, ModelError> {
         "tie_word_embeddings",
         gguf.tensor("output.weight").is_none().into(),
     );
-    set("rope_scaling", rope_scaling(gguf).await?);
+    set("rope_scaling", rope_scaling(gguf, own).await?);
     for (name, key) in [
         ("bos_token_id", "tokenizer.ggml.bos_token_id"),
         ("eos_token_id", "tokenizer.ggml.eos_token_id"),
@@ -148,7 +142,7 @@ fn rotary_factor(rotary: u64, head: u64) -> f64 {
 }
 
 /// Refuses what would change the numbers and is not understood.
-fn understood(metadata: &Metadata, head_dim: u64) -> Result<(), ModelError> {
+fn understood(metadata: &Metadata, own: &Architecture, head_dim: u64) -> Result<(), ModelError> {
     /// Keys that are read, or say nothing of the numbers.
     const KNOWN: [&str; 12] = [
         "rope.freq_base",
@@ -184,7 +178,7 @@ fn understood(metadata: &Metadata, head_dim: u64) -> Result<(), ModelError> {
     ];
     let width = head_dim as f64;
     for key in metadata.keys() {
-        let Some(name) = key.strip_prefix(ARCHITECTURE) else {
+        let Some(name) = key.strip_prefix(own.name) else {
             continue;
         };
         let Some(name) = name.strip_prefix('.').filter(|name| !KNOWN.contains(name)) else {
@@ -210,9 +204,10 @@ fn understood(metadata: &Metadata, head_dim: u64) -> Result<(), ModelError> {
             return Err(fail(
                 metadata,
                 format!(
-                    "{} is set to what is not a part of Phi-3 and may change what the model \
-                     computes: choose another file",
-                    shown(key)
+                    "{} is set to what is not a part of {} and may change what the model computes: \
+                     choose another file",
+                    shown(key),
+                    own.words
                 ),
             ));
         }
@@ -220,29 +215,51 @@ fn understood(metadata: &Metadata, head_dim: u64) -> Result<(), ModelError> {
     Ok(())
 }
 
-/// LongRoPE's factors, which are tensors; null for a model without.
-async fn rope_scaling(gguf: &Gguf) -> Result<Value, ModelError> {
+/// The rotary scaling, whose factors are tensors; null for a model without.
+async fn rope_scaling(gguf: &Gguf, own: &Architecture) -> Result<Value, ModelError> {
     let metadata = gguf.metadata();
-    let number = |name: &str| metadata.number(&format!("{ARCHITECTURE}.rope.scaling.{name}"));
-    let kind = metadata.text(&format!("{ARCHITECTURE}.rope.scaling.type"))?;
+    let number = |name: &str| metadata.number(&format!("{}.rope.scaling.{name}", own.name));
+    let kind = metadata.text(&format!("{}.rope.scaling.type", own.name))?;
     let (factor, attention) = (number("factor")?, number("attn_factor")?);
     if !matches!(kind, None | Some("none" | "linear" | "longrope")) {
         return Err(fail(
             metadata,
             format!(
-                "rope.scaling.type is \"{}\"; Phi-3 models have \"longrope\" or none",
-                shown(kind.unwrap_or_default())
+                "rope.scaling.type is \"{}\"; {} models have \"{}\" or none",
+                shown(kind.unwrap_or_default()),
+                own.words,
+                own.scalings[0]
             ),
         ));
     }
     // llama.cpp takes 0 for none.
-    if let Some(factor) = factor.filter(|f| *f != 0.0 && *f != 1.0) {
+    let factor = factor.filter(|f| *f != 0.0 && *f != 1.0);
+    let each = factors(gguf, "rope_freqs.weight").await?;
+    if own.scalings.contains(&"llama3") {
+        let one = attention.is_none_or(|f| f == 1.0);
+        return match (kind, factor, each) {
+            (None | Some("none" | "linear"), None, None) if one => Ok(Value::Null),
+            (None | Some("linear"), Some(factor), None) if one => {
+                Ok(json!({"rope_type": "linear", "factor": factor}))
+            }
+            // Those of Llama 3.1, worked out by the converter, as LongRoPE has them.
+            (None | Some("none" | "linear"), None, Some(each)) if one => Ok(json!({
+                "rope_type": "longrope", "short_factor": each, "long_factor": each,
+                "attention_factor": 1.0,
+            })),
+            _ => Err(fail(
+                metadata,
+                "its rope.scaling and its rotary factors together are not understood".into(),
+            )),
+        };
+    }
+    if let Some(factor) = factor {
         return Err(fail(
             metadata,
             format!("rope.scaling.factor is {factor}; Phi-3 models have factors of their own or 1"),
         ));
     }
-    if gguf.tensor("rope_freqs.weight").is_some() {
+    if each.is_some() {
         return Err(fail(
             metadata,
             "it has a tensor \"rope_freqs.weight\", which is not a part of Phi-3".into(),

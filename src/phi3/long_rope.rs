@@ -19,6 +19,16 @@ pub struct LongRope {
 }
 
 impl LongRope {
+    /// Frequencies that are always divided by the same `factors`, in a model for `positions` positions.
+    pub(super) fn always(factors: Vec<f64>, positions: usize) -> Self {
+        Self {
+            short: factors.clone(),
+            long: factors,
+            original_max_position_embeddings: positions,
+            attention_factor: 1.0,
+        }
+    }
+
     /// The published factor of cosines and sines of a model for `scale` times the positions that it
     /// was pretrained for, `original`.
     pub(super) fn attention_factor(scale: f64, original: usize) -> f64 {

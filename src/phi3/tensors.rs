@@ -14,9 +14,9 @@ const OF_BLOCK: [&str; 6] = [
 ];
 
 /// Parts of names of tensors that follow from the configuration.
-const DERIVED: [&str; 3] = ["rotary_emb", "rope_factors", "attn_rot_embd"];
+const DERIVED: [&str; 4] = ["rotary_emb", "rope_factors", "rope_freqs", "attn_rot_embd"];
 
-/// Refuses a model that has a tensor which is not a part of Phi-3: without it, it computes something
+/// Refuses a model that has a tensor which is not a part of the architecture: without it, it computes something
 /// else than what it was trained to.
 pub(super) fn check(checkpoint: &Checkpoint, config: &Config) -> Result<(), ModelError> {
     let foreign = checkpoint.names().find(|name| is_foreign(name, config));

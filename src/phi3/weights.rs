@@ -153,7 +153,7 @@ impl Weights {
             Some(name) => Err(checkpoint.refuse(
                 name,
                 "a model of this configuration has no such tensor, and without it would compute \
-                 something else: choose a file of Phi-3's own architecture, with nothing added",
+                 something else: choose a file of the architecture itself, with nothing added",
             ))?,
         }
     }

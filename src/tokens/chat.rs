@@ -1,6 +1,9 @@
-//! Phi-3's chat format.
+//! Chat formats: what stands between the messages of a conversation.
 
 use serde::{Deserialize, Serialize};
+
+use super::TokenError;
+use super::template::Seams;
 
 /// Who says a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -31,7 +34,7 @@ pub enum TokenRole {
     Bos,
     /// A token that the model is given.
     Prompt,
-    /// A token that the model said: the content of an assistant's message and its `<|end|>`.
+    /// A token that the model said: the content of an assistant's message and the token that ends it.
     Generated,
 }
 
@@ -44,8 +47,53 @@ pub struct Prompt {
     pub roles: Vec<TokenRole>,
 }
 
-/// The tokens that the template writes: who says what follows, and the end of it.
+/// The tokens that Phi-3's template writes: who says what follows, and the end of it.
 pub(super) const TURNS: [&str; 4] = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"];
+
+/// What stands before a place between messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Before {
+    Start,
+    System,
+    User,
+    Assistant,
+}
+
+impl Before {
+    pub(super) const COUNT: usize = 4;
+
+    pub(super) fn of(role: Role) -> Self {
+        match role {
+            Role::System => Self::System,
+            Role::User => Self::User,
+            Role::Assistant => Self::Assistant,
+        }
+    }
+}
+
+/// What stands after a place between messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    System,
+    User,
+    Assistant,
+    /// An answer, which the model is asked for.
+    Answer,
+    /// Nothing.
+    End,
+}
+
+impl After {
+    pub(super) const COUNT: usize = 5;
+
+    pub(super) fn of(role: Role) -> Self {
+        match role {
+            Role::System => Self::System,
+            Role::User => Self::User,
+            Role::Assistant => Self::Assistant,
+        }
+    }
+}
 
 /// A special token of the chat format.
 #[derive(Debug, Clone)]
@@ -58,8 +106,28 @@ pub(super) struct Special {
     pub(super) rstrip: bool,
 }
 
-/// The special tokens of the chat format.
-pub(super) struct ChatTokens {
+/// A part of what stands between messages.
+#[derive(Debug, Clone)]
+pub(super) enum Part {
+    Special(Special),
+    Text(String),
+}
+
+/// A chat format.
+pub(super) struct ChatFormat {
+    /// What stands between two messages, before the first and after the last; `None` where the format
+    /// has no such place.
+    between: [[Option<Vec<Part>>; After::COUNT]; Before::COUNT],
+    /// The token that begins a conversation, as such or as the mark of its first turn.
+    pub(super) bos: Option<u32>,
+    /// The token that ends an answer.
+    pub(super) end: u32,
+    /// Whether white space around a message's text is dropped.
+    trims: bool,
+}
+
+/// The special tokens of Phi-3's chat format.
+pub(super) struct Phi3Tokens {
     /// Put in front of a conversation, if the model wants it.
     pub(super) bos: Option<Special>,
     pub(super) system: Special,
@@ -90,33 +158,198 @@ pub(super) struct Layout {
     swallow: bool,
 }
 
-impl ChatTokens {
-    /// Phi-3's template:
-    /// `<|user|>\n` content `<|end|>\n` … `<|assistant|>\n`.
-    pub(super) fn layout(&self, messages: &[Message], add_generation_prompt: bool) -> Layout {
+impl ChatFormat {
+    /// Phi-3's: `<|user|>\n` content `<|end|>\n` … `<|assistant|>\n`.
+    pub(super) fn phi3(tokens: &Phi3Tokens) -> Self {
+        let line = || Part::Text("\n".into());
+        let start = tokens.bos.clone().map(Part::Special);
+        let end = [Part::Special(tokens.end.clone()), line()];
+        let opening = |token: &Special| vec![Part::Special(token.clone()), line()];
+        let after = [
+            opening(&tokens.system),
+            opening(&tokens.user),
+            opening(&tokens.assistant),
+            opening(&tokens.assistant),
+            tokens.eos.clone().map(Part::Special).into_iter().collect(),
+        ];
+        let before = [
+            start.into_iter().collect(),
+            end.to_vec(),
+            end.to_vec(),
+            end.to_vec(),
+        ];
+        Self {
+            between: before.map(|before: Vec<Part>| {
+                after
+                    .clone()
+                    .map(|after| Some([before.clone(), after].concat()))
+            }),
+            bos: tokens.bos.as_ref().map(|token| token.id),
+            end: tokens.end.id,
+            trims: false,
+        }
+    }
+
+    /// That of a template, in whose text `find` finds the special tokens. `bos` begins a conversation: it
+    /// is put in front of what does not begin with it if `adds_bos`. `None` if no special token ends what
+    /// the assistant says.
+    pub(super) fn of_seams(
+        seams: &Seams,
+        bos: Option<&Special>,
+        adds_bos: bool,
+        find: impl Fn(&str) -> Vec<Part>,
+    ) -> Option<Self> {
+        const BEFORE: [Before; Before::COUNT] = [
+            Before::Start,
+            Before::System,
+            Before::User,
+            Before::Assistant,
+        ];
+        const AFTER: [After; After::COUNT] = [
+            After::System,
+            After::User,
+            After::Assistant,
+            After::Answer,
+            After::End,
+        ];
+        let between = BEFORE.map(|before| {
+            AFTER.map(|after| {
+                let mut parts = find(seams.between(before, after)?);
+                let begins = |bos: &&Special| {
+                    matches!(parts.first(), Some(Part::Special(own)) if own.id == bos.id)
+                };
+                if adds_bos
+                    && before == Before::Start
+                    && let Some(bos) = bos.filter(|bos| !begins(bos))
+                {
+                    parts.insert(0, Part::Special(bos.clone()));
+                }
+                Some(parts)
+            })
+        });
+        let mut format = Self {
+            between,
+            bos: bos.map(|token| token.id),
+            end: 0,
+            trims: seams.trims,
+        };
+        let end = format.marks(Before::Assistant, After::User).next();
+        format.end = end?;
+        Some(format)
+    }
+
+    /// The special tokens between the two, in order.
+    fn marks(&self, before: Before, after: After) -> impl Iterator<Item = u32> {
+        let parts = self.between[before as usize][after as usize]
+            .iter()
+            .flatten();
+        parts.filter_map(|part| match part {
+            Part::Special(token) => Some(token.id),
+            Part::Text(_) => None,
+        })
+    }
+
+    /// All special tokens of the format, in no order and more than once.
+    pub(super) fn all_marks(&self) -> impl Iterator<Item = u32> {
+        let parts = self.between.iter().flatten().flatten().flatten();
+        parts.filter_map(|part| match part {
+            Part::Special(token) => Some(token.id),
+            Part::Text(_) => None,
+        })
+    }
+
+    /// The tokens after which an answer is over: the end of it, and the beginning of a turn, which is not
+    /// the model's to write.
+    pub(super) fn stops(&self) -> Vec<u32> {
+        let ends = self.marks(Before::Assistant, After::User).take(2);
+        ends.collect()
+    }
+
+    /// Where the last turn of a conversation that is ready for an answer begins; 0 if it is the first.
+    pub(super) fn last_turn(&self, prompt: &Prompt) -> usize {
+        let own = self
+            .marks(Before::User, After::Answer)
+            .filter(|id| *id == self.end)
+            .count();
+        let mut ends = prompt.ids.iter().enumerate().rev();
+        let end = ends.by_ref().filter(|(_, id)| **id == self.end).nth(own);
+        let Some((end, _)) = end else {
+            return 0;
+        };
+        let marks: Vec<u32> = self.marks(Before::Assistant, After::User).skip(1).collect();
+        let opening = prompt.ids[end..].iter().position(|id| marks.contains(id));
+        opening.map_or(end + 1, |at| end + at)
+    }
+
+    /// The conversation `messages`, which follows `before`.
+    pub(super) fn layout(
+        &self,
+        mut before: Before,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<Layout, TokenError> {
         let mut layout = Layout::default();
-        if let Some(bos) = &self.bos {
-            layout.push_special(bos, TokenRole::Bos);
-        }
         for message in messages {
-            let (token, role) = match message.role {
-                Role::System => (&self.system, TokenRole::Prompt),
-                Role::User => (&self.user, TokenRole::Prompt),
-                Role::Assistant => (&self.assistant, TokenRole::Generated),
+            self.push_between(&mut layout, before, After::of(message.role))?;
+            before = Before::of(message.role);
+            let role = match message.role {
+                Role::System | Role::User => TokenRole::Prompt,
+                Role::Assistant => TokenRole::Generated,
             };
-            layout.push_special(token, TokenRole::Prompt);
-            layout.push_text("\n", TokenRole::Prompt);
-            layout.push_text(&message.content, role);
-            layout.push_special(&self.end, role);
-            layout.push_text("\n", TokenRole::Prompt);
+            let text = match self.trims {
+                true => message.content.trim(),
+                false => &message.content,
+            };
+            layout.push_text(text, role);
         }
-        if add_generation_prompt {
-            layout.push_special(&self.assistant, TokenRole::Prompt);
-            layout.push_text("\n", TokenRole::Prompt);
-        } else if let Some(eos) = &self.eos {
-            layout.push_special(eos, TokenRole::Prompt);
+        let after = match add_generation_prompt {
+            true => After::Answer,
+            false => After::End,
+        };
+        self.push_between(&mut layout, before, after)?;
+        Ok(layout)
+    }
+
+    fn push_between(
+        &self,
+        layout: &mut Layout,
+        before: Before,
+        after: After,
+    ) -> Result<(), TokenError> {
+        let Some(parts) = &self.between[before as usize][after as usize] else {
+            return Err(TokenError::NoPlace {
+                what: match after {
+                    After::System => "a system message",
+                    After::User => "a message of the user's",
+                    After::Assistant | After::Answer => "a message of the assistant's",
+                    After::End => "an end",
+                },
+                place: match before {
+                    Before::Start => "at the beginning",
+                    Before::System => "after the system message",
+                    Before::User => "after a message of the user's",
+                    Before::Assistant => "after a message of the assistant's",
+                },
+            });
+        };
+        let mut ended = before != Before::Assistant;
+        for (i, part) in parts.iter().enumerate() {
+            match part {
+                Part::Text(text) => layout.push_text(text, TokenRole::Prompt),
+                Part::Special(token) => {
+                    let first = before == Before::Start && i == 0 && self.bos == Some(token.id);
+                    let role = match (first, ended) {
+                        (true, _) => TokenRole::Bos,
+                        // The model says the end of its message itself.
+                        (false, false) => TokenRole::Generated,
+                        (false, true) => TokenRole::Prompt,
+                    };
+                    ended = true;
+                    layout.push_special(token, role);
+                }
+            }
         }
-        layout
+        Ok(())
     }
 }
 

@@ -29,8 +29,8 @@ pub enum TokenError {
     },
     /// `tokenizer.json` asks for what is not done here.
     #[error(
-        "tokenizer.json: {}: it is not supported; the files of Phi-3, Phi-3.5 and Phi-4-mini are, as \
-         their makers publish them",
+        "tokenizer.json: {}: it is not supported; byte-pair encodings such as those of Phi-3, \
+         Llama and SmolLM2 are, as their makers publish them",
         shown_sentence(reason)
     )]
     UnsupportedTokenizer {
@@ -55,14 +55,39 @@ pub enum TokenError {
         /// The decoder's parts.
         decoder: String,
     },
-    /// A token of Phi-3's chat format is missing.
+    /// A token of the chat format is missing.
     #[error(
-        "tokenizer.json: it has no token \"{}\": it is not that of a Phi-3 chat model",
+        "tokenizer.json: it has no token \"{}\", which its chat format needs: get the file that belongs \
+         to the model again",
         shown(token)
     )]
     MissingToken {
         /// The token's text.
         token: String,
+    },
+    /// The model has no chat template.
+    #[error(
+        "the model has no chat template (chat_template in tokenizer_config.json, or \
+         tokenizer.chat_template in a .gguf file): it was not trained to chat; choose its \"instruct\" or \
+         \"chat\" version"
+    )]
+    NoTemplate,
+    /// The chat template cannot be used.
+    #[error(
+        "the model's chat template is not understood: {}",
+        shown_sentence(reason)
+    )]
+    Template {
+        /// Why.
+        reason: String,
+    },
+    /// The chat format has no place for a message.
+    #[error("the model's chat format has no place for {what} {place}")]
+    NoPlace {
+        /// What has no place.
+        what: &'static str,
+        /// Where.
+        place: &'static str,
     },
     /// A GGUF file's vocabulary cannot be used.
     #[error("{}: {}", shown_place(file), shown_sentence(reason))]

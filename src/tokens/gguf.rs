@@ -41,6 +41,18 @@ pub(super) const GPT_4O: &str = concat!(
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );
 
+/// How Llama 3's vocabulary cuts text into words.
+pub(super) const LLAMA_3: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
+
+/// How Qwen2's does.
+pub(super) const QWEN_2: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
+
 impl ChatTokenizer {
     /// The tokenizer of a GGUF file: the same tokens as from the `tokenizer.json` that the file was
     /// made of.
@@ -52,7 +64,7 @@ impl ChatTokenizer {
                 | TokenError::UnsupportedTokenizer { reason }
                 | TokenError::BadSettings { reason, .. } => reason,
                 TokenError::MissingToken { token } => {
-                    format!("it has no token \"{token}\": it is not that of a Phi-3 chat model")
+                    format!("it has no token \"{token}\", which its chat format needs")
                 }
                 other => return other,
             };
@@ -231,6 +243,8 @@ fn all_entries(metadata: &Metadata) -> Result<Vec<Entry<'_>>, TokenError> {
 
 /// The parts of `tokenizer.json` that do not depend on the kind of vocabulary.
 fn body(entries: &[Entry<'_>]) -> Map<String, Value> {
+    let has = |name: &&str| entries.iter().any(|entry| entry.text == *name);
+    let is_phi3 = TURNS.iter().all(has);
     let added = entries
         .iter()
         .filter(|e| matches!(e.kind, Kind::Control | Kind::UserDefined));
@@ -238,7 +252,8 @@ fn body(entries: &[Entry<'_>]) -> Map<String, Value> {
         .map(|entry| {
             json!({
                 "id": entry.id, "content": entry.text, "single_word": false, "lstrip": false,
-                "rstrip": entry.kind == Kind::Control && !KEEPS_SPACE.contains(&entry.text),
+                "rstrip": is_phi3 && entry.kind == Kind::Control
+                    && !KEEPS_SPACE.contains(&entry.text),
                 "normalized": false, "special": entry.kind == Kind::Control,
             })
         })
@@ -390,21 +405,41 @@ fn byte_level(metadata: &Metadata, entries: &[Entry<'_>]) -> Result<Value, Token
         json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
                "use_regex": regex})
     };
+    let split = |expression: &str| {
+        json!({"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": false},
+            level(false),
+        ]})
+    };
+    let mut normalizer = Value::Null;
+    let mut ignore_merges = false;
     let words = match metadata.text("tokenizer.ggml.pre")? {
         Some("gpt-4o") => json!({"type": "Sequence", "pretokenizers": [
             {"type": "Split", "pattern": {"Regex": GPT_4O}, "behavior": "Removed", "invert": true},
             level(false),
         ]}),
         None | Some("default" | "gpt-2") => level(true),
+        Some("smollm") => json!({"type": "Sequence", "pretokenizers": [
+            {"type": "Digits", "individual_digits": true}, level(true),
+        ]}),
+        Some("llama-bpe" | "llama3" | "llama-v3") => {
+            ignore_merges = true;
+            split(LLAMA_3)
+        }
+        Some("qwen2") => {
+            normalizer = json!({"type": "NFC"});
+            split(QWEN_2)
+        }
         Some(other) => {
             return Err(bad(format!(
-                "it cuts text into words as \"{}\" does; \"gpt-4o\" and \"gpt-2\" are known",
+                "it cuts text into words as \"{}\" does; \"gpt-2\", \"gpt-4o\", \"llama-bpe\", \"qwen2\" \
+                 and \"smollm\" are known",
                 shown(other)
             )));
         }
     };
     let mut body = body(entries);
-    body.insert("normalizer".into(), Value::Null);
+    body.insert("normalizer".into(), normalizer);
     body.insert("pre_tokenizer".into(), words);
     body.insert("post_processor".into(), Value::Null);
     body.insert("decoder".into(), level(true));
@@ -413,7 +448,7 @@ fn byte_level(metadata: &Metadata, entries: &[Entry<'_>]) -> Result<Value, Token
         json!({
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
-            "ignore_merges": false, "vocab": vocab(entries), "merges": merges,
+            "ignore_merges": ignore_merges, "vocab": vocab(entries), "merges": merges,
         }),
     );
     Ok(body.into())

@@ -12,6 +12,7 @@ mod gguf;
 mod rules;
 mod settings;
 mod spec;
+mod template;
 mod tokenizer;
 
 pub use chat::{Message, Prompt, Role, TokenRole};

@@ -12,10 +12,13 @@ use tokenizers::{
 };
 
 use super::added::AddedTokens;
-use super::chat::{ChatTokens, Layout, Message, Prompt, Special, TURNS, TokenRole};
+use super::chat::{
+    Before, ChatFormat, Layout, Message, Part, Phi3Tokens, Prompt, Special, TURNS, TokenRole,
+};
 use super::decode::{Detokenizer, Piece, Pieces};
 use super::settings::{CONFIG, Settings, TOKENIZER};
 use super::spec::{Added, Spec};
+use super::template::Seams;
 use super::{TokenError, TokenizerFiles};
 use crate::checkpoint::shown;
 use crate::checkpoint::{Folder, Gguf};
@@ -23,7 +26,7 @@ use crate::checkpoint::{Folder, Gguf};
 /// Tokens after which an answer is complete, where the vocabulary has them.
 pub(super) const STOPS: [&str; 2] = ["<|endoftext|>", "</s>"];
 
-/// A model's tokenizer, with Phi-3's chat format.
+/// A model's tokenizer, with its chat format.
 pub struct ChatTokenizer {
     normalizer: Option<NormalizerWrapper>,
     pre_tokenizer: Option<PreTokenizerWrapper>,
@@ -35,7 +38,9 @@ pub struct ChatTokenizer {
     /// The names of special tokens, by number.
     names: Vec<(u32, String)>,
     vocabulary: Rc<Pieces>,
-    chat: ChatTokens,
+    chat: ChatFormat,
+    /// The token in front of any text, if the model wants one.
+    bos: Option<u32>,
     stops: Vec<u32>,
 }
 
@@ -65,8 +70,9 @@ impl ChatTokenizer {
 
     /// Reads the files of a tokenizer.
     ///
-    /// A conversation begins with the model's `<s>` if `add_bos_token` says so (without that entry:
-    /// if the tokenizer's post-processor does), or if the chat template writes it.
+    /// The chat format is Phi-3's where the vocabulary has its tokens, else that of the model's chat
+    /// template. A conversation begins with the model's `<s>` if `add_bos_token` says so (without that
+    /// entry: if the tokenizer's post-processor does), or if the chat template writes it.
     pub fn from_files(files: &TokenizerFiles) -> Result<Self, TokenError> {
         let spec = Spec::read(files.get(TOKENIZER).unwrap_or_default())?;
         let settings = Settings::read(files)?;
@@ -82,28 +88,40 @@ impl ChatTokenizer {
             })
         };
         let bos = settings.bos.as_deref().unwrap_or("<s>");
-        let adds_bos = writes_bos(&settings.template, bos)
-            || match settings.add_bos {
-                Some(adds) => adds,
-                None => puts_in_front(&spec.post_processor, bos),
-            };
-        let eos = settings.eos.as_deref();
-        let ends_with_eos = settings.template.contains("eos_token");
-        let chat = ChatTokens {
-            bos: adds_bos.then(|| special(bos)).transpose()?,
-            system: special("<|system|>")?,
-            user: special("<|user|>")?,
-            assistant: special("<|assistant|>")?,
-            end: special("<|end|>")?,
-            eos: eos.filter(|_| ends_with_eos).map(special).transpose()?,
+        let adds_bos = match settings.add_bos {
+            Some(adds) => adds,
+            None => puts_in_front(&spec.post_processor, bos),
         };
+        let has_bos = adds_bos || writes_bos(&settings.template, bos);
+        let is_phi3 = TURNS.into_iter().all(|name| spec.id(name).is_some());
+        let chat = match is_phi3 {
+            true => {
+                let eos = settings.eos.as_deref();
+                let ends_with_eos = settings.template.contains("eos_token");
+                ChatFormat::phi3(&Phi3Tokens {
+                    bos: has_bos.then(|| special(bos)).transpose()?,
+                    system: special("<|system|>")?,
+                    user: special("<|user|>")?,
+                    assistant: special("<|assistant|>")?,
+                    end: special("<|end|>")?,
+                    eos: eos.filter(|_| ends_with_eos).map(special).transpose()?,
+                })
+            }
+            false => of_template(&settings, &spec, bos, adds_bos)?,
+        };
+        let first = spec.id(bos).filter(|_| has_bos);
         // A turn that the model begins is not its own.
-        let names = TURNS.into_iter().chain(STOPS);
+        let turns = TURNS.into_iter().filter(|_| is_phi3);
+        let names = turns.chain(STOPS);
         let names = names.chain(settings.ends.iter().map(String::as_str));
-        let named: Vec<u32> = names.filter_map(|name| spec.id(name)).collect();
+        let mut named: Vec<u32> = names.filter_map(|name| spec.id(name)).collect();
+        named.extend(chat.stops());
+        let mut stops = named.clone();
+        named.extend(chat.all_marks());
+        named.sort_unstable();
+        named.dedup();
         let last = spec.added.last().map_or(0, |token| token.id as usize + 1);
         let count = last.max(spec.words.len());
-        let mut stops = named.clone();
         stops.extend(settings.stops.iter().filter(|id| (**id as usize) < count));
         stops.sort_unstable();
         stops.dedup();
@@ -149,6 +167,7 @@ impl ChatTokenizer {
             normalizer,
             pre_tokenizer,
             model,
+            bos: first,
             chat,
             stops,
         };
@@ -200,15 +219,44 @@ impl ChatTokenizer {
         Ok(self.words(text)?.get_ids().to_vec())
     }
 
-    /// The tokens of a conversation in Phi-3's chat format, ready for an answer with
+    /// The tokens of a conversation in the model's chat format, ready for an answer with
     /// `add_generation_prompt`. What the messages say is ordinary text, whatever it looks like: a
     /// message cannot forge a turn. An empty list of messages is the caller's concern.
+    ///
+    /// # Errors
+    /// [`TokenError::NoPlace`] where the format has no place for one of the messages.
     pub fn chat(
         &self,
         messages: &[Message],
         add_generation_prompt: bool,
     ) -> Result<Prompt, TokenError> {
-        self.encode_layout(&self.chat.layout(messages, add_generation_prompt))
+        let layout = self
+            .chat
+            .layout(Before::Start, messages, add_generation_prompt)?;
+        self.encode_layout(&layout)
+    }
+
+    /// What follows the tokens that an assistant said in a conversation that goes on with `messages`: from
+    /// the token that ends an answer on.
+    pub fn chat_after_answer(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<Prompt, TokenError> {
+        let layout = self
+            .chat
+            .layout(Before::Assistant, messages, add_generation_prompt)?;
+        let mut prompt = self.encode_layout(&layout)?;
+        let end = prompt.ids.iter().position(|id| *id == self.chat.end);
+        prompt.ids.drain(..end.unwrap_or(0));
+        prompt.roles.drain(..end.unwrap_or(0));
+        Ok(prompt)
+    }
+
+    /// Where the last turn of a conversation that is ready for an answer begins: the position of its first
+    /// token, 0 if no other turn comes before it.
+    pub fn last_turn(&self, prompt: &Prompt) -> usize {
+        self.chat.last_turn(prompt)
     }
 
     /// The text of tokens; special tokens add nothing. What a [`Detokenizer`] gives in all.
@@ -249,17 +297,12 @@ impl ChatTokenizer {
 
     /// The token in front of a conversation, if the model wants one.
     pub fn bos(&self) -> Option<u32> {
-        self.chat.bos.as_ref().map(|token| token.id)
+        self.bos
     }
 
-    /// `<|end|>`, which ends a message.
+    /// The token that ends what an assistant says: Phi-3's `<|end|>`.
     pub fn end(&self) -> u32 {
-        self.chat.end.id
-    }
-
-    /// `<|user|>`, which begins a message of the user's.
-    pub fn user(&self) -> u32 {
-        self.chat.user.id
+        self.chat.end
     }
 
     /// The tokens that end an answer, sorted: those that begin and end a turn,
@@ -326,6 +369,63 @@ impl Layout {
             _ => TokenRole::Prompt,
         }
     }
+}
+
+/// The format of the chat template.
+fn of_template(
+    settings: &Settings,
+    spec: &Spec,
+    bos: &str,
+    adds_bos: bool,
+) -> Result<ChatFormat, TokenError> {
+    if settings.template.trim().is_empty() {
+        // A vocabulary of Phi-3's that is not whole.
+        let has = |name: &&str| spec.id(name).is_some();
+        let missing = TURNS.iter().find(|name| !has(name));
+        return Err(
+            match missing.filter(|_| TURNS.iter().any(|name| has(&name))) {
+                Some(token) => TokenError::MissingToken {
+                    token: (*token).into(),
+                },
+                None => TokenError::NoTemplate,
+            },
+        );
+    }
+    let eos = settings.eos.as_deref().unwrap_or("</s>");
+    let seams = Seams::of(&settings.template, bos, eos);
+    let seams = seams.map_err(|reason| TokenError::Template { reason })?;
+    let specials: Vec<&Added> = spec.added.iter().filter(|token| token.special).collect();
+    let special = |token: &Added| Special {
+        id: token.id,
+        text: token.content.clone(),
+        lstrip: token.lstrip,
+        rstrip: token.rstrip,
+    };
+    // The special tokens of a text, the longest of those that begin at one place.
+    let find = |mut text: &str| {
+        let mut parts = Vec::new();
+        while !text.is_empty() {
+            let found = specials
+                .iter()
+                .filter_map(|token| Some((text.find(&token.content)?, *token)))
+                .min_by_key(|(at, token)| (*at, std::cmp::Reverse(token.content.len())));
+            let (at, after) = found.map_or((text.len(), text.len()), |(at, token)| {
+                (at, at + token.content.len())
+            });
+            if at > 0 {
+                parts.push(Part::Text(text[..at].into()));
+            }
+            parts.extend(found.map(|(_, token)| Part::Special(special(token))));
+            text = &text[after..];
+        }
+        parts
+    };
+    let first = specials.iter().find(|token| token.content == bos);
+    let first = first.map(|token| special(token));
+    let format = ChatFormat::of_seams(&seams, first.as_ref(), adds_bos, find);
+    format.ok_or_else(|| TokenError::Template {
+        reason: "no special token ends what the assistant says".into(),
+    })
 }
 
 /// Whether a `post_processor` of a `tokenizer.json` puts `bos` in front of a text. It is read rather

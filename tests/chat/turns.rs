@@ -39,7 +39,7 @@ fn the_next_turn_hears_the_very_tokens_that_were_said() {
             assert_eq!(said.reused, held[lane], "{what}");
             let ids: Vec<u32> = said.prompt.iter().map(|t| t.token).collect();
             assert_eq!(ids, prompts[lane].ids, "{what}");
-            let user = chat.tokenizer().user();
+            let user = chat.tokenizer().encode_markup("<|user|>").expect("tokens")[0];
             let first = ids.iter().rposition(|id| *id == user).expect("a user");
             let first = if messages[lane].len() > 1 { first } else { 0 };
             assert_eq!(said.first, first, "{what}");
