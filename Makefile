@@ -1,6 +1,6 @@
 # phi3-steer. `make` lists what there is; each target installs what it lacks (scripts/setup.sh).
 
-.PHONY: help demo classroom test bench full-size fuzz synth nano
+.PHONY: help demo small-model classroom test bench full-size fuzz synth nano
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -8,6 +8,9 @@ help: ## This list
 demo: ## Build the page and open it: chat with the nano model (PORT=8080)
 	@scripts/setup.sh rust site
 	@scripts/demo.sh
+
+small-model: ## SmolLM2-135M-Instruct, a real small chat model (98 MB, once), for the demo and the tests
+	@scripts/small-model.sh
 
 classroom: ## One folder that any static server serves without a network (MODELS="DIR..." OUT=classroom)
 	@scripts/setup.sh rust site
