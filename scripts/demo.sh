@@ -24,6 +24,14 @@ if [ -z "${CI:-}" ]; then
   esac
 fi
 
+small=models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf
+if [ -f "$small" ]; then
+  export BESIDE=$small
+  say "SmolLM2-135M-Instruct, a real small model, is under \"Other model...\""
+else
+  say "for a real small model beside the toy: make small-model (98 MB, once)"
+fi
+
 say "building the page (the first time takes some minutes)"
 trunk build --release --locked
 say "phi3-steer is at http://localhost:$port/ (Ctrl-C stops it)"
