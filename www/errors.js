@@ -56,10 +56,10 @@ const ADVICE = {
     steps: ["Check the address: a model is a .gguf file, or a folder with config.json, tokenizer.json and model.safetensors.", "A dictionary folder needs its configuration (cfg.json) and its weights."],
     reload: true,
   },
-  "bad-config": { title: "This model cannot run here", steps: ["Use a checkpoint of the Phi-3 architecture with its own config.json."], reload: true },
+  "bad-config": { title: "This model cannot run here", steps: ["Use a checkpoint of Phi-3 or Llama, as it is published, with its own config.json."], reload: true },
   "gpu-error": { title: "The GPU refused a command", steps: ["Update the graphics driver or the browser, then reload the engine."], reload: true },
   "bad-checkpoint": { title: "The model's file is damaged", steps: ["Fetch the file again: it is cut short or was changed on the way."], reload: true },
-  "missing-tensor": { title: "The model's file lacks a tensor", steps: ["Use a checkpoint in the Hugging Face layout of Phi-3."], reload: true },
+  "missing-tensor": { title: "The model's file lacks a tensor", steps: ["Use a checkpoint in the Hugging Face layout of its model."], reload: true },
   "wrong-shape": { title: "The model's file and its config do not agree", steps: ["Use config.json and model.safetensors of the same model."], reload: true },
   "not-finite": { title: "The model's file holds a number that is not finite", steps: ["Fetch the file again, or use another checkpoint."], reload: true },
   "bad-hook": {

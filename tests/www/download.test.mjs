@@ -279,7 +279,7 @@ test("files that change all the time end in an error", async () => {
 
 test("nothing of a model that cannot run is fetched but its descriptions", async () => {
   for (const [config, code] of [
-    ['{"model_type":"llama"}', "bad-config"],
+    ['{"model_type":"mistral"}', "bad-config"],
     ['{"model_type":"phi3","quantization_config":{"quant_method":"gptq"}}', "bad-config"],
     ["<!doctype html><p>not here", "not-found"],
     ["not here", "bad-answer"],

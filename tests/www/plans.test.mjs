@@ -173,7 +173,7 @@ test("a model's config is looked at before its weights", () => {
   checkConfig("config.json", '{"model_type":"phi3"}');
   checkConfig("config.json", '\uFEFF{"model_type":"phi3","x":NaN}');
   for (const [json, what] of [
-    ['{"model_type":"llama"}', /llama/],
+    ['{"model_type":"mistral"}', /mistral/],
     ['{"model_type":"llava","text_config":{"model_type":"phi3"}}', /several kinds/],
     ['{"model_type":"phi3","quantization_config":{"quant_method":"bitsandbytes"}}', /bitsandbytes/],
     ['{"model_type":"phi3","quantization":{"group_size":64,"bits":4}}', /MLX/],
@@ -206,7 +206,7 @@ test("a file that begins as something else is refused by what it is", () => {
   checkHead("x.gguf", gguf("phi3"));
   checkHead("x.gguf", bytes("GGUF"));
   assert.equal(ggufArchitecture(gguf("phi3")), "phi3");
-  assert.throws(() => checkHead("x.gguf", gguf("llama")), (error) => code("bad-config")(error) && /llama/.test(error.message));
+  assert.throws(() => checkHead("x.gguf", gguf("qwen2")), (error) => code("bad-config")(error) && /qwen2/.test(error.message));
   for (const name of ["model.safetensors", "config.json", "x.gguf", "params.npz", "chat_template.jinja"]) {
     assert.throws(() => checkHead(name, bytes(" <!DOCTYPE html><html>")), (error) => code("not-found")(error) && /web page/.test(error.message), name);
     assert.throws(() => checkHead(name, bytes('<?xml version="1.0"?><Error>')), (error) => /XML/.test(error.message), name);

@@ -71,14 +71,14 @@ export function ggufArchitecture(head) {
 }
 
 /** What the engine runs, as config.json and GGUF name it. */
-const ARCHITECTURES = ["phi3"];
+const ARCHITECTURES = ["phi3", "llama"];
 
 /**
  * @param {string} path
  * @param {string} architecture
  */
 const notThisOne = (path, architecture) =>
-  new StoreError("bad-config", `${shown(path)} is of the architecture \u201c${shown(architecture)}\u201d, and this page runs ${ARCHITECTURES.join(", ")} (Phi-3, Phi-3.5 and Phi-4 Mini). Its weights were not downloaded.`);
+  new StoreError("bad-config", `${shown(path)} is of the architecture \u201c${shown(architecture)}\u201d, and this page runs ${ARCHITECTURES.join(", ")} (Phi-3, Phi-3.5, Phi-4 Mini; Llama, SmolLM2, TinyLlama). Its weights were not downloaded.`);
 
 /**
  * Refuses a model's config.json that the engine would refuse after all weights have come.
