@@ -21,7 +21,7 @@ use pollster::block_on;
 
 /// The model of a folder, its cache in f32.
 pub fn load(folder: &Folder, format: Format) -> Model {
-    let gpu = Rc::new(block_on(Gpu::open(GpuOptions::default())).expect("an adapter"));
+    let gpu = Rc::new(block_on(Gpu::open(&GpuOptions::default())).expect("an adapter"));
     let files = block_on(ModelFiles::open(folder)).expect("a model");
     let options = ModelOptions {
         lanes: 1,

@@ -127,7 +127,8 @@ impl Reference {
         let mut all = Vec::new();
         let (mut input, mut at) = (ids.to_vec(), 0);
         loop {
-            let tokens = Tensor::new(&[&input[..]], &Device::Cpu).expect("tokens");
+            let tokens = Tensor::new(&input[..], &Device::Cpu).and_then(|t| t.unsqueeze(0));
+            let tokens = tokens.expect("tokens");
             let out = self.model.forward(&tokens, at, &mut cache).expect("runs");
             let out: Vec<f32> = out.flatten_all().and_then(|l| l.to_vec1()).expect("logits");
             at += input.len();
