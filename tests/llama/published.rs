@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
 use candle_transformers::models::llama;
-use half::f16;
+use half::{bf16, f16};
 use phi3_steer::checkpoint::{Checkpoint, Folder, Gguf, MemorySource};
 use phi3_steer::matrix::Format;
 use phi3_steer::phi3::Config;
@@ -91,13 +91,13 @@ fn unfused(model: &RandomModel) -> HashMap<String, Tensor> {
     all
 }
 
-/// A safetensors file with these tensors, in f32 but for those that `half` chooses, which are in f16.
+/// A safetensors file with these tensors, in f32 but for those that `half` chooses, which are in bf16.
 fn safetensors(tensors: &HashMap<String, Tensor>, half: impl Fn(&str) -> bool) -> Vec<u8> {
     let stored = |name: &str, tensor: &Tensor| match half(name) {
         true => {
             let halves = tensor.values.iter();
-            let halves = halves.flat_map(|v| f16::from_f32(*v).to_le_bytes());
-            (Dtype::F16, halves.collect::<Vec<u8>>())
+            let halves = halves.flat_map(|v| bf16::from_f32(*v).to_le_bytes());
+            (Dtype::BF16, halves.collect::<Vec<u8>>())
         }
         false => {
             let bytes = tensor.values.iter().flat_map(|v| v.to_le_bytes());
@@ -147,7 +147,7 @@ fn parts_in_a_file_make_the_matrices_of_the_model() {
             ))
         };
         let fused = open(model.safetensors()).expect("a file");
-        // Some parts in another type: their numbers, rounded to bf16, fit f16 as well.
+        // Some parts in another type, which holds their numbers as they are.
         let halves = |name: &str| name.contains("k_proj") || name.contains("gate_proj");
         let parts = open(safetensors(&unfused(&model), halves)).expect("a file");
         assert!(parts.names().eq(fused.names()));
