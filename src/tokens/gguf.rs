@@ -63,6 +63,13 @@ impl ChatTokenizer {
                 TokenError::BadTokenizer { reason }
                 | TokenError::UnsupportedTokenizer { reason }
                 | TokenError::BadSettings { reason, .. } => reason,
+                TokenError::Template { reason } => {
+                    format!("its chat template is not understood: {reason}")
+                }
+                TokenError::NoTemplate => "it has no chat template (no key \
+                    tokenizer.chat_template): it was not trained to chat; choose its \"instruct\" or \
+                    \"chat\" version"
+                    .into(),
                 TokenError::MissingToken { token } => {
                     format!("it has no token \"{token}\", which its chat format needs")
                 }
