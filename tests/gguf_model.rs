@@ -180,8 +180,8 @@ fn configurations_that_cannot_run_are_refused() {
     type Change = fn(&mut File);
     let cases: [(Change, &str); 9] = [
         (
-            |f| set(f, "general.architecture", Stored::text("llama")),
-            "\"llama\"",
+            |f| set(f, "general.architecture", Stored::text("qwen2")),
+            "\"qwen2\"",
         ),
         (
             |f| f.keys.retain(|(k, _)| k != "general.architecture"),
