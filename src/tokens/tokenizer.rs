@@ -383,7 +383,7 @@ fn of_template(
         let has = |name: &&str| spec.id(name).is_some();
         let missing = TURNS.iter().find(|name| !has(name));
         return Err(
-            match missing.filter(|_| TURNS.iter().any(|name| has(&name))) {
+            match missing.filter(|_| TURNS.iter().any(|name| spec.id(name).is_some())) {
                 Some(token) => TokenError::MissingToken {
                     token: (*token).into(),
                 },
