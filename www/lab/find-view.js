@@ -60,12 +60,9 @@ export class FindView {
 
   /** Shows what was found before, and what broke off. */
   async look() {
-    const { runner } = this.page;
-    const runs = (await runner.shelf.runs()).filter((run) => run.place === runner.place && run.recipe.task === "find");
-    const done = runs.find((run) => run.state === "done");
+    const { done, rest } = await this.work.kept();
     if (done && !this.found.firstChild) this.show(done.result);
-    const rest = runs.find((run) => run.state === "paused" || run.state === "failed");
-    this.rested.replaceChildren(...(rest && !runner.running ? [this.work.resting(rest, () => this.look())] : []));
+    this.rested.replaceChildren(...(rest && !this.page.runner.running ? [this.work.resting(rest, () => this.look())] : []));
     this.draw();
   }
 

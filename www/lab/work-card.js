@@ -80,6 +80,17 @@ export class WorkCard {
   }
 
   /**
+   * The runs of these tasks with this model and dictionary that are kept.
+   * @returns {Promise<{ done: Kept | undefined, rest: Kept | undefined }>} the last one that is done, and one that broke off
+   */
+  async kept() {
+    const { runner } = this;
+    const runs = (await runner.shelf.runs()).filter((run) => run.place === runner.place && this.tasks.includes(run.recipe.task));
+    const rest = runs.find((run) => run.state === "paused" || run.state === "failed");
+    return { done: runs.find((run) => run.state === "done"), rest };
+  }
+
+  /**
    * A run that rests, with what can be done about it.
    * @param {Kept} run
    * @param {() => void} changed when it is gone
