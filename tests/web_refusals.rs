@@ -157,9 +157,9 @@ async fn bad_files_are_refused() {
         ),
         (
             "another architecture",
-            config_with("model_type", json!("llama")),
+            config_with("model_type", json!("gemma2")),
             "bad-config",
-            "llama",
+            "gemma2",
         ),
         (
             "an absurd size",
