@@ -18,7 +18,7 @@ import { WorkCard } from "./work-card.js";
 
 /** @type {import("./form.js").Field[]} */
 const FIT = [
-  { path: "percentile", label: "Harmless prompts below the threshold", kind: "number", about: "a share; empty: 0.98" },
+  { path: "percentile", label: "Harmless prompts below the threshold", kind: "number", about: "a share; of each set; empty: 0.95" },
   { path: "ridge", label: "Ridge", kind: "number", about: "empty: 1" },
   { path: "feature", label: "A feature to try instead", kind: "number", about: "its activation as the score" },
   { path: "test", label: "Split that is told of", kind: "text", about: "empty: test" },

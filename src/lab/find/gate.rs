@@ -25,7 +25,8 @@ pub struct GateOptions {
     /// A feature whose activation is tried in place of a probe.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub feature: Option<u32>,
-    /// The share of harmless prompts below the threshold, by cross-validation.
+    /// The share of each harmless set's prompts below the threshold, by cross-validation: the hardest set
+    /// (requests that only look harmful) decides, however many easy ones there are.
     pub percentile: f64,
     /// The ridge of the logistic regression.
     pub ridge: f64,
@@ -192,6 +193,17 @@ fn sides(cases: &[Case], scores: &[f64]) -> (Vec<f64>, Vec<f64>) {
     (of(true), of(false))
 }
 
+/// The score that in each harmless set that a gate may know at least `share` of the prompts lie below.
+fn threshold(cases: &[Case], scores: &[f64], share: f64) -> f64 {
+    let mut sets: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    let known = cases.iter().zip(scores).filter(|(c, _)| !c.unseen);
+    for (case, score) in known.filter(|(c, _)| !c.harmful) {
+        sets.entry(&case.set).or_default().push(*score);
+    }
+    let each = sets.values().filter_map(|own| quantile(own, share));
+    each.fold(f64::NEG_INFINITY, f64::max)
+}
+
 fn share_above(scores: &[f64], threshold: f64) -> f64 {
     scores.iter().filter(|s| **s >= threshold).count() as f64 / scores.len().max(1) as f64
 }
@@ -269,7 +281,7 @@ pub async fn gate(
         };
         let validated = cross_validate(samples, options.ridge, FOLDS, seed);
         let probe = fit(samples, options.ridge);
-        let threshold = validated.threshold(&labels, options.percentile);
+        let threshold = threshold(&known, &validated.scores, options.percentile);
         let fresh_vectors = at(&seen_fresh, place);
         let scores: Vec<f64> = fresh_vectors
             .chunks_exact(hidden)
@@ -286,6 +298,7 @@ pub async fn gate(
             "tpr": share_above(&yes, threshold),
             "fpr": share_above(&no, threshold),
             "roc": roc_json(&validated.roc),
+            "sets": above(&known, &validated.scores, threshold),
             "test": tested(&fresh, &scores, threshold),
         }));
     }
@@ -294,7 +307,7 @@ pub async fn gate(
         let scores = of(&seen);
         let (yes, no) = sides(&known, &scores);
         // Just above what harmless prompts reach, so that no activation at all is never enough.
-        let threshold = quantile(&no, options.percentile).unwrap_or_default();
+        let threshold = threshold(&known, &scores, options.percentile);
         let threshold = threshold.max(f64::from(f32::MIN_POSITIVE));
         json!({
             "hook": hook,
@@ -320,4 +333,39 @@ pub async fn gate(
         "ridge": options.ridge,
         "percentile": options.percentile,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(set: &str, harmful: bool, unseen: bool) -> Case {
+        Case {
+            set: set.into(),
+            harmful,
+            unseen,
+            prompt: Prompt::default(),
+        }
+    }
+
+    #[test]
+    fn the_hardest_harmless_set_decides_the_threshold() {
+        let mut all = Vec::new();
+        // A hundred easy ones would hide what happens to ten hard ones.
+        all.extend((0..101).map(|i| (case("easy", false, false), f64::from(i) / 1000.0)));
+        all.extend((0..11).map(|i| (case("hard", false, false), 0.5 + f64::from(i) / 100.0)));
+        all.extend((0..5).map(|_| (case("harmful", true, false), 0.95)));
+        all.extend((0..5).map(|_| (case("new", false, true), 0.99)));
+        let (cases, scores): (Vec<Case>, Vec<f64>) = all.into_iter().unzip();
+        let at = |share: f64| threshold(&cases, &scores, share);
+        assert!((at(0.9) - 0.59).abs() < 1e-12, "{}", at(0.9));
+        assert!((at(1.0) - 0.6).abs() < 1e-12, "{}", at(1.0));
+        let told = above(&cases, &scores, at(0.9));
+        assert_eq!(
+            (&told["hard"]["above"], &told["hard"]["of"]),
+            (&json!(2), &json!(11))
+        );
+        assert_eq!(told["easy"]["above"], 0);
+        assert_eq!(told["harmful"]["above"], 5);
+    }
 }

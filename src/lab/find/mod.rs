@@ -12,6 +12,7 @@ mod evidence;
 mod gate;
 mod rank;
 mod reading;
+mod survival;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -23,6 +24,7 @@ use crate::generate::Chat;
 use crate::sae::HookPoint;
 pub use card::{CardOptions, card};
 pub use gate::{GateOptions, gate};
+pub use survival::{Observed, observe, survival};
 
 use asks::{Ask, Asks, Class};
 use confirm::{ALONG, CURVE, Confirmed, Dose, Member, Trial, useful, worth};
@@ -446,7 +448,7 @@ fn gate_json(asks: &[Ask], readings: &[reading::Reading], hook: HookPoint, seed:
 /// The probe's ridge, folds, and the share of harmless prompts below its threshold.
 pub(super) const RIDGE: f64 = 1.0;
 pub(super) const FOLDS: usize = 5;
-pub(super) const PERCENTILE: f64 = 0.98;
+pub(super) const PERCENTILE: f64 = 0.95;
 
 /// A ROC curve as `[false positives, true positives, threshold]`.
 pub(super) fn roc_json(curve: &[RocPoint]) -> Vec<Value> {

@@ -327,7 +327,7 @@ pub async fn last_residuals(
 }
 
 /// The latents above zero.
-fn active(row: &[f32]) -> Code {
+pub fn active(row: &[f32]) -> Code {
     let all = row.iter().enumerate().filter(|(_, v)| **v > 0.0);
     all.map(|(latent, value)| (latent as u32, *value)).collect()
 }

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::Failure;
 use super::common::{ModelArguments, beside, read_file};
 use super::lab::follow::{Shared, follow, load};
+use super::lab::measure::gate;
 use crate::output::{Existing, Place, Sources, print, print_line};
 
 /// Points of the curve up to the report's largest value.
@@ -54,10 +55,11 @@ const EXAMPLES: &str = "Examples:
   phi3-steer eval --model models/nano --sae models/nano/sae --quick
   phi3-steer eval --model models/nano --sae models/nano/sae --feature 329 --values 0,2,4,8 --controls 8
   phi3-steer eval --model models/nano --sae models/nano/sae --split validation --out models/nano/report.json
+  phi3-steer eval --model models/nano --sae models/nano/sae --gate gate.json --out models/nano/report.json
 
 Without --feature, --hook and --values these come from report.json beside the model. Controls are measured
 at the top of the report's useful range. With --split validation the useful range is computed, and with
---out recorded; a test run never chooses anything. --out records what check-sae says of the dictionary, too.";
+--out recorded; a test run never chooses anything. A gate (lab gate) is recorded with what it does. --out records what check-sae says of the dictionary, too.";
 
 /// What steering a feature buys and costs: a Markdown table on stdout.
 #[derive(clap::Args)]
@@ -98,6 +100,9 @@ pub struct Arguments {
     /// The value at which controls are measured.
     #[arg(long, value_name = "V", allow_hyphen_values = true)]
     control_value: Option<f32>,
+    /// A gate (JSON), or a result that has one: each value is measured with and without it.
+    #[arg(long, value_name = "FILE")]
+    gate: Option<PathBuf>,
     /// Seed of the random features and directions.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
@@ -188,7 +193,7 @@ impl Arguments {
         let feature = self.feature.or(report.map(|r| r.feature));
         let hook = hook.ok_or_else(|| missing("hook"))?;
         let feature = feature.ok_or_else(|| missing("feature"))?;
-        let recipe = json!({
+        let mut recipe = json!({
             "schema": RECIPE,
             "task": "measure",
             "hook": hook,
@@ -205,6 +210,9 @@ impl Arguments {
             "repeats": if self.quick { self.controls.min(1) } else { self.controls },
             "controls": CONTROLS,
         });
+        if let Some(path) = &self.gate {
+            recipe["gate"] = gate(path)?;
+        }
         Ok(Recipe::read(&recipe)?)
     }
 }
@@ -300,17 +308,22 @@ fn record(
             .collect::<Map<_, _>>()
             .into()
     };
-    let of = |on_curve: bool| -> Vec<Value> {
+    let of = |on_curve: bool, gated: bool| -> Vec<Value> {
         let rows = arms.iter().skip(1);
-        let rows = rows.filter(|arm| arm["series"].is_number() == on_curve);
+        let rows = rows
+            .filter(|arm| arm["series"].is_number() == on_curve && (arm["gated"] == true) == gated);
         rows.map(row).collect()
     };
     let mut figures = Map::new();
     if let Some(base) = arms.first() {
         figures.insert("base".into(), row(base));
     }
-    figures.insert("table".into(), json!(of(true)));
-    figures.insert("arms".into(), json!(of(false)));
+    figures.insert("table".into(), json!(of(true, false)));
+    figures.insert("arms".into(), json!(of(false, false)));
+    if let Some(gate) = result["recipe"].get("gate").filter(|gate| gate.is_object()) {
+        figures.insert("gated".into(), json!(of(true, true)));
+        object.insert("gate".into(), gate.clone());
+    }
     object.insert("hook".into(), result["hook"].clone());
     let feature = &result["recipe"]["steer"][0]["features"][0]["feature"];
     object.insert("feature".into(), feature.clone());

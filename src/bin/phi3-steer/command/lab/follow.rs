@@ -12,13 +12,13 @@ use phi3_steer::lab::{
     Journal, LabError, Progress, Recipe, Run, Sets, Stage, identity, run_recipe,
 };
 use phi3_steer::phi3::ModelFiles;
-use phi3_steer::sae::Dictionary;
+use phi3_steer::sae::{Dictionary, HookPoint};
 use phi3_steer::steering::Steering;
 use serde_json::Value;
 
 use crate::command::Failure;
 use crate::command::common::{
-    ModelArguments, beside, load_files, model_folder, open_gpu, read_file, wanted,
+    ModelArguments, Quant, beside, load_files, model_folder, open_gpu, read_file, wanted,
 };
 use crate::command::dictionary::sae_folder;
 use crate::output::{Existing, Output, Place, Sources, note, print_line};
@@ -72,12 +72,27 @@ pub fn name_of(model: &Path) -> String {
 
 /// Loads the model and the dictionary at the recipe's hook point.
 pub async fn load(shared: &Shared, recipe: &Recipe, cpu: bool) -> Result<Chat, Failure> {
-    let files = ModelFiles::open(&model_folder(&shared.model.model)).await?;
+    let Shared {
+        model, sae, lanes, ..
+    } = shared;
+    load_at(&model.model, model.quant, sae, *lanes, recipe.hook, cpu).await
+}
+
+/// Loads a model, its weights as `quant` says, and the dictionary at `hook`.
+pub async fn load_at(
+    model: &Path,
+    quant: Quant,
+    sae: &Path,
+    lanes: usize,
+    hook: Option<HookPoint>,
+    cpu: bool,
+) -> Result<Chat, Failure> {
+    let files = ModelFiles::open(&model_folder(model)).await?;
     let tokenizer = Rc::new(files.tokenizer().await?);
     let gpu = open_gpu(cpu).await?;
-    let model = load_files(&gpu, files, shared.model.quant, shared.lanes).await?;
-    let folder = sae_folder(&shared.sae)?;
-    let dictionary = Dictionary::find(&gpu, &folder, wanted(&model, recipe.hook)).await?;
+    let model = load_files(&gpu, files, quant, lanes).await?;
+    let folder = sae_folder(sae)?;
+    let dictionary = Dictionary::find(&gpu, &folder, wanted(&model, hook)).await?;
     let steering = Steering::new(&model, vec![dictionary]).await?;
     Ok(Chat::new(model, tokenizer, steering).await?)
 }
@@ -120,10 +135,20 @@ pub async fn follow(
 ) -> Result<Value, Failure> {
     let name = name_of(&shared.model.model);
     let about = identity(chat, &name, recipe, sets)?;
+    let work = async |run: &mut Run<'_>| run_recipe(chat, &name, recipe, sets, run).await;
+    journalled(shared, &about, work).await
+}
+
+/// Does `work`, writing down each step in the journal of what `about` says, if there is one.
+pub async fn journalled<E: Into<Failure>>(
+    shared: &Shared,
+    about: &str,
+    work: impl AsyncFnOnce(&mut Run<'_>) -> Result<Value, E>,
+) -> Result<Value, Failure> {
     let failed = Rc::new(RefCell::new(None));
     let mut journal = match &shared.journal {
-        None => Journal::new(&about, Box::new(|_| {})),
-        Some(path) => open_journal(path, &about, &failed)?,
+        None => Journal::new(about, Box::new(|_| {})),
+        Some(path) => open_journal(path, about, &failed)?,
     };
     if !journal.is_empty() {
         note(&format!("{} steps were done before", journal.len()));
@@ -139,11 +164,11 @@ pub async fn follow(
         teller.tell(progress);
     };
     let mut run = Run::new(&mut journal, &cancel, &mut tell);
-    let result = run_recipe(chat, &name, recipe, sets, &mut run).await;
+    let result = work(&mut run).await;
     if let Some(error) = failed.borrow_mut().take() {
         return Err(error);
     }
-    Ok(result?)
+    result.map_err(Into::into)
 }
 
 type Failed = Rc<RefCell<Option<Failure>>>;

@@ -125,7 +125,7 @@ fn json_of(path: &Path) -> Result<Value, Failure> {
 }
 
 /// The gate in a file: one, or that of a result.
-fn gate(path: &Path) -> Result<Value, Failure> {
+pub fn gate(path: &Path) -> Result<Value, Failure> {
     let json = json_of(path)?;
     let gate = json.get("gate").unwrap_or(&json);
     // Of what a result tells of its gate, what makes it one.

@@ -2,9 +2,10 @@
 
 mod find;
 pub mod follow;
-mod measure;
+pub mod measure;
 mod report;
 mod run;
+mod survival;
 
 use crate::command::Failure;
 
@@ -31,6 +32,7 @@ enum Lab {
     Measure(measure::Arguments),
     /// Many ways of steering: values, operators, positions, gate; the result as JSON.
     Sweep(measure::Arguments),
+    Quantisation(survival::Arguments),
     /// Any recipe of a file; the result as JSON.
     Run(run::Arguments),
     /// Results as a report for people, or as a table.
@@ -44,6 +46,7 @@ pub async fn run(arguments: &Arguments, cpu: bool) -> Result<(), Failure> {
         Lab::Gate(a) => find::gate(a, cpu).await,
         Lab::Measure(a) => measure::run("measure", a, cpu).await,
         Lab::Sweep(a) => measure::run("sweep", a, cpu).await,
+        Lab::Quantisation(a) => survival::run(a, cpu).await,
         Lab::Run(a) => run::run(a, cpu).await,
         Lab::Report(a) => report::run(a),
     }
