@@ -56,3 +56,10 @@ export function browserHelp(agent) {
   const mine = BROWSERS.find((browser) => browser.agent.test(agent)) ?? BROWSERS[2];
   return [mine, ...BROWSERS.filter((browser) => browser !== mine)];
 }
+
+/** Why this page has no WebGPU. */
+export function missingWebGpu() {
+  return isSecureContext
+    ? "The browser offers none to this page."
+    : "Browsers offer it only to pages served over https or from localhost, and this page is neither.";
+}

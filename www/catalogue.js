@@ -1,7 +1,7 @@
 // The models and dictionaries that can be chosen: those known to the page, and the visitor's own.
 
 import { nameOf, normalise } from "./store/address.js";
-import { otherForm } from "./store/forms.js";
+import { isOfDictionary, otherForm } from "./store/forms.js";
 import { shown, shownUrl } from "./store/shown.js";
 
 /** @import { Entry } from "./types.d.ts" */
@@ -14,8 +14,7 @@ const MOST_OWN = 200;
 /** Files of this machine that are taken at once: a folder with more is not a model's own. */
 export const MOST_CHOSEN = 5000;
 
-/** Files that only a dictionary has, and files that only a model has. */
-const OF_DICTIONARY = /(^|\/)(cfg\.json|hyperparams\.json|(sae|sae_weights|params)\.safetensors|[^/]*\.npz)$/i;
+/** Files that only a model has. */
 const OF_MODEL = /(^|\/)(model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|tokenizer\.json|[^/]*\.gguf)$/i;
 
 /**
@@ -29,6 +28,8 @@ export class Catalogue {
   constructor() {
     /** @type {Entry[]} */
     this.entries = [];
+    /** The real models that the first screen offers, from small to large, by id. @type {string[]} */
+    this.ladder = [];
     /** Addresses that were deleted from the disk: on the list as long as the page is open. @type {Set<string>} */
     this.deleted = new Set();
   }
@@ -37,12 +38,27 @@ export class Catalogue {
   async load(url = new URL("catalogue.json", import.meta.url).href) {
     const response = await fetch(url);
     if (!response.ok) throw new Error(`the list of models could not be read: status ${response.status}`);
-    const { models, dictionaries } = await response.json();
-    const known = [
+    const { models, dictionaries, ladder } = await response.json();
+    const listing = [
       ...models.map((/** @type {object} */ entry) => ({ ...entry, kind: "model" })),
       ...dictionaries.map((/** @type {object} */ entry) => ({ ...entry, kind: "dictionary" })),
     ].flatMap(listed);
+    const known = listing.map((entry) => (entry.beside ? described(entry, listing) : entry));
     this.entries = [...known, ...readOwn()];
+    this.ladder = Array.isArray(ladder) ? ladder.filter((id) => typeof id === "string") : [];
+  }
+
+  /**
+   * The steps of the ladder: each from beside the page where its file lies there, else from its public address.
+   * @returns {{model: Entry, dictionary: Entry | null}[]}
+   */
+  rungs() {
+    return this.ladder.flatMap((id) => {
+      const known = this.find(id);
+      if (known?.kind !== "model") return [];
+      const model = this.entries.find((entry) => entry.beside && entry.sameAs === id) ?? known;
+      return [{ model, dictionary: (known.dictionary && this.find(known.dictionary)) || null }];
+    });
   }
 
   /**
@@ -179,6 +195,20 @@ function listed(entry) {
   }
 }
 
+/**
+ * What lies beside the page under a public file's name is that file: what is known of it holds.
+ * @param {Entry} entry
+ * @param {Entry[]} listing
+ * @returns {Entry}
+ */
+function described(entry, listing) {
+  const file = (/** @type {Entry} */ one) => one.url?.split("/").at(-1);
+  const same = listing.find((one) => !one.beside && one.kind === entry.kind && file(one) && file(one) === file(entry));
+  if (!same) return entry;
+  const { licence, families, memory, refusals, caveat, dictionary, sha256 } = same;
+  return { ...entry, licence, families, memory, refusals, caveat, dictionary, sha256, sameAs: same.id };
+}
+
 /** @returns {Entry[]} */
 function readOwn() {
   let saved;
@@ -207,12 +237,12 @@ function readOwn() {
 export function sort(files) {
   const visible = files.filter((file) => !file.name.split("/").some((part) => part.startsWith(".")));
   const model = visible.some((file) => OF_MODEL.test(file.name));
-  const dictionary = visible.some((file) => OF_DICTIONARY.test(file.name));
+  const dictionary = visible.some((file) => isOfDictionary(file.name));
   const other = otherForm(visible.map((file) => file.name));
   if (!model || !dictionary) return { model: model ? visible : null, dictionary: dictionary ? visible : null, other };
   // Both: the dictionary is in folders of its own, and a model's own dictionary stays with it.
   const folder = (/** @type {File} */ file) => file.name.slice(0, file.name.lastIndexOf("/") + 1);
-  const marks = visible.filter((file) => OF_DICTIONARY.test(file.name)).map(folder);
+  const marks = visible.filter((file) => isOfDictionary(file.name)).map(folder);
   const roots = visible.filter((file) => OF_MODEL.test(file.name)).map(folder);
   const inside = marks.every((mark) => roots.some((root) => mark.startsWith(root)));
   if (inside) return { model: visible, dictionary: null, other };

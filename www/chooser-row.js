@@ -100,6 +100,7 @@ export class ChooserRow {
       return `Paused: ${bytes(item.loaded)}${total ? ` of ${bytes(total)}` : ""} on this disk`;
     }
     // The manifest itself is what the others are compared with.
+    if (entry.sha256 && item.files.some((file) => file.sha256 === entry.sha256)) return `On this disk: ${bytes(item.loaded)}, the file that was tested here`;
     const proven = item.files.every((file) => file.proof !== null || file.path === "manifest.json");
     return `On this disk: ${bytes(item.loaded)}, ${proven ? "hash verified" : "hash taken at the download, no published one to compare with"}`;
   }
@@ -124,7 +125,8 @@ export class ChooserRow {
 /** @param {Entry} entry */
 function facts(entry) {
   const parts = [];
-  if (entry.bytes) parts.push(entry.builtIn || entry.files || entry.beside ? bytes(entry.bytes) : `about ${bytes(entry.bytes)}`);
+  const exact = entry.builtIn || entry.files || entry.beside || entry.sha256;
+  if (entry.bytes) parts.push(exact ? bytes(entry.bytes) : `about ${bytes(entry.bytes)}, unverified`);
   else if (!entry.files && !entry.own) parts.push("size not known");
   if (entry.layer) parts.push(`layer ${entry.layer}`);
   if (entry.width) parts.push(`${number(entry.width)} features`);

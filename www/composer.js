@@ -1,7 +1,7 @@
 // The message field, its send and stop button, and the suggested prompts.
 
 import { byId, h, icon, number } from "./dom.js";
-import { SUGGESTIONS } from "./prompts.js";
+import { REAL_SUGGESTIONS, SUGGESTIONS } from "./prompts.js";
 
 /**
  * @typedef {object} ComposerActions
@@ -39,8 +39,9 @@ export class Composer {
       if (event.key === "Escape" && this.running && !document.querySelector("dialog[open]")) this.actions.stop();
     });
     this.suggestions = byId("suggestions", HTMLElement);
-    this.suggestions.append(...SUGGESTIONS.map((suggestion) => this.card(suggestion)));
     this.examples = byId("examples", HTMLDialogElement);
+    /** Those that fit the model. @type {import("./prompts.js").Suggestion[]} */
+    this.suggested = [];
     this.startExamples(this.examples);
     this.update();
   }
@@ -50,7 +51,6 @@ export class Composer {
    * @param {HTMLDialogElement} examples
    */
   startExamples(examples) {
-    byId("examples-list", HTMLElement).append(...SUGGESTIONS.map((suggestion) => this.card(suggestion)));
     const opener = byId("examples-open", HTMLButtonElement);
     opener.prepend(icon("examples"));
     opener.addEventListener("click", () => examples.showModal());
@@ -87,12 +87,12 @@ export class Composer {
   }
 
   /**
-   * @param {{open: boolean, running: boolean, note?: string, promised?: number | null}} state open: a message is
-   *   answered, now or when the model is there; promised: the strength for which it was tried what the
-   *   suggestions do with this model, null for other models
+   * @param {{open: boolean, running: boolean, note?: string, toy?: boolean, promised?: number | null}} state open: a message
+   *   is answered, now or when the model is there; toy: whether the model knows the nano model's world alone;
+   *   promised: the strength for which it was tried what the suggestions do with this model, null for other models
    */
   setState(state) {
-    this.promise(state.promised ?? null);
+    this.suggest(state.toy ? SUGGESTIONS : REAL_SUGGESTIONS, state.promised ?? null);
     this.open = state.open;
     this.running = state.running;
     this.note.textContent = state.note ?? "";
@@ -112,11 +112,18 @@ export class Composer {
     }
   }
 
-  /** @param {number | null} value */
-  promise(value) {
+  /**
+   * @param {import("./prompts.js").Suggestion[]} suggestions
+   * @param {number | null} value
+   */
+  suggest(suggestions, value) {
+    if (this.suggested !== suggestions) {
+      this.suggested = suggestions;
+      for (const list of [this.suggestions, byId("examples-list", HTMLElement)]) list.replaceChildren(...suggestions.map((suggestion) => this.card(suggestion)));
+    }
     document.querySelectorAll(".suggestion-expect").forEach((node, index) => {
-      const { expect, about } = SUGGESTIONS[index % SUGGESTIONS.length];
-      node.textContent = value === null ? about : expect(number(value));
+      const { expect, about } = suggestions[index % suggestions.length];
+      node.textContent = value === null || !expect ? about : expect(number(value));
     });
   }
 

@@ -10,7 +10,8 @@ import { describe } from "./downloads.js";
 export class DownloadStrip {
   /**
    * @param {Downloads} downloads
-   * @param {{show: () => void, load: (entry: Entry) => void}} actions
+   * @param {{show: () => void, load: (entry: Entry) => void, taken: (entry: Entry) => boolean}} actions taken: something
+   *   else loads what has come
    */
   constructor(downloads, actions) {
     this.downloads = downloads;
@@ -30,11 +31,16 @@ export class DownloadStrip {
     this.node.append(this.text, this.bar, this.button);
     downloads.addEventListener("change", () => this.draw());
     downloads.addEventListener("whole", (event) => {
+      const entry = /** @type {CustomEvent<Entry>} */ (event).detail;
       // The dialog itself loads what it waited for.
-      if (document.querySelector("dialog[open]")) return;
-      this.ready = /** @type {CustomEvent<Entry>} */ (event).detail;
-      this.draw();
+      if (!document.querySelector("dialog[open]") && !actions.taken(entry)) this.offer(entry);
     });
+  }
+
+  /** @param {Entry} entry that was downloaded and waits to be loaded */
+  offer(entry) {
+    this.ready = entry;
+    this.draw();
   }
 
   draw() {

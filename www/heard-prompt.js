@@ -7,6 +7,9 @@ import { describeToken, heat } from "./token-tip.js";
 
 /** @import { TokenRecord, Turn } from "./types.d.ts" */
 
+/** What ends a message in the chat formats that are known. */
+const ENDS = ["<|end|>", "<|im_end|>", "<|eot_id|>", "</s>"];
+
 /**
  * @param {Turn} turn
  * @param {TokenRecord[]} tokens of the whole conversation up to the answer
@@ -16,14 +19,12 @@ import { describeToken, heat } from "./token-tip.js";
 export function heardPrompt(turn, tokens, scale) {
   const plain = { message: [turn.prompt], template: [] };
   if (tokens.every((token) => token.activation === undefined)) return plain;
-  const user = tokens.findLastIndex((token) => token.text === "<|user|>");
-  const end = tokens.findIndex((token, index) => index > user && token.text === "<|end|>");
-  if (user < 0 || end < 0) return plain;
-  const heard = tokens.slice(user + 1, end);
-  const same = heard.map((token) => token.text).join("").trim() === turn.prompt.trim();
+  const place = placeOf(turn.prompt.trim(), tokens);
+  const end = place?.end ?? tokens.findLastIndex(({ text }) => ENDS.includes(text));
+  if (end < 0) return plain;
   // Characters of several byte tokens have no text of their own: then the message stays plain.
-  const message = same
-    ? heard.map((token, index) => tinted(token, index ? token.text : token.text.trimStart(), user + 1 + index))
+  const message = place
+    ? tokens.slice(place.from, place.end).map((token, index) => tinted(token, index ? token.text : token.text.trimStart(), place.from + index))
     : [turn.prompt];
   const template = tokens.slice(end).map((token, index) => tinted(token, token.text.trim(), end + index));
   const first = message[0] instanceof HTMLElement ? message[0] : template[0];
@@ -44,4 +45,31 @@ export function heardPrompt(turn, tokens, scale) {
   }
 
   return { message, template };
+}
+
+/**
+ * Where the message stands among the tokens: those whose text it is, before a mark of the template if there
+ * are several such places, as where it says what the template says too.
+ * @param {string} message
+ * @param {TokenRecord[]} tokens
+ * @returns {{from: number, end: number} | null} from its first token to the one after its last
+ */
+export function placeOf(message, tokens) {
+  const text = tokens.map((token) => token.text).join("");
+  /** Beginnings of tokens, and the end of the last. @type {Map<number, number>} */
+  const edges = new Map();
+  let offset = 0;
+  for (const [index, token] of tokens.entries()) {
+    edges.set(offset, index);
+    offset += token.text.length;
+  }
+  edges.set(offset, tokens.length);
+  const places = [];
+  for (let at = message ? text.indexOf(message) : -1; at >= 0; at = text.indexOf(message, at + 1)) {
+    // The first word's token may begin with a space.
+    const from = edges.get(at) ?? (/\s/.test(text[at - 1] ?? "") ? edges.get(at - 1) : undefined);
+    const end = edges.get(at + message.length);
+    if (from !== undefined && end !== undefined) places.push({ from, end });
+  }
+  return places.find(({ end }) => ENDS.includes(tokens[end]?.text)) ?? places.at(-1) ?? null;
 }

@@ -1,6 +1,7 @@
 // Starts the page: loads the engine, and connects the conversation, the panel and the views.
 
 import { startAbout } from "./about.js";
+import { missingWebGpu } from "./browser-help.js";
 import { Catalogue } from "./catalogue.js";
 import { ChatView } from "./chat-view.js";
 import { hasReport, nanoChoice, ownDictionary, recall, remember, sourceOf } from "./choice.js";
@@ -22,7 +23,9 @@ import { HistoryView } from "./history-view.js";
 import { Keeper } from "./keeper.js";
 import { hashFor, routeOf, withoutView } from "./lab/route.js";
 import { asEngineError, EngineError } from "./line.js";
+import { Ladder } from "./ladder.js";
 import { placesOf } from "./links.js";
+import { modelWords } from "./model-words.js";
 import { Notes } from "./notes.js";
 import { keepOffline, startOffline } from "./offline.js";
 import { Outbox } from "./outbox.js";
@@ -34,6 +37,7 @@ import { StatusView } from "./status-view.js";
 import { SteeringPanel } from "./steering-panel.js";
 import { startTheme } from "./theme-button.js";
 import { startTips } from "./token-tip.js";
+import { unlessAborted } from "./unless-aborted.js";
 
 /** @import { Choice } from "./choice.js" */
 /** @import { Turn } from "./conversation.js" */
@@ -107,9 +111,16 @@ new HistoryView(keeper, {
   },
   cleared: newChat,
 });
-new DownloadStrip(downloads, {
+const strip = new DownloadStrip(downloads, {
   show: () => chooser.open(),
-  load: (model) => switchTo({ model, sae: "auto", saeHook: "", keep: true }),
+  load: (model) => switchTo(ladder.choice(model)),
+  taken: (entry) => ladder.takes(entry),
+});
+const ladder = new Ladder(catalogue, downloads, {
+  load: (next) => switchTo(next),
+  show: (next) => chooser.open(next),
+  free: () => conversation.turns.length === 0 && canRun(),
+  offer: (model) => strip.offer(model),
 });
 
 /**
@@ -140,7 +151,8 @@ async function load(again = false) {
   const old = conversation.engine;
   leave();
   status.loading(null, again);
-  byId("toy", HTMLElement).hidden = !choice.model.builtIn;
+  byId("which-model", HTMLElement).textContent = modelWords(choice.model);
+  ladder.follow(choice.model, false);
   refresh();
   // Two models at once may be more than the GPU holds.
   await old?.dispose().catch(() => {});
@@ -189,7 +201,8 @@ async function load(again = false) {
       // A running turn tells of it itself.
       if (conversation.engine === engine && !conversation.running) lose(error, null, null, 0);
     });
-    status.ready(engine.info, choice.model.name);
+    status.ready(engine.info, choice.model.name, catalogue.fitting(choice.model).length);
+    ladder.follow(choice.model, true);
     const { names } = conversation;
     Promise.all([openLab(), identity(engine, choice)])
       .then(([lab, place]) => lab.ready(engine, place, { model: names.model, dictionary: names.dictionary ?? "no dictionary" }, again))
@@ -201,6 +214,7 @@ async function load(again = false) {
   } catch (error) {
     if (loading !== abort) return;
     const failure = asEngineError(error);
+    ladder.follow(null, false);
     status.failed(failure, waysOut(failure.code, again));
   } finally {
     if (loading === abort) loading = null;
@@ -236,12 +250,6 @@ function waysOut(code, again) {
     ways.push({ label: "Back to the nano model", run: () => switchTo(nanoChoice(catalogue)) });
   }
   return ways;
-}
-
-function missingWebGpu() {
-  return isSecureContext
-    ? "The browser offers none to this page."
-    : "Browsers offer it only to pages served over https or from localhost, and this page is neither.";
 }
 
 /** The lab, whose modules and style sheets are no part of the first load. */
@@ -434,22 +442,6 @@ async function newChat() {
   refresh();
 }
 
-/**
- * The work's result, or an error with the code "cancelled" as soon as the signal says so.
- * @template T
- * @param {Promise<T>} work
- * @param {AbortSignal} signal
- * @returns {Promise<T>}
- */
-function unlessAborted(work, signal) {
-  return new Promise((resolve, reject) => {
-    const end = () => reject(new EngineError("cancelled", "Loading was cancelled."));
-    if (signal.aborted) end();
-    signal.addEventListener("abort", end, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", end));
-  });
-}
-
 /** Brings the composer and the empty state up to date. */
 function refresh() {
   const ready = conversation.engine !== null;
@@ -459,12 +451,14 @@ function refresh() {
     open: !failed && !outbox.full,
     running: conversation.running,
     note: conversation.running && scriptLength > 1 ? `Playing scripted turn ${step} of ${scriptLength}` : busy ? "The engine finishes the step that it is at." : borrowed ? "The lab has the model just now: messages wait." : "",
+    toy: choice.model.builtIn === true,
     promised: choice.model.builtIn ? settings.report?.value.default : null,
   });
   view.refresh();
   const empty = conversation.turns.length === 0;
   byId("welcome", HTMLElement).hidden = !empty;
   byId("suggestions", HTMLElement).hidden = !empty || failed;
+  ladder.node.classList.toggle("away", !empty);
   document.documentElement.classList.toggle("empty", empty);
   byId("new-chat", HTMLButtonElement).disabled = empty;
   keepFocus();

@@ -32,6 +32,7 @@ export class StatusView {
     /** @type {Info | null} */
     this.info = null;
     this.name = "";
+    this.dictionaries = 0;
     /**
      * Whether the dictionary fits, null while nobody has looked.
      * @type {SelfTest | "checking" | null}
@@ -103,10 +104,12 @@ export class StatusView {
   /**
    * @param {Info} info
    * @param {string} name of the model for people
+   * @param {number} dictionaries that are known for it
    */
-  ready(info, name) {
+  ready(info, name, dictionaries) {
     this.info = info;
     this.name = name;
+    this.dictionaries = dictionaries;
     this.fit = null;
     this.stage.replaceChildren();
     this.describe();
@@ -133,7 +136,7 @@ export class StatusView {
     const { info, fit } = this;
     if (!info) return;
     const { choices, report } = this.settings;
-    showWelcome({ dictionary: info.sae !== undefined, report });
+    showWelcome({ dictionary: info.sae !== undefined, report, fitting: this.dictionaries });
     const { model, adapter, sae } = info;
     const precision = precisionOf(model.quant);
     const backend = adapter.backend === "BrowserWebGpu" ? "WebGPU" : adapter.backend;

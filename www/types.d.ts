@@ -170,4 +170,16 @@ export interface Entry {
   own?: boolean;
   /** Served with the page. */
   beside?: boolean;
+  /** Of a file beside the page: the entry whose public file it is. */
+  sameAs?: string;
+  /** Of the file that was tested here; without one, nobody has fetched it, and the size is what its host says. */
+  sha256?: string;
+  /** Bytes on the GPU, estimated. */
+  memory?: number;
+  /** What is known of how often it refuses. */
+  refusals?: string;
+  /** What it is and what it is not, as the end of a sentence that begins with its name. */
+  caveat?: string;
+  /** The dictionary that is loaded with it from the first screen, by id. */
+  dictionary?: string;
 }

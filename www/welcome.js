@@ -8,17 +8,18 @@ import { byId } from "./dom.js";
  * @typedef {object} Known
  * @property {boolean} dictionary whether one is loaded
  * @property {Report | null} report what was measured for this model and this dictionary
+ * @property {number} [fitting] public dictionaries that are known for it
  */
 
 /**
  * @param {Known} known
  * @returns {{title: string, text: string}}
  */
-export function welcomeWords({ dictionary, report }) {
+export function welcomeWords({ dictionary, report, fitting = 0 }) {
   if (!dictionary) {
     return {
       title: "One prompt, two answers",
-      text: "No dictionary of this model is loaded, so there is nothing to steer with, and both answers come from the model as it is. \u201cOther model\u2026\u201d has dictionaries.",
+      text: `No dictionary of this model is loaded, so there is nothing to steer with, and both answers come from the model as it is. ${fitting ? "\u201cOther model\u2026\u201d has public ones." : "No public one is known; \u201cOther model\u2026\u201d takes one of your own."}`,
     };
   }
   if (!report) {

@@ -16,6 +16,8 @@ let Engine = null;
 let library = null;
 /** @type {Promise<unknown> | null} the dictionary's test, while it runs */
 let testing = null;
+/** @type {Promise<void> | null} while the lab makes room for its lanes, for which it has the model */
+let making = null;
 /** How often a cancel came. */
 let cancels = 0;
 /** @type {Map<number, any>} forks of the engine by their numbers */
@@ -25,11 +27,13 @@ let forked = 0;
 /** What a fork can be asked for, beside answers. */
 const FORKS_DO = ["setSteering", "setGate", "addDirection", "topFeatures", "memory", "cancel", "dispose"];
 
-/** Ends the dictionary's test, if it runs: what else needs the model comes first. */
-async function endTest() {
-  if (!testing) return;
-  engine.cancel();
-  await testing.catch(() => {});
+/** Ends the dictionary's test, if it runs: what else needs the model comes first. The lab's making room is waited for. */
+async function free() {
+  if (testing) {
+    engine.cancel();
+    await testing.catch(() => {});
+  }
+  while (making) await making;
 }
 
 /**
@@ -73,13 +77,13 @@ const methods = {
   },
   async chat(id, options) {
     const before = cancels;
-    await endTest();
+    await free();
     const stream = engine.chat(options);
     if (cancels !== before) engine.cancel();
     return tell(id, stream);
   },
   async fork(_id, lanes) {
-    await endTest();
+    await free();
     const fork = await engine.fork(lanes);
     forked += 1;
     forks.set(forked, fork);
@@ -106,8 +110,26 @@ const methods = {
     return library.operators();
   },
   async lab(id, options) {
-    await endTest();
-    return engine.lab({ ...options, onEvent: (/** @type {unknown} */ event) => post({ id, event }) });
+    await free();
+    let made = () => {};
+    const room = new Promise((/** @type {(value: void) => void} */ resolve) => {
+      made = () => {
+        if (making === room) making = null;
+        resolve();
+      };
+    });
+    making = room;
+    try {
+      return await engine.lab({
+        ...options,
+        onEvent: (/** @type {unknown} */ event) => {
+          made();
+          post({ id, event });
+        },
+      });
+    } finally {
+      made();
+    }
   },
   async cancelLab() {
     return engine.cancelLab();
@@ -122,7 +144,7 @@ const methods = {
     return library.labTable(result, format);
   },
   async topFeatures(_id, text, hook, k) {
-    await endTest();
+    await free();
     return engine.topFeatures(text, hook, k);
   },
   async ping() {

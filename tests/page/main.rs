@@ -17,6 +17,7 @@ mod monkey;
 mod native;
 mod offline;
 mod own_page;
+mod real_model;
 mod requests;
 mod server;
 mod sight;

@@ -49,6 +49,17 @@ export class Engine {
     this.working = false;
     return { tokens: [] };
   }
+  async lab({ onEvent }) {
+    this.take();
+    this.log.push("room");
+    while (!this.roomy) await new Promise((resolve) => setTimeout(resolve, 1));
+    this.working = false;
+    if (this.roomy === "none") throw Object.assign(new Error("no room"), { code: "out-of-memory" });
+    this.log.push("made");
+    onEvent({ type: "progress" });
+    while (!this.letGo) await new Promise((resolve) => setTimeout(resolve, 1));
+    return { task: "card" };
+  }
   memory() { return { gpuBytes: 1, heapBytes: 2 }; }
   async fork(lanes) {
     const fork = new Engine();
@@ -128,6 +139,25 @@ test("a cancel that comes before the chat has begun counts", async () => {
   await call("cancel");
   assert.deepEqual((await chat).events, [{ type: "done", reason: "cancelled" }]);
   assert.equal((await testing).error.code, "cancelled");
+});
+
+test("what is asked while the lab makes room waits for that, and not for the lab", async () => {
+  for (const roomy of [true, "none"]) {
+    const engine = await loaded();
+    const lab = call("lab", {});
+    await soon();
+    const asked = call("chat", {});
+    await soon();
+    const before = [...engine.log];
+    engine.roomy = roomy;
+    const answered = await asked;
+    engine.letGo = true;
+    const { ok, error } = await lab;
+    assert.deepEqual(before, ["room"]);
+    assert.deepEqual(answered.events, [{ type: "done", reason: "stop" }], answered.error?.message);
+    if (roomy === "none") assert.equal(error.code, "out-of-memory");
+    else assert.deepEqual(ok, { task: "card" });
+  }
 });
 
 test("a test that nothing disturbs ends by itself, and its memory can be asked for meanwhile", async () => {

@@ -25,9 +25,12 @@ const BESIDE = {
 };
 const NEEDED = ["config.json", "tokenizer.json"];
 
-/** Weights of a dictionary, each with the description that it cannot do without. */
-const DICTIONARIES = [
-  { weights: "sae.safetensors", needs: ["cfg.json"] },
+/** sparsify's files, which a model's own dictionary has. */
+export const SPARSIFY = { weights: "sae.safetensors", needs: ["cfg.json"] };
+
+/** Weights of a dictionary, each with the description that it cannot do without: as src/sae/formats/names.rs has them. */
+export const DICTIONARIES = [
+  SPARSIFY,
   { weights: "sae_weights.safetensors", needs: ["cfg.json"] },
   { weights: "params.npz", needs: [] },
   { weights: "params.safetensors", needs: [] },
@@ -39,6 +42,15 @@ export const NAMES = {
   model: [...BESIDE.model, INDEX, "model.safetensors"],
   dictionary: [...BESIDE.dictionary, ...DICTIONARIES.map(({ weights }) => weights)],
 };
+
+/** Names at the top of a dictionary that no model has. */
+const OWN_NAMES = new Set(DICTIONARIES.flatMap(({ weights, needs }) => [weights, ...needs]).filter((name) => !name.includes("/")));
+
+/**
+ * Whether a file is one that only a dictionary has.
+ * @param {string} path
+ */
+export const isOfDictionary = (path) => OWN_NAMES.has((path.split("/").at(-1) ?? "").toLowerCase()) || /\.npz$/i.test(path);
 
 /**
  * The forms that begin in one folder of a list.

@@ -3,7 +3,7 @@
 
 import { fileName, hubFile, hubPlace, hubTree, isFile, nameOf, normalise, refused } from "./address.js";
 import { StoreError } from "./errors.js";
-import { INDEX, MARK_NAMES, NAMES, formAt, formsBelow, ggufParts, lacks, nothing, singles } from "./forms.js";
+import { INDEX, MARK_NAMES, NAMES, SPARSIFY, formAt, formsBelow, ggufParts, lacks, nothing, singles } from "./forms.js";
 import { probe, read } from "./lists.js";
 import { isInside, isLength, isSha256, parse, parseManifest, planned, shards, within } from "./manifest.js";
 import { sha256 } from "./sha256.js";
@@ -196,7 +196,7 @@ async function withOwn(place, kind, form) {
   if (kind !== "model" || !form.files.includes(report)) return pick(place.files, form.files);
   const hook = parse(await text(place, report), place.address(report))?.hook;
   if (typeof hook !== "string" || !/^[\w.]+$/.test(hook)) return pick(place.files, form.files);
-  const inside = ["cfg.json", "sae.safetensors"].map((name) => `${form.at}sae/${hook}/${name}`);
+  const inside = [...SPARSIFY.needs, SPARSIFY.weights].map((name) => `${form.at}sae/${hook}/${name}`);
   await place.look(inside);
   return pick(place.files, [...form.files, ...(inside.every((path) => place.files.has(path)) ? inside : [])]);
 }
