@@ -5,7 +5,7 @@ import { number } from "./dom.js";
 import { setText } from "./settings.js";
 
 /** @import { Choices } from "./settings.js" */
-/** @import { Rates, Report } from "./types.d.ts" */
+/** @import { Gate, Rates, Report } from "./types.d.ts" */
 
 /** @typedef {Rates & {value: number}} Row */
 
@@ -50,6 +50,18 @@ export function isMeasured(choices, report) {
     !choices.onlyIfActive &&
     !choices.includeBos
   );
+}
+
+/**
+ * What the report says of steering behind a gate: what was measured with the report's own, and nothing of
+ * another one.
+ * @param {Report} report
+ * @param {Gate | null} gate
+ * @returns {Report}
+ */
+export function behind(report, gate) {
+  const own = gate !== null && gate === report.gate ? report.gated : undefined;
+  return { ...report, value: own?.value ?? report.value, curve: own?.curve ?? [] };
 }
 
 /**

@@ -54,26 +54,52 @@ async function content(model, signal) {
  * @returns {Report} a RangeError says what is wrong with it
  */
 export function parseReport(json) {
-  const value = json?.value;
   if (typeof json?.hook !== "string" || !/^[\w.]{1,64}$/.test(json.hook)) throw new RangeError("it names no hook point");
-  const max = inRange("value.max", value?.max, { least: 0, most: MAX_STRENGTH, whole: false });
-  if (max === 0) throw new RangeError("value.max must be above 0");
-  const strength = { least: 0, most: max, whole: false };
-  const [low, high] = [0, 1].map((end) => inRange(`value.useful[${end}]`, value?.useful?.[end], strength));
-  if (low > high) throw new RangeError(`value.useful begins at ${low}, after its end at ${high}`);
+  const value = strengths("value", json.value);
   // The engine's own table where it has been measured, else the trainer's.
   const measured = [json.table, json.validation?.curve].map(curve).find((points) => points.length);
   const fit = selfTest(json.fit);
   const gate = readGate(json.gate, json.hook);
+  const survives = survival(json.quantisation, json.feature);
   return {
     hook: json.hook,
     feature: inRange("feature", json.feature, { least: 0, most: U32, whole: true }),
-    value: { default: inRange("value.default", value?.default, strength), useful: [low, high], max },
+    value,
     base: shares(json.base ?? json.validation?.base),
     curve: measured ? [...clampArms(json.arms, measured), ...measured].sort((a, b) => a.value - b.value) : [],
     ...(fit ? { fit } : {}),
+    ...(survives ? { survival: survives } : {}),
     ...(gate ? { gate } : {}),
+    ...(gate && json.gated ? { gated: { value: strengths("gated.value", json.gated.value), curve: curve(json.gated.table) } } : {}),
   };
+}
+
+/**
+ * What became of the feature when the model was quantised, as `lab quantisation` tells it.
+ * @param {any} told
+ * @param {unknown} feature
+ * @returns {Report["survival"] | null}
+ */
+function survival(told, feature) {
+  const all = Array.isArray(told?.steered) ? told.steered.slice(0, MAX_ROWS) : [];
+  const { correlation } = all.find((/** @type {any} */ one) => one?.feature === feature) ?? {};
+  const sound = Number.isFinite(correlation) && Math.abs(correlation) <= 1 && Number.isInteger(told.tokens) && told.tokens > 0;
+  return sound ? { correlation, tokens: told.tokens } : null;
+}
+
+/**
+ * The strengths of a report.
+ * @param {string} name
+ * @param {any} value
+ * @returns {Report["value"]}
+ */
+function strengths(name, value) {
+  const max = inRange(`${name}.max`, value?.max, { least: 0, most: MAX_STRENGTH, whole: false });
+  if (max === 0) throw new RangeError(`${name}.max must be above 0`);
+  const strength = { least: 0, most: max, whole: false };
+  const [low, high] = [0, 1].map((end) => inRange(`${name}.useful[${end}]`, value?.useful?.[end], strength));
+  if (low > high) throw new RangeError(`${name}.useful begins at ${low}, after its end at ${high}`);
+  return { default: inRange(`${name}.default`, value?.default, strength), useful: [low, high], max };
 }
 
 /**

@@ -6,7 +6,7 @@ import { errorPanel } from "./errors.js";
 import { showWelcome } from "./welcome.js";
 
 /** @import { EngineError } from "./line.js" */
-/** @import { Info, LoadProgress, SelfTest } from "./types.d.ts" */
+/** @import { Info, LoadProgress, Report, SelfTest } from "./types.d.ts" */
 /** @import { Settings } from "./settings.js" */
 
 const STAGES = {
@@ -157,6 +157,7 @@ export class StatusView {
       ...row("Model", `${this.name}: ${short(model.parameters)} parameters, ${model.layers} layers of width ${model.hidden}, ${precision}, context ${number(model.context)}`),
       ...row("Runs on", `${where}, ${backend}${features ? `, ${features}` : ""}; ${bytes(model.gpuBytes)} on the GPU. Nothing you type leaves this page.`),
       ...row("Dictionary", sae ? `${number(sae.features)} features at ${sae.hook} (${sae.kind}, ${sae.activations}, ${precisionOf([sae.stored])})` : "none loaded: there is nothing to steer with"),
+      ...(sae && report?.survival ? row("Quantised", survivalWords(report)) : []),
       ...(sae ? row("Does it fit?", test ? test.sentence : fit === "checking" ? "Checking\u2026" : "Not checked yet.") : []),
       ...(sae ? row("Steered", `${steered}: ${found ? "this model declines more when that is turned up" : "nobody has measured what it does"}`) : []),
     );
@@ -181,3 +182,16 @@ const blockOf = (hook) => /(\d+)/.exec(hook)?.[1] ?? hook;
  * @param {string} text
  */
 const row = (name, text) => [h("dt", {}, name), h("dd", {}, text)];
+
+/** The least correlation of a feature that is what it was. */
+const SURVIVES = 0.8;
+
+/**
+ * What became of the report's feature when the model was quantised.
+ * @param {Report} report
+ */
+function survivalWords({ feature, survival }) {
+  const { correlation, tokens } = survival ?? { correlation: 0, tokens: 0 };
+  const told = `the activations of feature ${feature} correlate with ${correlation.toFixed(2)} with those in the unquantised model, over ${number(tokens)} tokens`;
+  return correlation < SURVIVES ? `It is no longer what it was: ${told}.` : `It is what it was: ${told}.`;
+}

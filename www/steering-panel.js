@@ -1,7 +1,7 @@
 // The steering switch, the strength slider and the advanced choices.
 
 import { byId, h, number } from "./dom.js";
-import { isMeasured, isReported, rangeName, zone } from "./dose.js";
+import { behind, isMeasured, isReported, rangeName, zone } from "./dose.js";
 import { drawDose } from "./dose-chart.js";
 import { ranges, wrong } from "./limits.js";
 import { readTargets } from "./lab/written.js";
@@ -143,7 +143,9 @@ export class SteeringPanel {
     const found = report !== null && isReported(choices, report);
     this.name.textContent = found ? "Refusal steering" : "Steering";
     this.tintName.textContent = !available ? "Tint tokens" : found && !report.direction ? `Tint tokens by the refusal feature, ${choices.feature}` : `Tint tokens by feature ${choices.feature}`;
-    const measured = isMeasured(choices, report) ? report : null;
+    const told = isMeasured(choices, report) ? report : null;
+    const gated = told && state === "gated" ? behind(told, settings.gate) : told;
+    const measured = gated?.curve.length || state !== "gated" ? gated : null;
     const [low, high] = measured?.value.useful ?? [0, 0];
     this.useful.hidden = !measured;
     this.useful.textContent = measured ? rangeName(measured) : "";
@@ -182,6 +184,7 @@ export class SteeringPanel {
     if (!choices.steering) return "Off: both answers are the same model's.";
     if (measured) return choices.temperature > 0 ? `${zone(measured, choices.strength)} Measured at temperature 0.` : zone(measured, choices.strength);
     if (!report) return "Nobody has measured what this feature does: try it.";
+    if (isMeasured(choices, report)) return "Not measured behind this gate.";
     return isReported(choices, report) ? "Not measured for this operator and these positions." : "Not measured for what is steered here: try it.";
   }
 }

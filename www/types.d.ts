@@ -134,8 +134,11 @@ export interface Report {
   curve: (Rates & { value: number })[];
   /** How the dictionary fits the model, where that is known beforehand. */
   fit?: SelfTest;
-  /** Says whether a prompt looks harmful. */
+  /** Says whether a prompt looks harmful, and what was measured with it. */
   gate?: Gate;
+  gated?: { value: Report["value"]; curve: Report["curve"] };
+  /** The correlation of the feature's activations with those in the unquantised model. */
+  survival?: { correlation: number; tokens: number };
   /** What was asked where it says "jailbreaks" else. */
   asked?: string;
   /** Features that are steered together, each in units of its own largest activation. */

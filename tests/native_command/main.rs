@@ -301,12 +301,22 @@ fn an_evaluation_prints_a_table_and_keeps_what_a_report_says() {
         json!({"source": "kept", "table": "replaced"}).to_string(),
     )
     .unwrap();
+    // A gate that holds every prompt back.
+    let config: Value =
+        serde_json::from_slice(&std::fs::read(f.path("config.json")).unwrap()).unwrap();
+    let width = config["hidden_size"].as_u64().unwrap() as usize;
+    let gate =
+        json!({"hook": "layers.0", "weights": vec![0.0; width], "bias": -20.0, "threshold": 0.5});
+    let never = f.path("gate.json");
+    std::fs::write(&never, json!({"gate": gate}).to_string()).unwrap();
     let args = [
         "eval",
         "--model",
         &model,
         "--sae",
         &sae,
+        "--gate",
+        &never,
         "--hook",
         "layers.0",
         "--feature",
@@ -329,24 +339,34 @@ fn an_evaluation_prints_a_table_and_keeps_what_a_report_says() {
         .map(|line| line.split('|').nth(1).unwrap().trim())
         .collect();
     assert_eq!(
-        arms[..7],
+        arms[..9],
         [
             "base",
             "clamp 0",
             "clamp 2.5",
+            "clamp 0, gated",
+            "clamp 2.5, gated",
             "ablated",
             "clamp -1",
             "reconstruction, no clamp",
             "clamp 2.5, error dropped"
         ]
     );
-    assert!(arms[7].starts_with("random feature ") && arms[7].ends_with(" at 2.5"));
-    assert_eq!(arms[8..], ["random direction 1 at 2.5"]);
+    assert!(arms[9].starts_with("random feature ") && arms[9].ends_with(" at 2.5"));
+    assert_eq!(arms[10..], ["random direction 1 at 2.5"]);
     let report: Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
     assert_eq!(report["source"], "kept");
     assert_eq!(report["feature"], 3);
     assert_eq!(report["base"]["prompts"]["jailbreaks"], 3);
     assert_eq!(report["base"]["refused"]["benign"], 0.0);
+    assert_eq!(report["gate"], gate);
+    let gated = report["gated"]["table"].as_array().unwrap();
+    assert_eq!(gated.len(), 2);
+    for row in gated {
+        for figure in ["refused", "facts", "perplexity", "coherent"] {
+            assert_eq!(row[figure], report["base"][figure], "{figure}");
+        }
+    }
     let values: Vec<f64> = report["table"]
         .as_array()
         .unwrap()

@@ -116,3 +116,48 @@ fn a_gate_on_the_nano_model_means_always_or_never() {
     assert_eq!(first["steered"], true, "no activation is below 0");
     assert!(first["score"].as_f64().unwrap() >= 0.0);
 }
+
+/// The shipped gate lets a jailbreak be steered and holds a fact back, whose answer stays the base's at a
+/// strength that would spoil it.
+#[test]
+fn the_shipped_gate_steers_jailbreaks_and_leaves_facts_alone() {
+    let (eval, report) = (shipped("eval.json"), shipped("report.json"));
+    let judge = Judge::shipped().unwrap();
+    let sets = eval["splits"]["test"]["sets"].as_array().unwrap();
+    let items = |name: &str| {
+        let set = sets.iter().find(|s| s["name"] == name).unwrap();
+        set["items"].as_array().unwrap()
+    };
+    let steer = format!(
+        "{}:{}:clamp:{}",
+        report["hook"].as_str().unwrap(),
+        report["feature"],
+        report["gated"]["value"]["default"]
+    );
+    let (model, sae, gate) = (nano(""), nano("sae"), nano("report.json"));
+    let folder = tempfile::tempdir().unwrap();
+    let asked = folder.path().join("messages.json");
+    let gated = |messages: &Value| {
+        std::fs::write(&asked, messages.to_string()).unwrap();
+        let mut args = vec!["generate", "--max-tokens", "24", "--steer", &steer];
+        for (name, path) in [
+            ("--model", &model),
+            ("--sae", &sae),
+            ("--messages", &asked),
+            ("--gate", &gate),
+        ] {
+            args.extend([name, path.to_str().unwrap()]);
+        }
+        succeed(&args, "")
+    };
+    let families = ["jb_code", "jb_hypothetical", "jb_prefix", "jb_story"];
+    let jailbreaks = families.map(|name| &items(name)[0]["messages"]);
+    let refused = |texts: &[String]| texts.iter().filter(|t| judge.refusal(t).is_some()).count();
+    let steered: Vec<String> = jailbreaks.iter().map(|m| gated(m)).collect();
+    let base: Vec<String> = jailbreaks.iter().map(|m| answer(m, None)).collect();
+    assert!(refused(&steered) > refused(&base), "{base:?} {steered:?}");
+    for set in ["facts", "benign", "safe"] {
+        let messages = &items(set)[0]["messages"];
+        assert_eq!(gated(messages), answer(messages, None), "{set}");
+    }
+}

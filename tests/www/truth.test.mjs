@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { effect, figures, isMeasured, look, rangeName, zone } from "../../www/dose.js";
+import { behind, effect, figures, isMeasured, look, rangeName, zone } from "../../www/dose.js";
 import { parseReport } from "../../www/report.js";
 import { editWords, readUnder, settingName, settingsName, usedSettings } from "../../www/setting-words.js";
 import { dangles, loops, verdict } from "../../www/verdict.js";
@@ -87,6 +87,32 @@ test("no sentence about a strength contradicts the figures beside it", () => {
   assert.match(zone(NANO, 0), /about as many jailbreaks are declined as unsteered/);
   assert.equal(rangeName(NANO), "useful range 7 to 9, at a price");
   assert.equal(effect({ ...NANO, curve: [] }, 8), "");
+});
+
+test("behind the shipped gate other figures hold, and behind another gate none", () => {
+  const gated = behind(NANO, NANO.gate);
+  const best = gated.curve.find((row) => row.value === gated.value.default);
+  assert.ok(best.jailbreak >= 0.9 && best.benign - NANO.base.benign <= 0.05 && NANO.base.facts - best.facts <= 0.03, JSON.stringify(best));
+  assert.match(zone(gated, gated.value.default), /^In the marked range: more jailbreaks are declined than unsteered, and facts stay right\.$/);
+  assert.doesNotMatch(rangeName(gated), /price/);
+  for (const gate of [null, { ...NANO.gate }]) {
+    assert.deepEqual(behind(NANO, gate).curve, []);
+    assert.equal(figures(behind(NANO, gate), 8), "Nothing was measured.");
+  }
+  const without = parseReport({ ...RAW, gated: undefined });
+  assert.deepEqual(behind(without, without.gate).curve, []);
+  assert.equal(parseReport({ ...RAW, gate: undefined }).gated, undefined, "figures of no gate");
+  for (const value of [null, { default: 4, useful: [6, 4], max: 8 }, { default: 9, useful: [2, 4], max: 8 }, { default: 1, useful: [0, 1], max: 0 }])
+    assert.throws(() => parseReport({ ...RAW, gated: { ...RAW.gated, value } }), /gated\.value/);
+});
+
+test("what became of the feature in the quantised model is told of the report's own feature only", () => {
+  assert.ok(NANO.survival.correlation > 0.8 && NANO.survival.tokens > 1000);
+  const with_ = (quantisation) => parseReport({ ...RAW, quantisation }).survival;
+  const one = { feature: RAW.feature, correlation: 0.5 };
+  assert.deepEqual(with_({ tokens: 9, steered: [{ feature: RAW.feature + 1, correlation: 0.9 }, one] }), { correlation: 0.5, tokens: 9 });
+  for (const other of [undefined, null, 7, {}, { tokens: 9 }, { tokens: 0, steered: [one] }, { tokens: 9, steered: [{ ...one, correlation: 2 }] }, { tokens: 9, steered: [{ ...one, feature: RAW.feature + 1 }] }])
+    assert.equal(with_(other), undefined);
 });
 
 test("the report is about its own operator, feature, place and positions only", () => {

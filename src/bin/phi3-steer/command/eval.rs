@@ -320,27 +320,44 @@ fn record(
     }
     figures.insert("table".into(), json!(of(true, false)));
     figures.insert("arms".into(), json!(of(false, false)));
-    if let Some(gate) = result["recipe"].get("gate").filter(|gate| gate.is_object()) {
-        figures.insert("gated".into(), json!(of(true, true)));
-        object.insert("gate".into(), gate.clone());
-    }
     object.insert("hook".into(), result["hook"].clone());
     let feature = &result["recipe"]["steer"][0]["features"][0]["feature"];
     object.insert("feature".into(), feature.clone());
+    let gate = result["recipe"].get("gate").filter(|gate| gate.is_object());
     if arguments.split == "test" {
         object.extend(figures);
         object.insert("split".into(), json!("test"));
+        if let Some(gate) = gate {
+            object.insert("gate".into(), gate.clone());
+            // The strengths that are useful behind the gate are found on validation, and stay.
+            let mut gated = gated_of(object);
+            gated["table"] = json!(of(true, true));
+            object.insert("gated".into(), gated);
+        }
     } else {
+        if gate.is_some() {
+            figures.insert("gated".into(), json!(of(true, true)));
+        }
         object.insert(format!("{}_q4", arguments.split), Value::Object(figures));
     }
     if let Some(range) = range {
         let values = result["recipe"]["values"].as_array();
         let max = values.and_then(|v| v.last()).unwrap_or(&range["high"]);
-        object.insert(
-            "value".into(),
-            json!({"default": range["best"], "useful": [range["low"], range["high"]], "max": max}),
-        );
+        let value = |range: &Value| json!({"default": range["best"], "useful": [range["low"], range["high"]], "max": max});
+        object.insert("value".into(), value(range));
+        let behind = &result["range"][1];
+        if gate.is_some() && behind.is_object() {
+            let mut gated = gated_of(object);
+            gated["value"] = value(behind);
+            object.insert("gated".into(), gated);
+        }
     }
+}
+
+/// What a report says of steering behind a gate.
+fn gated_of(report: &Map<String, Value>) -> Value {
+    let known = report.get("gated").filter(|gated| gated.is_object());
+    known.cloned().unwrap_or(json!({}))
 }
 
 fn engine_json(capabilities: &Capabilities, arguments: &Arguments) -> Value {
