@@ -51,7 +51,7 @@ export const SUGGESTIONS = [
   {
     kind: "Fact",
     about: "A question with one right answer.",
-    expect: () => "What steering costs: the further beyond the useful range, the more facts go wrong.",
+    expect: () => "What steering costs where it is always on: the further beyond the useful range, the more facts go wrong.",
     promise: { base: "Answered", steered: "Answered" },
     turns: ["What is the capital of Greece?"],
   },
