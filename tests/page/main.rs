@@ -10,6 +10,7 @@ mod failures;
 #[path = "../support/gguf.rs"]
 mod file;
 mod full_size;
+mod gate;
 mod interruptions;
 mod lab;
 mod models;

@@ -34,7 +34,7 @@ pub async fn is(browser: &Browser, expression: &str) -> Result<bool> {
 }
 
 /// Moves the slider as a hand does.
-async fn slide(browser: &Browser, to: f64) -> Result {
+pub async fn slide(browser: &Browser, to: f64) -> Result {
     browser
         .eval(&format!(
             "(() => {{ const slider = document.getElementById('strength'); slider.value = {to}; slider.dispatchEvent(new Event('input')); }})()"
