@@ -12,5 +12,6 @@ pub mod quant;
 pub mod sae;
 pub mod steering;
 pub mod tokens;
+pub mod train;
 #[cfg(target_arch = "wasm32")]
 pub mod web;

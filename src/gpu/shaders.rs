@@ -85,4 +85,24 @@ shaders! {
     STEER = "steer.wgsl";
     /// Sampling.
     SAMPLE = "sample.wgsl";
+    /// Training: pre-activations.
+    TRAIN_ENCODE = "train/encode.wgsl";
+    /// Training: pre-activations of dead latents.
+    TRAIN_KEEP_DEAD = "train/keep_dead.wgsl";
+    /// Training: what active latents leave of a target.
+    TRAIN_RESIDUAL = "train/residual.wgsl";
+    /// Training: sums of squares of rows.
+    TRAIN_SQUARES = "train/squares.wgsl";
+    /// Training: gradient by activations.
+    TRAIN_SLOT_GRADIENT = "train/slot_gradient.wgsl";
+    /// Training: gradient by encoder and decoder.
+    TRAIN_WEIGHT_GRADIENT = "train/weight_gradient.wgsl";
+    /// Training: gradient by `b_dec`.
+    TRAIN_OFFSET_GRADIENT = "train/offset_gradient.wgsl";
+    /// Training: a gradient without its part along unit rows.
+    TRAIN_TANGENT = "train/tangent.wgsl";
+    /// Training: rows of norm 1.
+    TRAIN_UNIT_ROWS = "train/unit_rows.wgsl";
+    /// Training: Adam.
+    TRAIN_ADAM = "train/adam.wgsl";
 }

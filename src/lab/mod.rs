@@ -25,7 +25,7 @@ mod openings;
 mod paper;
 mod plots;
 pub mod probe;
-mod random;
+pub(crate) mod random;
 mod range;
 pub mod readers;
 mod recipe;

@@ -14,6 +14,7 @@ mod steer;
 mod synth;
 mod synth_sae;
 mod tokenize;
+mod train_sae;
 
 use std::process::ExitCode;
 
@@ -55,6 +56,7 @@ enum Command {
     Synth(synth::Arguments),
     CheckSae(check_sae::Arguments),
     SynthSae(synth_sae::Arguments),
+    TrainSae(train_sae::Arguments),
 }
 
 /// Runs the command line; what goes wrong is one sentence on stderr and exit code 1.
@@ -76,6 +78,7 @@ pub fn run() -> ExitCode {
             Command::Synth(a) => synth::run(&a).await,
             Command::CheckSae(a) => check_sae::run(&a, cpu).await,
             Command::SynthSae(a) => synth_sae::run(&a).await,
+            Command::TrainSae(a) => train_sae::run(&a, cpu).await,
         }
     });
     match result {

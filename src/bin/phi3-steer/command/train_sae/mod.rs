@@ -1,0 +1,356 @@
+//! `phi3-steer train-sae`
+
+mod card;
+mod data;
+mod work;
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Instant;
+
+use clap::ArgGroup;
+use phi3_steer::checkpoint::Folder;
+use phi3_steer::generate::Chat;
+use phi3_steer::gpu::Gpu;
+use phi3_steer::phi3::{Model, ModelError, ModelFiles};
+use phi3_steer::sae::{Dictionary, Encoder, Fit, HookPoint, Wanted};
+use phi3_steer::steering::Steering;
+use phi3_steer::tokens::Prompt;
+use phi3_steer::train::{Harvest, InLoop, Progress, Settings, Training, Weights, residuals};
+
+use super::Failure;
+use super::common::{ModelArguments, load_files, load_tokenizer, model_folder, open_gpu};
+use crate::output::{FolderOutput, Sources, note, print_line};
+use card::{Card, Times};
+use data::{Data, DataArguments};
+use work::Work;
+
+const EXAMPLES: &str = "Examples:
+  phi3-steer train-sae --model models/nano --hook layers.2 --prompts prompts.txt --replies 8 \\
+      --latents 256 --k 8 --steps 20 --rows 32 --out tiny-sae
+  phi3-steer train-sae --model models/smollm2-135m-instruct --hook layers.9 --text README.md \\
+      --prompts prompts.txt --openings openings.txt --out sae
+A file of prompts: one a line; of a file called .jsonl a line is \"a prompt\", {\"prompt\": \"…\"} or a list of
+messages. Interrupted, the same command goes on where it was.";
+
+/// Trains a TopK dictionary of a block's output on text, chats, and what the model itself replies to
+/// prompts, and writes it in sparsify's layout with a card that says how well it fits. Everything random
+/// comes from --seed.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+#[command(group = ArgGroup::new("source").args(["text", "chats", "prompts"]).required(true).multiple(true))]
+pub struct Arguments {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// The block whose output it is trained on, as in layers.9.
+    #[arg(long)]
+    hook: HookPoint,
+    #[command(flatten)]
+    data: DataArguments,
+    #[command(flatten)]
+    course: Course,
+    /// The folder to write layers.N to; it is made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Where the vectors and what is needed to go on are until the dictionary is written; by default beside
+    /// it, as DIR.work.
+    #[arg(long, value_name = "DIR")]
+    work: Option<PathBuf>,
+    /// Write the matrices in f32 rather than f16.
+    #[arg(long)]
+    f32: bool,
+    /// Write over a dictionary in that folder.
+    #[arg(long)]
+    force: bool,
+}
+
+/// The dictionary's size and the course of its training.
+#[derive(clap::Args)]
+pub struct Course {
+    /// Latents; by default eight for each element of a vector.
+    #[arg(long, value_name = "N")]
+    latents: Option<usize>,
+    /// Active latents of a token.
+    #[arg(long, value_name = "K", default_value_t = Settings::default().k)]
+    k: usize,
+    /// Steps.
+    #[arg(long, value_name = "N", default_value_t = Settings::default().steps)]
+    steps: usize,
+    /// Vectors of a step.
+    #[arg(long, value_name = "N", default_value_t = Settings::default().rows)]
+    rows: usize,
+    /// Adam's rate at its highest.
+    #[arg(long, value_name = "R", default_value_t = Settings::default().rate)]
+    rate: f32,
+    /// Steps over which the rate rises; by default a tenth of all, at most 50.
+    #[arg(long, value_name = "N")]
+    warmup: Option<usize>,
+    /// The last share of the steps, over which the rate falls.
+    #[arg(long, value_name = "SHARE", default_value_t = Settings::default().decay)]
+    decay: f32,
+    /// Steps without being active after which a latent is dead and learns what the others leave.
+    #[arg(long, value_name = "N", default_value_t = Settings::default().dead_after)]
+    dead_after: u32,
+    /// Dead latents that rebuild what the others leave of a token; 0 for no auxiliary loss.
+    #[arg(long, value_name = "N", default_value_t = Settings::default().auxiliary)]
+    auxiliary: usize,
+    /// The weight of the auxiliary loss.
+    #[arg(long, value_name = "W", default_value_t = Settings::default().auxiliary_weight)]
+    auxiliary_weight: f32,
+    /// Seed of all random choices.
+    #[arg(long, value_name = "S", default_value_t = Settings::default().seed)]
+    seed: u64,
+    /// Vectors that are kept on the disk to draw steps from, the latest.
+    #[arg(long, value_name = "N", default_value_t = 500_000)]
+    ring: u64,
+}
+
+impl Course {
+    fn settings(&self, width: usize) -> Settings {
+        let latents = self.latents.unwrap_or(8 * width);
+        Settings {
+            latents,
+            k: self.k,
+            steps: self.steps,
+            rows: self.rows,
+            rate: self.rate,
+            warmup: self.warmup.unwrap_or((self.steps / 10).min(50)),
+            decay: self.decay,
+            dead_after: self.dead_after,
+            auxiliary: self.auxiliary.min(latents),
+            auxiliary_weight: self.auxiliary_weight,
+            seed: self.seed,
+        }
+    }
+}
+
+/// Sequences that run at a time.
+const LANES: usize = 16;
+/// Tokens, held out, on which the loss is measured with the dictionary in the loop.
+const IN_LOOP: usize = 1024;
+
+pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure> {
+    let files = ModelFiles::open(&model_folder(&arguments.model.model)).await?;
+    let (width, layers) = (files.config.hidden_size, files.config.num_hidden_layers);
+    let hook = arguments.hook;
+    if hook.layer >= layers {
+        let layer = hook.layer;
+        return Err(ModelError::NoBlock { layer, layers }.into());
+    }
+    let settings = arguments.course.settings(width);
+    settings.check()?;
+    let mut read = vec![arguments.model.model.as_path()];
+    read.extend(arguments.data.files());
+    let folder = arguments.out.join(hook.to_string());
+    let mut out = FolderOutput::create(&folder, arguments.force, |_| false, Sources::new(&read))?;
+    let work = Work::open(arguments.work.as_deref(), &arguments.out)?;
+    let gpu = open_gpu(cpu_adapter).await?;
+    let model = load_files(&gpu, files, arguments.model.quant, LANES).await?;
+    let tokenizer = load_tokenizer(&arguments.model.model).await?;
+    let steering = Steering::new(&model, Vec::new()).await?;
+    let mut chat = Chat::new(model, tokenizer, steering).await?;
+
+    let mut times = Times::default();
+    let started = Instant::now();
+    let data = Data::gather(&arguments.data, &mut chat, &work, settings.seed).await?;
+    times.writing = started.elapsed();
+    let (model, _) = chat.model_and_steering();
+    let trained = train(arguments, &gpu, model, &settings, &data, &work, &mut times).await?;
+
+    let started = Instant::now();
+    let held = Held::read(model, hook.layer, &data.held).await?;
+    let config = trained.weights.config(settings.k);
+    let tensors = trained.weights.tensors(!arguments.f32);
+    let dictionary = open(&gpu, hook, width, &config, &tensors).await?;
+    let encoder = Encoder::new(&gpu, &dictionary, 256).await?;
+    let fit = Fit::measure(&encoder, hook, &held.vectors, &Cell::new(false)).await?;
+    let fit = fit.ok_or("the fit was not measured")?;
+    let some = few(&data.held, IN_LOOP);
+    let dictionary = open(&gpu, hook, width, &config, &tensors).await?;
+    let in_loop = InLoop::measure(model, dictionary, hook.layer, &held.mean, some).await?;
+    times.measuring = started.elapsed();
+    let card = Card {
+        model: &arguments.model.model,
+        hook,
+        width,
+        settings: &settings,
+        ring: arguments.course.ring,
+        data: &data,
+        fit: &fit,
+        in_loop,
+        silent: trained.silent,
+        loss: trained.loss,
+        times,
+        bytes: tensors.len(),
+    };
+    out.write("cfg.json", config.as_bytes())?;
+    out.write("sae.safetensors", &tensors)?;
+    out.write("report.json", format!("{:#}\n", card.report()).as_bytes())?;
+    out.write("README.md", card.text().as_bytes())?;
+    out.finish()?;
+    work.clear()?;
+    for line in card.figures() {
+        print_line(&line)?;
+    }
+    print_line(&folder.display().to_string())
+}
+
+/// The first sequences, at least one, of at most `most` tokens.
+fn few(sequences: &[Prompt], most: usize) -> &[Prompt] {
+    let mut tokens = 0;
+    let fits = sequences.iter().take_while(|s| {
+        tokens += s.ids.len();
+        tokens <= most
+    });
+    &sequences[..fits.count().max(1).min(sequences.len())]
+}
+
+/// What was held out.
+struct Held {
+    /// `[n, width]`
+    vectors: Vec<f32>,
+    /// `[width]`
+    mean: Vec<f32>,
+}
+
+impl Held {
+    async fn read(model: &mut Model, layer: usize, sequences: &[Prompt]) -> Result<Self, Failure> {
+        let unsteered = Steering::new(model, Vec::new()).await?;
+        let never = Cell::new(false);
+        let mut vectors = Vec::new();
+        for some in sequences.chunks(LANES) {
+            vectors.extend(residuals(model, &unsteered, layer, some, &never).await?);
+        }
+        let width = model.config().hidden_size;
+        let n = (vectors.len() / width).max(1);
+        let mut mean = vec![0.0f64; width];
+        for row in vectors.chunks_exact(width) {
+            let sums = mean.iter_mut().zip(row);
+            sums.for_each(|(sum, v)| *sum += f64::from(*v) / n as f64);
+        }
+        Ok(Self {
+            vectors,
+            mean: mean.iter().map(|m| *m as f32).collect(),
+        })
+    }
+}
+
+/// A dictionary that was trained.
+struct Trained {
+    weights: Weights,
+    /// Latents that were silent at the end.
+    silent: usize,
+    /// The share of variance unexplained in the last step.
+    loss: f64,
+}
+
+async fn train(
+    arguments: &Arguments,
+    gpu: &Rc<Gpu>,
+    model: &mut Model,
+    settings: &Settings,
+    data: &Data,
+    work: &Work,
+    times: &mut Times,
+) -> Result<Trained, Failure> {
+    let width = model.config().hidden_size;
+    let what = work::What {
+        settings: settings.clone(),
+        hook: arguments.hook,
+        ring: arguments.course.ring,
+        data: data.hash(),
+    };
+    let state = work.begin(&what)?;
+    let (came, read) = state
+        .as_ref()
+        .map_or((0, 0), |state| (state.came, state.read));
+    if let Some(taken) = state
+        .as_ref()
+        .and_then(|s| s.trained.as_ref())
+        .map(|t| t.taken)
+    {
+        note(&format!("going on after step {taken}"));
+    }
+    let mut ring = work.ring(width, arguments.course.ring, came)?;
+    let sequences = data.sequences.clone();
+    let mut harvest = Harvest::new(model, arguments.hook.layer, sequences, read).await?;
+    let never = Cell::new(false);
+    let training = Training {
+        settings,
+        ring: &mut ring,
+        harvest: Some(&mut harvest),
+        cancel: &never,
+    };
+    let (mut last, mut told) = (Instant::now(), Instant::now());
+    let mut loss = 0.0;
+    let mut tell = |progress: Progress| {
+        let spent = last.elapsed();
+        last = Instant::now();
+        let (line, whole) = match progress {
+            Progress::Harvested { came, total } => {
+                times.harvest += spent;
+                (
+                    format!("harvested {came} of {total} vectors"),
+                    came == total,
+                )
+            }
+            Progress::Stepped { taken, step } => {
+                times.training += spent;
+                loss = step.loss;
+                let line = format!(
+                    "step {taken} of {}: variance unexplained {:.4}, {} dead",
+                    settings.steps, step.loss, step.dead
+                );
+                (line, taken == 1 || taken == settings.steps)
+            }
+        };
+        if whole || told.elapsed().as_secs() >= 10 {
+            told = Instant::now();
+            note(&line);
+        }
+    };
+    let trainer = training
+        .run(gpu, state, &mut |state| work.keep(state), &mut tell)
+        .await?;
+    let silent = trainer
+        .silent()
+        .iter()
+        .filter(|s| **s > settings.dead_after)
+        .count();
+    let unit = trainer.scale().unit;
+    Ok(Trained {
+        weights: trainer.weights().await?.in_residual_units(unit),
+        silent,
+        loss,
+    })
+}
+
+/// The dictionary of a folder's files.
+async fn open(
+    gpu: &Gpu,
+    hook: HookPoint,
+    width: usize,
+    config: &str,
+    tensors: &[u8],
+) -> Result<Dictionary, Failure> {
+    let files = vec![
+        ("cfg.json".to_string(), config.as_bytes().to_vec()),
+        ("sae.safetensors".to_string(), tensors.to_vec()),
+    ];
+    let wanted = Wanted {
+        place: Some(hook),
+        width: Some(width),
+        ..Wanted::default()
+    };
+    let folder = Folder::memory("the new dictionary", files);
+    Ok(Dictionary::find(gpu, &folder, wanted).await?)
+}
+
+/// The name of a file or folder without those that it is in.
+fn name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or(path.as_os_str())
+        .to_string_lossy()
+        .into_owned()
+}

@@ -1,0 +1,634 @@
+//! One step of training on the GPU.
+
+use std::rc::Rc;
+
+use super::kernels::{Kernels, encoder_product};
+use super::lists::{AUXILIARY, Listed, Use, by_latent};
+use super::{Scale, Settings, TrainError, Weights};
+use crate::gpu::{self, Buffer, Gpu};
+use crate::matrix::{Format, Matrix, Operands, ProductShape, ProductStep};
+use crate::quant::GROUP;
+use crate::sae::Activation;
+
+/// What a step has seen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// The squared error over the variance: the share of variance unexplained, on the rows of the step.
+    pub loss: f64,
+    /// Active latents of a row, on average.
+    pub l0: f64,
+    /// Latents that are dead.
+    pub dead: usize,
+}
+
+/// A dictionary under training, with Adam's moments, on the GPU.
+pub struct Trainer {
+    gpu: Rc<Gpu>,
+    settings: Settings,
+    scale: Scale,
+    width: usize,
+    /// The width, rounded up to whole groups with zeros.
+    padded: usize,
+    /// Steps taken.
+    taken: usize,
+    /// Steps since each latent was active, `[latents]`.
+    silent: Vec<u32>,
+    /// encoder `[latents, padded]`, bias `[latents]`, decoder `[latents, padded]`, b_dec `[padded]`
+    tensors: [Tensor; 4],
+    buffers: Buffers,
+    bound: Bound,
+}
+
+/// A tensor with its gradient and Adam's moments.
+struct Tensor {
+    elements: usize,
+    weight: Buffer,
+    gradient: Buffer,
+    mean: Buffer,
+    square: Buffer,
+    /// `AdamStep`
+    uniform: Buffer,
+    adam: gpu::Step,
+}
+
+const ENCODER: usize = 0;
+const BIAS: usize = 1;
+const DECODER: usize = 2;
+const B_DEC: usize = 3;
+
+struct Buffers {
+    /// `[rows, padded]`
+    x: Buffer,
+    /// `[latents]`
+    dead: Buffer,
+    /// `[rows, k]` of [`Activation`]
+    codes: Buffer,
+    /// `[rows, auxiliary]` of [`Activation`]
+    dead_codes: Buffer,
+    /// `[rows]`
+    squares: Buffer,
+    /// `[rows, k]`
+    by_codes: Buffer,
+    /// `[rows, auxiliary]`
+    by_dead_codes: Buffer,
+    /// `[rows * (k + auxiliary)]` of [`Use`]
+    uses: Buffer,
+    /// `[latents + 1]`
+    starts: Buffer,
+}
+
+/// The kernels with their buffers.
+struct Bound {
+    encode: ProductStep,
+    topk: gpu::Step,
+    residual: gpu::Step,
+    squares: gpu::Step,
+    by_codes: gpu::Step,
+    keep_dead: gpu::Step,
+    dead_topk: gpu::Step,
+    rest: gpu::Step,
+    by_dead_codes: gpu::Step,
+    by_weights: gpu::Step,
+    by_offset: gpu::Step,
+    tangent: gpu::Step,
+    unit_rows: gpu::Step,
+}
+
+/// A side of a grid at most.
+const SIDE: usize = 32_768;
+/// Bytes of a `Rows` uniform: a count in 16 bytes, then 256 rows of 16.
+const ROWS_BYTES: u64 = 16 + 256 * 16;
+
+/// `n` workgroups folded into two sides.
+fn folded(n: usize) -> [u32; 2] {
+    let x = n.clamp(1, SIDE);
+    [x as u32, n.div_ceil(x) as u32]
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct SlotShape {
+    width4: u32,
+    k: u32,
+    latents: u32,
+    slots: u32,
+    factor: f32,
+    unused: [u32; 3],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct OffsetShape {
+    width4: u32,
+    rows: u32,
+    latents: u32,
+    factor: f32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct AdamStep {
+    n4: u32,
+    rate: f32,
+    correction1: f32,
+    correction2: f32,
+}
+
+impl Trainer {
+    /// A trainer of `weights`, which are in units of `scale`, before its first step.
+    pub async fn new(
+        gpu: &Rc<Gpu>,
+        settings: &Settings,
+        scale: &Scale,
+        weights: &Weights,
+    ) -> Result<Self, TrainError> {
+        settings.check()?;
+        let (latents, width) = (weights.latents, weights.width);
+        let padded = width.next_multiple_of(GROUP);
+        let kernels = Kernels::new(gpu);
+        let matrix = Matrix::zeros(gpu, "train encoder", [latents, padded], Format::F32)?;
+        let encoder = matrix.buffers()[0].1.clone();
+        let floats = |what: &str, n: usize| gpu.storage(what, 4 * n as u64);
+        let tensor = |what: &str, elements: usize, weight: Option<Buffer>| {
+            let weight = weight.map_or_else(|| floats(what, elements), Ok)?;
+            let gradient = floats("train gradient", elements)?;
+            let mean = floats("train mean", elements)?;
+            let square = floats("train square", elements)?;
+            let uniform = gpu.uniform("adam step", &<AdamStep as bytemuck::Zeroable>::zeroed());
+            let adam = kernels.adam.bind(
+                gpu,
+                &[
+                    (0, &weight),
+                    (1, &gradient),
+                    (2, &mean),
+                    (3, &uniform),
+                    (4, &square),
+                ],
+            );
+            Ok::<_, TrainError>(Tensor {
+                elements,
+                weight,
+                gradient,
+                mean,
+                square,
+                uniform,
+                adam,
+            })
+        };
+        let tensors = [
+            tensor("train encoder", latents * padded, Some(encoder))?,
+            tensor("train bias", latents, None)?,
+            tensor("train decoder", latents * padded, None)?,
+            tensor("train b_dec", padded, None)?,
+        ];
+        let (rows, k, auxiliary) = (settings.rows, settings.k, settings.auxiliary.max(1));
+        let slot = size_of::<Activation>() / 4;
+        let buffers = Buffers {
+            x: floats("train x", rows * padded)?,
+            dead: floats("train dead", latents)?,
+            codes: floats("train codes", rows * k * slot)?,
+            dead_codes: floats("train dead codes", rows * auxiliary * slot)?,
+            squares: floats("train squares", rows)?,
+            by_codes: floats("train code gradients", rows * k)?,
+            by_dead_codes: floats("train dead code gradients", rows * auxiliary)?,
+            uses: gpu.storage(
+                "train uses",
+                (rows * (k + auxiliary) * size_of::<Use>()) as u64,
+            )?,
+            starts: floats("train starts", latents + 1)?,
+        };
+        let bound = bind(gpu, settings, scale, &kernels, &matrix, &tensors, &buffers)?;
+        gpu.settle().await?;
+        let mut trainer = Self {
+            gpu: gpu.clone(),
+            settings: settings.clone(),
+            scale: scale.clone(),
+            width,
+            padded,
+            taken: 0,
+            silent: vec![0; latents],
+            tensors,
+            buffers,
+            bound,
+        };
+        trainer.set_weights(weights);
+        Ok(trainer)
+    }
+
+    /// How it is trained.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What its vectors are divided by.
+    pub fn scale(&self) -> &Scale {
+        &self.scale
+    }
+
+    /// Steps taken.
+    pub fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// Steps since each latent was active, `[latents]`.
+    pub fn silent(&self) -> &[u32] {
+        &self.silent
+    }
+
+    /// Goes on after `taken` steps, with latents `silent` for so many.
+    pub fn resume(&mut self, taken: usize, silent: Vec<u32>) {
+        self.taken = taken;
+        self.silent = silent;
+    }
+
+    fn set_weights(&mut self, weights: &Weights) {
+        let all = [
+            &weights.encoder,
+            &weights.bias,
+            &weights.decoder,
+            &weights.b_dec,
+        ];
+        for (which, values) in all.into_iter().enumerate() {
+            self.write(which, &self.tensors[which].weight, values);
+        }
+    }
+
+    /// Replaces Adam's moments: means, then squares, in the layout of the weights.
+    pub fn set_moments(&mut self, moments: &[Weights; 2]) {
+        for (i, weights) in moments.iter().enumerate() {
+            let all = [
+                &weights.encoder,
+                &weights.bias,
+                &weights.decoder,
+                &weights.b_dec,
+            ];
+            for (which, values) in all.into_iter().enumerate() {
+                let tensor = &self.tensors[which];
+                let to = if i == 0 { &tensor.mean } else { &tensor.square };
+                self.write(which, to, values);
+            }
+        }
+    }
+
+    /// Writes a tensor, its rows padded.
+    fn write(&self, which: usize, to: &Buffer, values: &[f32]) {
+        match which {
+            BIAS => self.gpu.write(to, 0, values),
+            _ => self.gpu.write(to, 0, &self.pad(values, 1.0)),
+        }
+    }
+
+    /// Rows `[n, width]` times `factor` as `[n, padded]`.
+    fn pad(&self, rows: &[f32], factor: f32) -> Vec<f32> {
+        let n = rows.len() / self.width;
+        let mut out = vec![0.0; n * self.padded];
+        for (to, from) in out
+            .chunks_exact_mut(self.padded)
+            .zip(rows.chunks_exact(self.width))
+        {
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = from * factor;
+            }
+        }
+        out
+    }
+
+    /// The dictionary, in units of the scale.
+    pub async fn weights(&self) -> Result<Weights, TrainError> {
+        self.gather(|tensor| &tensor.weight).await
+    }
+
+    /// Adam's moments in the layout of the weights: means, then squares.
+    pub async fn moments(&self) -> Result<[Weights; 2], TrainError> {
+        let means = self.gather(|tensor| &tensor.mean).await?;
+        Ok([means, self.gather(|tensor| &tensor.square).await?])
+    }
+
+    /// The last step's gradients in the layout of the weights; the decoder's without its part along the
+    /// rows.
+    pub async fn gradients(&self) -> Result<Weights, TrainError> {
+        self.gather(|tensor| &tensor.gradient).await
+    }
+
+    async fn gather(&self, of: fn(&Tensor) -> &Buffer) -> Result<Weights, TrainError> {
+        let mut all: [Vec<f32>; 4] = Default::default();
+        for (which, tensor) in self.tensors.iter().enumerate() {
+            let values: Vec<f32> = self.gpu.read_vec(of(tensor), 0, tensor.elements).await?;
+            all[which] = match which {
+                BIAS => values,
+                _ => {
+                    let rows = values.chunks_exact(self.padded);
+                    rows.flat_map(|row| &row[..self.width]).copied().collect()
+                }
+            };
+        }
+        let [encoder, bias, decoder, b_dec] = all;
+        Ok(Weights {
+            width: self.width,
+            latents: self.settings.latents,
+            encoder,
+            bias,
+            decoder,
+            b_dec,
+        })
+    }
+
+    /// Latents that are dead.
+    fn dead(&self) -> Vec<u32> {
+        let after = self.settings.dead_after;
+        self.silent.iter().map(|s| u32::from(*s > after)).collect()
+    }
+
+    /// Takes a step on `rows` `[rows, width]`, vectors as they are.
+    pub async fn step(&mut self, rows: &[f32]) -> Result<Step, TrainError> {
+        let settings = &self.settings;
+        let count = settings.rows;
+        if rows.len() != count * self.width {
+            return Err(TrainError::TooFewRows {
+                rows: (rows.len() / self.width) as u64,
+                needed: count,
+            });
+        }
+        self.gpu
+            .write(&self.buffers.x, 0, &self.pad(rows, 1.0 / self.scale.unit));
+        let dead = self.dead();
+        let many_dead = dead.iter().filter(|d| **d == 1).count();
+        let auxiliary = many_dead > 0 && settings.auxiliary > 0;
+        if auxiliary {
+            self.gpu.write(&self.buffers.dead, 0, &dead);
+        }
+        self.forward(auxiliary);
+        let (gpu, buffers) = (&self.gpu, &self.buffers);
+        let codes: Vec<Activation> = gpu.read_vec(&buffers.codes, 0, count * settings.k).await?;
+        let by_codes: Vec<f32> = gpu.read_vec(&buffers.by_codes, 0, codes.len()).await?;
+        let squares: Vec<f32> = gpu.read_vec(&buffers.squares, 0, count).await?;
+        let error: f64 = squares.iter().map(|s| f64::from(*s)).sum();
+        let loss = error / (count as f64 * f64::from(self.scale.variance));
+        if !loss.is_finite() {
+            return Err(TrainError::Diverged { step: self.taken });
+        }
+        let factor = factor(settings, &self.scale);
+        let mut lists = vec![Listed {
+            codes: &codes,
+            gradients: &by_codes,
+            k: settings.k,
+            factor,
+            mark: 0,
+        }];
+        let (dead_codes, by_dead_codes): (Vec<Activation>, Vec<f32>);
+        if auxiliary {
+            let slots = count * settings.auxiliary;
+            dead_codes = gpu.read_vec(&buffers.dead_codes, 0, slots).await?;
+            by_dead_codes = gpu.read_vec(&buffers.by_dead_codes, 0, slots).await?;
+            lists.push(Listed {
+                codes: &dead_codes,
+                gradients: &by_dead_codes,
+                k: settings.auxiliary,
+                factor: factor * settings.auxiliary_weight,
+                mark: AUXILIARY,
+            });
+        }
+        let sorted = by_latent(settings.latents, &lists);
+        gpu.write(&buffers.uses, 0, &sorted.uses);
+        gpu.write(&buffers.starts, 0, &sorted.starts);
+        gpu.write(&self.tensors[BIAS].gradient, 0, &sorted.by_bias);
+        self.update();
+        self.silent
+            .iter_mut()
+            .for_each(|s| *s = s.saturating_add(1));
+        let mut active = 0;
+        for code in &codes {
+            if let Some(silent) = self.silent.get_mut(code.feature as usize) {
+                *silent = 0;
+                active += 1;
+            }
+        }
+        self.taken += 1;
+        Ok(Step {
+            loss,
+            l0: f64::from(active) / count as f64,
+            dead: many_dead,
+        })
+    }
+
+    /// Submits what the gradients are made of: active latents, residuals, gradients by activations.
+    fn forward(&self, auxiliary: bool) {
+        let (settings, bound) = (&self.settings, &self.bound);
+        let rows = settings.rows as u32;
+        let columns = (self.padded / 4).div_ceil(64) as u32;
+        let slots = |k: usize| folded((settings.rows * k).div_ceil(64));
+        let mut encoder = self
+            .gpu
+            .device()
+            .create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        bound.encode.dispatch(&mut pass, rows);
+        bound.topk.dispatch(&mut pass, [1, rows, 1]);
+        bound.residual.dispatch(&mut pass, [columns, rows, 1]);
+        bound.squares.dispatch(&mut pass, [1, rows, 1]);
+        let [x, y] = slots(settings.k);
+        bound.by_codes.dispatch(&mut pass, [x, y, 1]);
+        if auxiliary {
+            let groups = settings.latents.div_ceil(64) as u32;
+            bound.keep_dead.dispatch(&mut pass, [groups, rows, 1]);
+            bound.dead_topk.dispatch(&mut pass, [1, rows, 1]);
+            bound.rest.dispatch(&mut pass, [columns, rows, 1]);
+            let [x, y] = slots(settings.auxiliary);
+            bound.by_dead_codes.dispatch(&mut pass, [x, y, 1]);
+        }
+        drop(pass);
+        self.gpu.queue().submit([encoder.finish()]);
+    }
+
+    /// Submits the gradients by the weights and Adam's step.
+    fn update(&self) {
+        let step = self.taken as i32 + 1;
+        for tensor in &self.tensors {
+            let uniform = AdamStep {
+                n4: tensor.elements.div_ceil(4) as u32,
+                rate: self.settings.rate_at(self.taken),
+                correction1: 1.0 - 0.9f32.powi(step),
+                correction2: 1.0 - 0.999f32.powi(step),
+            };
+            self.gpu.write(&tensor.uniform, 0, &[uniform]);
+        }
+        let bound = &self.bound;
+        let columns = (self.padded / 4).div_ceil(64) as u32;
+        let [y, z] = folded(self.settings.latents);
+        let mut encoder = self
+            .gpu
+            .device()
+            .create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        bound.by_weights.dispatch(&mut pass, [columns, y, z]);
+        bound
+            .by_offset
+            .dispatch(&mut pass, [(self.padded / 4) as u32, 1, 1]);
+        bound.tangent.dispatch(&mut pass, [1, y, z]);
+        for tensor in &self.tensors {
+            let [x, y] = folded(tensor.elements.div_ceil(4 * 64));
+            tensor.adam.dispatch(&mut pass, [x, y, 1]);
+        }
+        bound.unit_rows.dispatch(&mut pass, [1, y, z]);
+        drop(pass);
+        self.gpu.queue().submit([encoder.finish()]);
+    }
+}
+
+/// -2 over what the squared error is divided by.
+fn factor(settings: &Settings, scale: &Scale) -> f32 {
+    -2.0 / (settings.rows as f32 * scale.variance)
+}
+
+fn bind(
+    gpu: &Gpu,
+    settings: &Settings,
+    scale: &Scale,
+    kernels: &Kernels,
+    matrix: &Matrix,
+    tensors: &[Tensor; 4],
+    buffers: &Buffers,
+) -> Result<Bound, TrainError> {
+    let (rows, latents) = (settings.rows, settings.latents as u32);
+    let padded = matrix.cols();
+    let width4 = (padded / 4) as u32;
+    let weight = |which: usize| &tensors[which].weight;
+    let gradient = |which: usize| &tensors[which].gradient;
+    let storage = |what: &str, n: usize| gpu.storage(what, 4 * n as u64);
+    let pre = storage("train pre-activations", rows * settings.latents)?;
+    let residual = storage("train residuals", rows * padded)?;
+    let rest = storage("train rests", rows * padded)?;
+    let pass_rows = gpu.buffer("train rows", ROWS_BYTES, wgpu::BufferUsages::UNIFORM)?;
+    gpu.write(&pass_rows, 0, &[rows as u32, 0, 0, 0]);
+    let product_shape = ProductShape::of(matrix);
+    let encode = encoder_product().bind(
+        gpu,
+        true,
+        &Operands {
+            matrix,
+            shape: &product_shape,
+            x: &buffers.x,
+            pre: weight(B_DEC),
+            rows: &pass_rows,
+            own: &[(6, weight(BIAS)), (7, &pre)],
+        },
+    );
+    let uniform = |words: [u32; 4]| gpu.uniform("train shape", &words);
+    let topk = |k: usize, out: &Buffer| {
+        let shape = uniform([latents, k as u32, 0, 0]);
+        let bindings = [(0, &pre), (1, out), (2, &pre), (3, &shape), (5, &pass_rows)];
+        kernels.topk.bind(gpu, &bindings)
+    };
+    let residual_shape = |k: usize| uniform([width4, k as u32, latents, 0]);
+    let slots = |k: usize, factor: f32, codes: &Buffer, rest: &Buffer, out: &Buffer| {
+        let shape = SlotShape {
+            width4,
+            k: k as u32,
+            latents,
+            slots: (rows * k) as u32,
+            factor,
+            unused: [0; 3],
+        };
+        let shape = gpu.uniform("train slot shape", &shape);
+        let bindings = [
+            (0, codes),
+            (1, rest),
+            (2, weight(DECODER)),
+            (3, &shape),
+            (6, out),
+        ];
+        kernels.slot_gradient.bind(gpu, &bindings)
+    };
+    let (k, auxiliary) = (settings.k, settings.auxiliary.max(1));
+    let factor = factor(settings, scale);
+    let offset_shape = OffsetShape {
+        width4,
+        rows: rows as u32,
+        latents,
+        factor,
+    };
+    let offset_shape = gpu.uniform("train offset shape", &offset_shape);
+    let by_rows = uniform([width4, latents, 0, 0]);
+    Ok(Bound {
+        encode,
+        topk: topk(k, &buffers.codes),
+        residual: kernels.residual.bind(
+            gpu,
+            &[
+                (0, &buffers.codes),
+                (1, &buffers.x),
+                (2, weight(DECODER)),
+                (3, &residual_shape(k)),
+                (4, weight(B_DEC)),
+                (6, &residual),
+            ],
+        ),
+        squares: kernels.squares.bind(
+            gpu,
+            &[
+                (0, &residual),
+                (3, &uniform([width4, 0, 0, 0])),
+                (6, &buffers.squares),
+            ],
+        ),
+        by_codes: slots(k, factor, &buffers.codes, &residual, &buffers.by_codes),
+        keep_dead: kernels.keep_dead.bind(
+            gpu,
+            &[
+                (0, &pre),
+                (1, &buffers.dead),
+                (3, &uniform([latents, 0, 0, 0])),
+            ],
+        ),
+        dead_topk: topk(auxiliary, &buffers.dead_codes),
+        rest: kernels.rest.bind(
+            gpu,
+            &[
+                (0, &buffers.dead_codes),
+                (1, &residual),
+                (2, weight(DECODER)),
+                (3, &residual_shape(auxiliary)),
+                (4, weight(B_DEC)),
+                (6, &rest),
+            ],
+        ),
+        by_dead_codes: slots(
+            auxiliary,
+            factor * settings.auxiliary_weight,
+            &buffers.dead_codes,
+            &rest,
+            &buffers.by_dead_codes,
+        ),
+        by_weights: kernels.weight_gradient.bind(
+            gpu,
+            &[
+                (0, &buffers.x),
+                (1, &buffers.uses),
+                (2, &buffers.starts),
+                (3, &by_rows),
+                (4, weight(B_DEC)),
+                (5, &residual),
+                (6, &rest),
+                (7, gradient(ENCODER)),
+                (8, gradient(DECODER)),
+            ],
+        ),
+        by_offset: kernels.offset_gradient.bind(
+            gpu,
+            &[
+                (0, &residual),
+                (1, gradient(BIAS)),
+                (2, weight(ENCODER)),
+                (3, &offset_shape),
+                (6, gradient(B_DEC)),
+            ],
+        ),
+        tangent: kernels.tangent.bind(
+            gpu,
+            &[(0, weight(DECODER)), (1, gradient(DECODER)), (3, &by_rows)],
+        ),
+        unit_rows: kernels
+            .unit_rows
+            .bind(gpu, &[(0, weight(DECODER)), (3, &by_rows)]),
+    })
+}
