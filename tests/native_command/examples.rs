@@ -73,6 +73,7 @@ fn is_left_out(line: &str) -> bool {
         " eval ",
         " lab ",
         "Phi-3",
+        "smollm2",
         "--like",
         "3072",
         "help ",
@@ -101,6 +102,7 @@ fn examples_run_and_show_steering() {
         "synth",
         "check-sae",
         "synth-sae",
+        "train-sae",
     ];
     for name in subcommands {
         let help = succeed(&["help", name][..1 + usize::from(!name.is_empty())], "");

@@ -15,6 +15,7 @@ mod nano;
 mod places;
 mod prompts;
 mod streams;
+mod train;
 #[path = "../support/vocabulary.rs"]
 mod vocabulary;
 mod writing;
