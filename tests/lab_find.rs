@@ -168,7 +168,7 @@ impl Planted {
         let gpu = Rc::new(block_on(Gpu::open(&options)).expect("a software Vulkan adapter"));
         let options = ModelOptions {
             lanes,
-            format: Format::F32,
+            precision: Format::F32.into(),
             cache: CacheFormat::F32,
             ..ModelOptions::default()
         };

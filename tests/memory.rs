@@ -180,7 +180,7 @@ fn a_large_model_is_uploaded_within_bounds() {
         all.set(all.get() + 1);
     });
     let options = ModelOptions {
-        format: Format::F32,
+        precision: Format::F32.into(),
         ..ModelOptions::default()
     };
     let model = block_on(Model::load(gpu.clone(), &folder, options)).unwrap();

@@ -71,7 +71,7 @@ async fn load(rng: &mut StdRng, gpu: &Rc<Gpu>, case: &Case) -> (Model, RandomMod
     let options = ModelOptions {
         lanes: case.lanes,
         context: None,
-        format: case.format,
+        precision: case.format.into(),
         cache: case.cache,
     };
     let model = Model::load(gpu.clone(), &random.folder(), options).await;

@@ -204,7 +204,7 @@ async fn uploads_wait_within_bounds() {
         ("model.safetensors".into(), zeros(&tensors, "BF16", 2)),
     ]);
     let options = ModelOptions {
-        format: Format::F32,
+        precision: Format::F32.into(),
         ..ModelOptions::default()
     };
     let model = Model::load(gpu.clone(), &folder, options)

@@ -32,7 +32,7 @@ async fn chat(rng: &mut StdRng) -> (Chat, RandomModel) {
     let options = ModelOptions {
         lanes: 2,
         context: None,
-        format: Format::F32,
+        precision: Format::F32.into(),
         cache: CacheFormat::F32,
     };
     let model = Model::load(gpu, &random.folder(), options).await;

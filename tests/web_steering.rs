@@ -452,7 +452,12 @@ async fn options_that_are_wrong_are_named() {
             "contextLength",
         ),
         ("lanes", json!(0), "lanes", "1 to 256"),
-        ("quant", json!("q8"), "quant", "one of \"q4\", \"none\""),
+        (
+            "quant",
+            json!("q3"),
+            "quant",
+            "one of \"auto\", \"q4\", \"q8\", \"none\"",
+        ),
         ("saeHook", json!("somewhere"), "saeHook", "somewhere"),
         ("onProgress", json!("yes"), "onProgress", "a function"),
         ("sae", json!(7), "sae", "address"),

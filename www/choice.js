@@ -1,10 +1,12 @@
 // What is to run: a model with a dictionary, and from where the engine reads them.
 
 import { EngineError } from "./line.js";
+import { isPrecision } from "./precision.js";
 import { isFile, placeName, servedAt } from "./store/address.js";
 
 /** @import { Catalogue } from "./catalogue.js" */
 /** @import { Downloads } from "./downloads.js" */
+/** @import { Precision } from "./precision.js" */
 /** @import { Entry, Report, Source } from "./types.d.ts" */
 
 /**
@@ -13,6 +15,7 @@ import { isFile, placeName, servedAt } from "./store/address.js";
  * @property {Entry | "auto" | "none"} sae "auto": the one that came with the model, if its report names one
  * @property {string} saeHook "" where the dictionary says it itself
  * @property {boolean} keep read from the store, and never straight from the address
+ * @property {Precision} [precision] what weights in plain numbers become; by size if not given
  */
 
 const KEY = "phi3-steer.model";
@@ -35,11 +38,11 @@ export const nanoChoice = (catalogue) => ({
  * Remembers a choice for the next visit; files of this machine cannot be remembered.
  * @param {Choice} choice
  */
-export function remember({ model, sae, saeHook, keep }) {
+export function remember({ model, sae, saeHook, keep, precision }) {
   const place = (/** @type {Entry} */ entry) => ({ id: entry.id, url: entry.url });
   const lasting = !model.files && (typeof sae === "string" || !sae.files);
   try {
-    if (lasting && !model.builtIn) localStorage.setItem(KEY, JSON.stringify({ model: place(model), sae: typeof sae === "string" ? sae : place(sae), saeHook, keep }));
+    if (lasting && !model.builtIn) localStorage.setItem(KEY, JSON.stringify({ model: place(model), sae: typeof sae === "string" ? sae : place(sae), saeHook, keep, precision }));
     else localStorage.removeItem(KEY);
   } catch {
     // Storage is blocked: the next visit begins with the nano model.
@@ -57,7 +60,7 @@ export function recall(catalogue) {
     const model = found(catalogue, "model", saved?.model);
     if (!model) return nanoChoice(catalogue);
     const sae = ["auto", "none"].includes(saved.sae) ? saved.sae : (found(catalogue, "dictionary", saved.sae) ?? "none");
-    return { model, sae, saeHook: typeof saved.saeHook === "string" ? saved.saeHook : "", keep: saved.keep !== false };
+    return { model, sae, saeHook: typeof saved.saeHook === "string" ? saved.saeHook : "", keep: saved.keep !== false, ...(isPrecision(saved.precision) ? { precision: saved.precision } : {}) };
   } catch {
     return nanoChoice(catalogue);
   }

@@ -5,6 +5,7 @@ import { forgetAddress } from "./choice.js";
 import { ChooserRow } from "./chooser-row.js";
 import { SteeringNote } from "./chooser-steering.js";
 import { byId, bytes, h, number } from "./dom.js";
+import { PRECISIONS, precisionWords } from "./precision.js";
 
 /** @import { Catalogue } from "./catalogue.js" */
 /** @import { Choice } from "./choice.js" */
@@ -28,6 +29,10 @@ export class Chooser {
     this.submit = byId("model-load", HTMLButtonElement);
     this.keep = byId("keep", HTMLInputElement);
     this.hook = byId("sae-hook", HTMLInputElement);
+    this.precision = byId("precision", HTMLSelectElement);
+    this.precision.append(...PRECISIONS.map(({ name, label }) => h("option", { value: name }, label)));
+    const price = byId("precision-price", HTMLElement);
+    this.precision.addEventListener("change", () => this.drawPrecision(price));
     this.storage = byId("storage", HTMLElement);
     this.lists = { model: byId("model-list", HTMLElement), dictionary: byId("sae-list", HTMLElement) };
     /** @type {Map<Entry, ChooserRow>} */
@@ -77,6 +82,7 @@ export class Chooser {
         });
       }
     }
+    this.drawPrecision(price);
     this.keep.addEventListener("change", () => this.draw());
     downloads.addEventListener("change", () => {
       if (this.dialog.open) this.draw();
@@ -95,6 +101,8 @@ export class Chooser {
       this.marked = { model: choice.model.id, dictionary: typeof choice.sae === "string" ? choice.sae : choice.sae.id };
       this.hook.value = choice.saeHook;
       this.keep.checked = choice.keep;
+      this.precision.value = choice.precision ?? "auto";
+      this.precision.dispatchEvent(new Event("change"));
     }
     if (this.marked.dictionary === "auto") this.fitDictionary();
     this.message.textContent = "";
@@ -226,7 +234,13 @@ export class Chooser {
     const { dictionary } = this.marked;
     const sae = dictionary === "auto" || dictionary === "none" ? dictionary : (this.catalogue.find(dictionary) ?? "none");
     this.dialog.close();
-    this.onLoad({ model, sae, saeHook: this.hook.value.trim(), keep });
+    const precision = /** @type {import("./precision.js").Precision} */ (this.precision.value);
+    this.onLoad({ model, sae, saeHook: this.hook.value.trim(), keep, precision });
+  }
+
+  /** @param {HTMLElement} price beside the choice of a precision */
+  drawPrecision(price) {
+    price.textContent = precisionWords(/** @type {import("./precision.js").Precision} */ (this.precision.value));
   }
 
   draw() {

@@ -178,6 +178,7 @@ async function load(again = false) {
       ...(sae ? { sae } : {}),
       ...(sae && saeHook ? { saeHook } : {}),
       ...(contextLength ? { contextLength } : {}),
+      quant: choice.precision ?? "auto",
       lanes: 2,
       onProgress: (/** @type {import("./types.d.ts").LoadProgress} */ progress) => {
         // What takes the longest is there.

@@ -28,7 +28,7 @@ pub(super) fn nano(lanes: usize) -> Chat {
     let tokenizer = Rc::new(block_on(files.tokenizer()).unwrap());
     let options = ModelOptions {
         lanes,
-        format: Format::Q4,
+        precision: Format::Q4.into(),
         cache: CacheFormat::F16,
         ..ModelOptions::default()
     };

@@ -6,8 +6,9 @@ use serde_json::Value;
 
 use super::fields::Fields;
 use super::rope::Rope;
-use super::{LongRope, ModelError, architecture};
+use super::{LongRope, ModelError, architecture, precision};
 use crate::checkpoint::json;
+use crate::matrix::Format;
 
 /// The sizes of a model, under Hugging Face's names.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +41,8 @@ pub struct Config {
     pub sliding_window: Option<usize>,
     /// Whether the head shares the embedding's weights.
     pub tie_word_embeddings: bool,
+    /// The precision that its figures were measured at, if it says so.
+    pub quantization: Option<Format>,
 }
 
 impl Config {
@@ -51,6 +54,7 @@ impl Config {
         let config = config.as_object().ok_or_else(|| {
             fail("it is no JSON object: get the file that belongs to the model again".into())
         })?;
+        let quantization = precision::measured(config)?;
         let config = Fields::new(config, "");
         let architecture = architecture::of(&config)?;
         let count = |key: &str| -> Result<usize, ModelError> {
@@ -140,6 +144,7 @@ impl Config {
             max_position_embeddings,
             sliding_window: sliding_window(&config, num_hidden_layers)?,
             tie_word_embeddings: config.flag("tie_word_embeddings")?.unwrap_or(false),
+            quantization,
         })
     }
 

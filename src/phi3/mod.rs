@@ -10,6 +10,7 @@ mod gguf_config;
 mod layer;
 mod long_rope;
 mod model;
+mod precision;
 mod rope;
 mod rows;
 mod tensors;
@@ -21,6 +22,7 @@ pub use error::ModelError;
 pub use files::ModelFiles;
 pub use long_rope::LongRope;
 pub use model::{BlockHook, Model, ModelOptions, Phase, Tap};
+pub use precision::{PlainFormats, Precision};
 pub use rows::{MAX_ROWS, ROW_BOS, ROW_DONE, ROW_GENERATED, Row};
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::cache::Cache;
 use super::layer::{Activations, Bindings, Kernels, Steps};
 use super::rows::{MAX_ROWS, Row, Rows};
 use super::weights::Weights;
-use super::{CacheFormat, Config, ModelError, ModelFiles};
+use super::{CacheFormat, Config, ModelError, ModelFiles, Precision};
 use crate::checkpoint::{Checkpoint, Folder};
 use crate::gpu::{Buffer, Gpu, GpuError};
 use crate::matrix::{Format, few_reads};
@@ -20,18 +20,18 @@ pub struct ModelOptions {
     /// buffer may hold fewer.
     pub context: Option<usize>,
     /// How weights are stored that the file has in plain numbers; quantised ones are kept as they are.
-    pub format: Format,
+    pub precision: Precision,
     /// How keys and values are stored.
     pub cache: CacheFormat,
 }
 
 impl Default for ModelOptions {
-    /// Two lanes, the model's context, 4-bit weights, f16 cache.
+    /// Two lanes, the model's context, weights by size, f16 cache.
     fn default() -> Self {
         Self {
             lanes: 2,
             context: None,
-            format: Format::Q4,
+            precision: Precision::default(),
             cache: CacheFormat::F16,
         }
     }
@@ -159,11 +159,12 @@ impl Model {
     ) -> Result<Self, ModelError> {
         let context = context_of(&gpu, &config, &options)?;
         let most = gpu.storage_limit();
-        let weights = Weights::zeros(&gpu, &config, checkpoint, options.format, most)?;
+        let plain = options.precision.formats(&config);
+        let weights = Weights::zeros(&gpu, &config, checkpoint, plain, most)?;
         gpu.settle().await?;
         // Compiled while the weights are on their way.
         let kernels = Kernels::new(&gpu, &config, options.lanes, &weights, options.cache);
-        weights.fill(&gpu, checkpoint, options.format).await?;
+        weights.fill(&gpu, checkpoint, plain).await?;
         Self::of(gpu, config, options, context, Rc::new(weights), kernels)
     }
 

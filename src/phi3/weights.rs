@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Config, ModelError};
+use super::{Config, ModelError, PlainFormats};
 use crate::checkpoint::Checkpoint;
 use crate::gpu::{Buffer, Gpu};
 use crate::matrix::{Format, Matrix, Table};
@@ -66,7 +66,7 @@ struct Maker<'a> {
     gpu: &'a Gpu,
     checkpoint: &'a Checkpoint,
     /// What tensors are quantised to that the file has in plain numbers.
-    format: Format,
+    plain: PlainFormats,
     /// Bytes of a buffer at most.
     most: u64,
 }
@@ -74,7 +74,8 @@ struct Maker<'a> {
 impl Maker<'_> {
     /// How the matrix `name` of shape `[rows, cols]`, which is in the checkpoint, is stored.
     fn format(&self, name: &str, shape: [usize; 2]) -> Result<Format, ModelError> {
-        Ok(self.checkpoint.planes(name, shape, self.format)?.format())
+        let plain = self.plain.of(name);
+        Ok(self.checkpoint.planes(name, shape, plain)?.format())
     }
 
     fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Matrix, ModelError> {
@@ -84,7 +85,8 @@ impl Maker<'_> {
 
     /// A fused matrix, each run of rows as it is stored.
     fn runs(&self, name: &str, shape: [usize; 2]) -> Result<Vec<Rows>, ModelError> {
-        let formats = self.checkpoint.formats(name, shape, self.format)?;
+        let plain = self.plain.of(name);
+        let formats = self.checkpoint.formats(name, shape, plain)?;
         let runs = formats.into_iter().map(|(rows, format)| {
             let matrix = Matrix::zeros(self.gpu, name, [rows.len(), shape[1]], format)?;
             let first = rows.start;
@@ -105,9 +107,9 @@ impl Maker<'_> {
     }
 }
 
-const EMBEDDING: &str = "model.embed_tokens.weight";
+pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
 const NORM: &str = "model.norm.weight";
-const HEAD: &str = "lm_head.weight";
+pub(super) const HEAD: &str = "lm_head.weight";
 
 /// The name of one of a block's tensors.
 fn in_block(block: usize, name: &str) -> String {
@@ -116,19 +118,19 @@ fn in_block(block: usize, name: &str) -> String {
 
 impl Weights {
     /// Finds all tensors and makes the buffers for them, of at most `most` bytes each; [`Weights::fill`]
-    /// reads them. What the file has in plain numbers is quantised to `format`; what it has quantised is
+    /// reads them. What the file has in plain numbers becomes what `plain` says; what it has quantised is
     /// kept as it is.
     pub fn zeros(
         gpu: &Gpu,
         config: &Config,
         checkpoint: &Checkpoint,
-        format: Format,
+        plain: PlainFormats,
         most: u64,
     ) -> Result<Self, ModelError> {
         let maker = Maker {
             gpu,
             checkpoint,
-            format,
+            plain,
             most,
         };
         let weights = Self::made_by(&maker, config)?;
@@ -215,7 +217,7 @@ impl Weights {
         &self,
         gpu: &Gpu,
         checkpoint: &Checkpoint,
-        format: Format,
+        plain: PlainFormats,
     ) -> Result<(), ModelError> {
         let targets = self.targets();
         let mut runs: Vec<_> = targets
@@ -248,7 +250,7 @@ impl Weights {
                 _ => None,
             };
             let within = of.map_or(0..shape[0], |own| own.first..own.first + own.matrix.rows());
-            let reader = checkpoint.planes_of(name, shape, within, format)?;
+            let reader = checkpoint.planes_of(name, shape, within, plain.of(name))?;
             let mut reader = reader.only(run.rows);
             while let Some((first, planes)) = reader.next().await? {
                 match (target, of) {

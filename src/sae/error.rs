@@ -1,6 +1,7 @@
 //! What can go wrong with a dictionary.
 
 use super::HookPoint;
+use super::formats::names;
 use crate::checkpoint::{CheckpointError, SourceError, shown, shown_place, shown_sentence};
 use crate::gpu::GpuError;
 use crate::matrix::Format;
@@ -119,6 +120,17 @@ pub enum SaeError {
         shown(.0)
     )]
     BadHook(String),
+    /// The name is that of a part of a block, whose output is not the residual stream.
+    #[error(
+        "\"{}\" is {what}, which a block adds to the residual stream, and not the stream itself: dictionaries of the stream are read here, at \"layers.N\", the output of block N, counted from 0",
+        shown(name)
+    )]
+    OtherSite {
+        /// The name.
+        name: String,
+        /// What it is the name of.
+        what: &'static str,
+    },
     /// The files name a hook point that cannot be used.
     #[error(
         "{}: its files, or its folder's name, give the hook point {}; give the hook point to use it elsewhere",
@@ -147,8 +159,9 @@ pub enum SaeError {
     },
     /// There is no dictionary where it was looked for.
     #[error(
-        "no dictionary in {}: it should hold cfg.json with sae.safetensors or sae_weights.safetensors, params.npz, params.safetensors, or hyperparams.json with checkpoints/final.safetensors, or a folder {} that does",
+        "no dictionary in {}: it should hold {}, or a folder {} that does",
         shown_sentence(folder),
+        names::listed(),
         shown(wanted)
     )]
     NotFound {

@@ -1,6 +1,6 @@
 //! Looking for a dictionary in a folder.
 
-use super::formats::{Described, Found, look_for_config, look_for_other, names_a_layer};
+use super::formats::{Described, Found, look_for_config, look_for_other, names, names_a_layer};
 use super::{HookPoint, SaeError};
 use crate::checkpoint::Folder;
 use crate::matrix::Format;
@@ -116,17 +116,11 @@ async fn listed(
     wanted: &Wanted,
     paths: &[String],
 ) -> Result<Vec<Found>, SaeError> {
-    const MARKS: [&str; 4] = [
-        "cfg.json",
-        "params.npz",
-        "params.safetensors",
-        "hyperparams.json",
-    ];
     let mut places: Vec<&str> = paths
         .iter()
         .filter_map(|path| {
             let at = path.rfind('/').map_or(0, |slash| slash + 1);
-            MARKS.contains(&&path[at..]).then_some(&path[..at])
+            names::MARKS.contains(&&path[at..]).then_some(&path[..at])
         })
         .collect();
     places.dedup();

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::SaeError;
+use super::{SaeError, site};
 
 /// The output of a block of the model: the residual stream after it.
 ///
@@ -57,9 +57,7 @@ impl FromStr for HookPoint {
                     _ => None,
                 }),
         };
-        block
-            .map(Self::block)
-            .ok_or_else(|| SaeError::BadHook(name.into()))
+        block.map(Self::block).ok_or_else(|| site::refused(name))
     }
 }
 
@@ -108,6 +106,21 @@ mod tests {
         ] {
             let message = name.parse::<HookPoint>().unwrap_err().to_string();
             assert!(message.contains(name), "{message}");
+        }
+        for (name, what) in [
+            ("layers.3.mlp", "the output of an MLP"),
+            ("blocks.3.hook_mlp_out", "the output of an MLP"),
+            (
+                "model.layers.3.self_attn.output",
+                "the output of an attention layer",
+            ),
+            ("blocks.3.hook_attn_out", "the output of an attention layer"),
+        ] {
+            let message = name.parse::<HookPoint>().unwrap_err().to_string();
+            assert!(
+                message.contains(&format!("is {what}, which a block adds")),
+                "{message}"
+            );
         }
     }
 }

@@ -33,7 +33,7 @@ pub use encode::{Encoded, Encoder, encode_all};
 pub use error::SaeError;
 pub use find::Wanted;
 pub use fit::{Fit, SelfTest, Verdict};
-pub use formats::check_config;
+pub use formats::{check_config, names::file_names};
 pub use hook_point::HookPoint;
 pub use rule::Rule;
 

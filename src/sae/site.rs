@@ -36,7 +36,29 @@ pub(super) fn of_path(path: &str) -> Option<Result<HookPoint, SaeError>> {
         Some(at) => at.saturating_sub(1),
     };
     let other = folders[from..].iter().find(|f| is_other_site(f))?;
-    Some(Err(SaeError::BadHook((*other).into())))
+    Some(Err(refused(other)))
+}
+
+/// The error for a name that is none of a place in the residual stream: it says what it is, if that is known.
+pub(super) fn refused(name: &str) -> SaeError {
+    let lower = name.to_ascii_lowercase();
+    let mut words = lower.split(|c: char| !c.is_ascii_alphanumeric());
+    // What is inside of an attention layer is not its output.
+    let inner = words
+        .clone()
+        .any(|word| ["z", "q", "k", "v", "pattern"].contains(&word));
+    let what = words.find_map(|word| match word {
+        "mlp" | "mlps" | "ffn" | "feedforward" => Some("the output of an MLP"),
+        "att" | "attn" | "attention" if !inner => Some("the output of an attention layer"),
+        _ => None,
+    });
+    match what {
+        Some(what) => SaeError::OtherSite {
+            name: name.into(),
+            what,
+        },
+        None => SaeError::BadHook(name.into()),
+    }
 }
 
 /// Whether a folder's name is that of a place which is not in the residual stream.

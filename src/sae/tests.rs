@@ -363,3 +363,27 @@ fn broken_dictionaries_are_refused() {
         }
     }
 }
+
+/// A published file says 32 where its matrices have 64 times as many latents as elements.
+#[test]
+fn the_shapes_and_not_the_expansion_factor_say_how_many_latents_there_are() {
+    let gpu = software_gpu(GpuOptions::default());
+    let reference = Reference::random(&mut fresh_rng(), 8, 48, 2);
+    let load = |counted: usize, factor: usize| {
+        let mut cfg = reference.cfg();
+        cfg["num_latents"] = counted.into();
+        cfg["expansion_factor"] = factor.into();
+        let mut files = reference.files("layers.1/");
+        files[0].1 = cfg.to_string().into();
+        let folder = Folder::memory("sae", files);
+        let found = block_on(Dictionary::find(&gpu, &folder, Wanted::default()));
+        found
+            .map(|dictionary| dictionary.latents())
+            .map_err(|error| error.to_string())
+    };
+    for factor in [1, 3, 6, 32] {
+        assert_eq!(load(0, factor), Ok(48));
+    }
+    // A number that is given is no guess: then the file is another one.
+    assert!(load(24, 6).unwrap_err().contains("encoder.bias"));
+}

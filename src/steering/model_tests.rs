@@ -96,7 +96,7 @@ impl Bench {
         let reference = Reference::random(rng, HIDDEN, 90, 6);
         let options = ModelOptions {
             lanes: 2,
-            format: Format::F32,
+            precision: Format::F32.into(),
             cache,
             ..ModelOptions::default()
         };

@@ -156,6 +156,7 @@ impl Code for SaeError {
             SaeError::NoSuchLatent { .. } => "bad-steering",
             SaeError::Several { .. } | SaeError::HookUnknown { .. } => "no-hook",
             SaeError::BadHook(_)
+            | SaeError::OtherSite { .. }
             | SaeError::Hook { .. }
             | SaeError::Embedding(_)
             | SaeError::NoSuchBlock { .. }

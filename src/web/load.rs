@@ -12,7 +12,7 @@ use crate::checkpoint::Folder;
 use crate::generate::Chat;
 use crate::gpu::{Gpu, GpuOptions};
 use crate::matrix::Format;
-use crate::phi3::{CacheFormat, Model, ModelFiles, ModelOptions};
+use crate::phi3::{CacheFormat, Model, ModelFiles, ModelOptions, Precision};
 use crate::sae::{Dictionary, HookPoint, SaeError, Wanted};
 use crate::steering::Steering;
 
@@ -122,9 +122,9 @@ async fn load_onto(
         ModelOptions {
             lanes: settings.lanes,
             context: settings.context_length,
-            format: settings.format,
-            cache: match settings.format {
-                Format::F32 => CacheFormat::F32,
+            precision: settings.precision,
+            cache: match settings.precision {
+                Precision::All(Format::F32) => CacheFormat::F32,
                 _ => CacheFormat::F16,
             },
         },

@@ -5,8 +5,7 @@ use wasm_bindgen::JsValue;
 use super::error::WebError;
 use super::options::{self, Options};
 use crate::generate::{FeatureWish, Sampling};
-use crate::matrix::Format;
-use crate::phi3::MAX_ROWS;
+use crate::phi3::{MAX_ROWS, Precision};
 use crate::sae::{HookPoint, MAX_K};
 use crate::steering::{Gate, GateKind, Intervention, Operator, Positions, SteeringError, Target};
 use crate::tokens::{Message, Role};
@@ -29,7 +28,7 @@ const TOKENS: u32 = 512;
 /// The members of `LoadOptions` that are plain data.
 pub struct LoadSettings {
     pub lanes: usize,
-    pub format: Format,
+    pub precision: Precision,
     pub context_length: Option<usize>,
     pub sae_hook: Option<HookPoint>,
 }
@@ -48,8 +47,7 @@ impl LoadSettings {
         ];
         let options = Options::new(value, "", &known)?;
         let lanes = options.whole("lanes", 1..=MAX_ROWS as u32)?;
-        let formats = [("q4", Format::Q4), ("none", Format::F32)];
-        let format = options.choice("quant", &formats)?;
+        let precision = options.choice("quant", &Precision::NAMES)?;
         let context = options.whole("contextLength", 1..=u32::MAX)?;
         let listener = options.value("onProgress");
         if listener.is_some_and(|l| !l.is_function()) {
@@ -58,7 +56,7 @@ impl LoadSettings {
         }
         Ok(Self {
             lanes: lanes.unwrap_or(2) as usize,
-            format: format.unwrap_or(Format::Q4),
+            precision: precision.unwrap_or_default(),
             context_length: context.map(|c| c as usize),
             sae_hook: match options.text("saeHook")? {
                 Some(name) => Some(hook(&name, "saeHook")?),

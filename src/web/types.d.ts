@@ -19,7 +19,12 @@ export interface LoadOptions {
   saeHook?: string;
   /** Conversations in lockstep; 2 by default. */
   lanes?: number;
-  quant?: "q4" | "none";
+  /**
+   * What weights in plain numbers become; quantised ones are kept as their file has them. "auto", the default: what the
+   * model's config.json says that it was measured at, else 8 bits below a billion parameters, and above 4 bits with 8 for
+   * the embedding and the head.
+   */
+  quant?: "auto" | "q4" | "q8" | "none";
   contextLength?: number;
   onProgress?: (progress: LoadProgress) => void;
 }

@@ -64,7 +64,7 @@ impl Setup {
     pub fn chat(&self) -> Chat {
         let options = ModelOptions {
             lanes: self.lanes,
-            format: Format::F32,
+            precision: Format::F32.into(),
             cache: self.cache,
             ..ModelOptions::default()
         };

@@ -25,7 +25,7 @@ pub fn load(
     let options = ModelOptions {
         lanes,
         context: None,
-        format,
+        precision: format.into(),
         cache,
     };
     block_on(Model::load(gpu.clone(), &random.folder(), options)).unwrap()

@@ -4,6 +4,7 @@
 
 #[path = "../support/gguf.rs"]
 mod gguf;
+mod precision;
 mod published;
 mod small_model;
 #[path = "../support/mod.rs"]
@@ -14,19 +15,18 @@ use std::rc::Rc;
 use phi3_steer::checkpoint::Folder;
 use phi3_steer::generate::{TraceRequest, Traced, bare_prompt, trace};
 use phi3_steer::gpu::{Gpu, GpuOptions};
-use phi3_steer::matrix::Format;
-use phi3_steer::phi3::{CacheFormat, MAX_ROWS, Model, ModelFiles, ModelOptions};
+use phi3_steer::phi3::{CacheFormat, MAX_ROWS, Model, ModelFiles, ModelOptions, Precision};
 use phi3_steer::steering::Steering;
 use pollster::block_on;
 
 /// The model of a folder, its cache in f32.
-pub fn load(folder: &Folder, format: Format) -> Model {
+pub fn load(folder: &Folder, precision: impl Into<Precision>) -> Model {
     let gpu = Rc::new(block_on(Gpu::open(&GpuOptions::default())).expect("an adapter"));
     let files = block_on(ModelFiles::open(folder)).expect("a model");
     let options = ModelOptions {
         lanes: 1,
         context: None,
-        format,
+        precision: precision.into(),
         cache: CacheFormat::F32,
     };
     let model = Model::from_checkpoint(gpu, files.config, &files.checkpoint, options);

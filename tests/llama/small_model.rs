@@ -31,7 +31,7 @@ use super::{load, logits};
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/smollm2-135m-instruct");
 
 /// The file; `None` where there is no network to bring it over.
-fn file() -> Option<PathBuf> {
+pub fn file() -> Option<PathBuf> {
     let found = std::fs::read_dir(FOLDER).ok().and_then(|entries| {
         let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
         paths.find(|path| path.extension().is_some_and(|end| end == "gguf"))
@@ -47,11 +47,11 @@ fn file() -> Option<PathBuf> {
     found
 }
 
-fn folder(path: &std::path::Path) -> Folder {
+pub fn folder(path: &std::path::Path) -> Folder {
     Folder::directory(path.parent().expect("a folder"))
 }
 
-fn user(text: &str) -> Message {
+pub fn user(text: &str) -> Message {
     Message {
         role: Role::User,
         content: text.into(),
@@ -59,13 +59,15 @@ fn user(text: &str) -> Message {
 }
 
 /// candle's Llama in f32 on the file's numbers.
-struct Reference {
+pub struct Reference {
     model: llama::Llama,
-    config: llama::Config,
+    pub config: llama::Config,
+    /// Under Hugging Face's names.
+    pub tensors: HashMap<String, Tensor>,
 }
 
 impl Reference {
-    fn open(path: &std::path::Path) -> Self {
+    pub fn open(path: &std::path::Path) -> Self {
         let device = Device::Cpu;
         let mut file = File::open(path).expect("opens");
         let content = Content::read(&mut file).expect("a GGUF file");
@@ -114,9 +116,13 @@ impl Reference {
             }
             tensors.insert(published(name), tensor);
         }
-        let weights = VarBuilder::from_tensors(tensors, DType::F32, &device);
+        let weights = VarBuilder::from_tensors(tensors.clone(), DType::F32, &device);
         let model = llama::Llama::load(weights, &config).expect("a model");
-        Self { model, config }
+        Self {
+            model,
+            config,
+            tensors,
+        }
     }
 
     /// The logits after each of the last `count` tokens, and after those that `next` says then, until it

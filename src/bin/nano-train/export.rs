@@ -171,7 +171,7 @@ fn config(c: &Config, tokenizer: &ChatTokenizer) -> Value {
         "original_max_position_embeddings": c.positions,
         "pad_token_id": tokenizer.endoftext,
         // One request less for who opens it at an address.
-        "phi3_steer": { "no_generation_config": true },
+        "phi3_steer": { "no_generation_config": true, "quantization": "q4" },
         "resid_pdrop": 0.0,
         "rms_norm_eps": 1e-5,
         "rope_scaling": null,

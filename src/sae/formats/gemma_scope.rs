@@ -4,7 +4,8 @@
 use serde::Deserialize;
 
 use super::{
-    Described, check_sizes, number_after, orient, parse, refuse_others, sizes_of, unsupported,
+    Described, check_sizes, names, number_after, orient, parse, refuse_others, sizes_of,
+    unsupported,
 };
 use crate::sae::rule::{self, Activations, Rule};
 use crate::sae::tensors::Tensors;
@@ -27,11 +28,15 @@ pub(super) async fn describe(
     tensors: Tensors,
 ) -> Result<Described, SaeError> {
     let file = match &tensors {
-        Tensors::Npz(_) => format!("{path}params.npz"),
-        Tensors::Safetensors(_) => format!("{path}params.safetensors"),
+        Tensors::Npz(_) => format!("{path}{}", names::GEMMA_SCOPE),
+        Tensors::Safetensors(_) => format!("{path}{}", names::GEMMA_SCOPE_2),
     };
     let config: Config = match config {
-        Some(json) => parse(&format!("{path}config.json"), json, "Gemma Scope 2")?,
+        Some(json) => parse(
+            &format!("{path}{}", names::GEMMA_CONFIG),
+            json,
+            "Gemma Scope 2",
+        )?,
         None => Config::default(),
     };
     if let Some(kind) = config.kind.filter(|kind| kind != "sae") {

@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::{Described, check_sizes, orient, parse, refuse_others, unsupported};
+use super::{Described, check_sizes, names, orient, parse, refuse_others, unsupported};
 use crate::sae::rule::{self, Activations, Rule};
 use crate::sae::tensors::Tensors;
 use crate::sae::{HookPoint, SaeError};
@@ -35,7 +35,7 @@ pub(super) async fn describe(
     json: &[u8],
     tensors: Tensors,
 ) -> Result<Described, SaeError> {
-    let file = format!("{path}hyperparams.json");
+    let file = format!("{path}{}", names::HYPERPARAMETERS);
     let raw: Hyperparameters = parse(&file, json, "Llama Scope")?;
     let (width, latents) = (raw.d_model, raw.d_sae);
     check_sizes(&file, width, latents)?;
@@ -64,7 +64,7 @@ pub(super) async fn describe(
             });
         }
     };
-    let weights = format!("{path}checkpoints/final.safetensors");
+    let weights = format!("{path}{}", names::LLAMA_SCOPE);
     let made_of = [
         "encoder.weight",
         "encoder.bias",

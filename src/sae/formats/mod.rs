@@ -2,6 +2,7 @@
 
 mod gemma_scope;
 mod llama_scope;
+pub(crate) mod names;
 mod saelens;
 mod saex;
 mod sparsify;
@@ -78,7 +79,7 @@ pub(super) async fn look_for_config(
     folder: &Folder,
     path: &str,
 ) -> Result<Option<Found>, SaeError> {
-    let name = format!("{path}cfg.json");
+    let name = format!("{path}{}", names::CONFIG);
     let Some(json) = folder.bytes(&name, MAX_JSON).await? else {
         return Ok(None);
     };
@@ -102,13 +103,13 @@ pub(super) async fn look_for_other(folder: &Folder, path: &str) -> Result<Option
         }))
     };
     let there = async |name: &str| folder.open(&format!("{path}{name}")).await;
-    if there("params.npz").await?.is_some() {
+    if there(names::GEMMA_SCOPE).await?.is_some() {
         return found(Kind::GemmaScope);
     }
-    if there("params.safetensors").await?.is_some() {
+    if there(names::GEMMA_SCOPE_2).await?.is_some() {
         return found(Kind::GemmaScope2);
     }
-    let name = format!("{path}hyperparams.json");
+    let name = format!("{path}{}", names::HYPERPARAMETERS);
     if let Some(json) = folder.bytes(&name, MAX_JSON).await? {
         return found(Kind::LlamaScope(json));
     }
@@ -160,13 +161,15 @@ impl Found {
     pub async fn describe(&self, folder: &Folder) -> Result<Described, SaeError> {
         let path = self.path.as_str();
         let place = self.place(folder);
+        let open =
+            async |name| Checkpoint::open(folder, &format!("{path}{}", names::stem(name))).await;
         match &self.kind {
             Kind::Sparsify(json) => {
-                let file = Checkpoint::open(folder, &format!("{path}sae")).await?;
+                let file = open(names::SPARSIFY).await?;
                 sparsify::describe(path, json, Tensors::Safetensors(file)).await
             }
             Kind::Weights(json) => {
-                let file = Checkpoint::open(folder, &format!("{path}sae_weights")).await?;
+                let file = open(names::SAELENS).await?;
                 let tensors = Tensors::Safetensors(file);
                 if saex::is_saex(&tensors) {
                     saex::describe(path, &place, json, tensors).await
@@ -175,21 +178,22 @@ impl Found {
                 }
             }
             Kind::GemmaScope => {
-                let file = folder.require(&format!("{path}params.npz")).await?;
+                let file = folder
+                    .require(&format!("{path}{}", names::GEMMA_SCOPE))
+                    .await?;
                 let tensors = Tensors::Npz(Npz::open(file).await?);
                 gemma_scope::describe(path, &place, None, tensors).await
             }
             Kind::GemmaScope2 => {
-                let file = Checkpoint::open(folder, &format!("{path}params")).await?;
+                let file = open(names::GEMMA_SCOPE_2).await?;
                 let config = folder
-                    .bytes(&format!("{path}config.json"), MAX_JSON)
+                    .bytes(&format!("{path}{}", names::GEMMA_CONFIG), MAX_JSON)
                     .await?;
                 let tensors = Tensors::Safetensors(file);
                 gemma_scope::describe(path, &place, config.as_deref(), tensors).await
             }
             Kind::LlamaScope(json) => {
-                let base = format!("{path}checkpoints/final");
-                let file = Checkpoint::open(folder, &base).await?;
+                let file = open(names::LLAMA_SCOPE).await?;
                 llama_scope::describe(path, json, Tensors::Safetensors(file)).await
             }
         }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Described, check_k, check_sizes, orient, parse, refuse_others, refuse_skip, unsupported,
+    Described, check_k, check_sizes, names, orient, parse, refuse_others, refuse_skip, unsupported,
 };
 use crate::sae::rule::{self, Activations, Latent, Normalization, Rule};
 use crate::sae::tensors::Tensors;
@@ -99,7 +99,7 @@ pub(super) struct Config {
 impl Config {
     /// Parses `json`, the contents of `file`.
     pub fn from_json(file: &str, json: &[u8]) -> Result<Self, SaeError> {
-        let raw: Raw = parse(file, json, "SAELens, beside sae_weights.safetensors,")?;
+        let raw: Raw = parse(file, json, &format!("SAELens, beside {},", names::SAELENS))?;
         let version = raw
             .sae_lens_version
             .as_deref()
@@ -238,8 +238,8 @@ pub(super) async fn describe(
     json: &[u8],
     tensors: Tensors,
 ) -> Result<Described, SaeError> {
-    let file = format!("{path}cfg.json");
-    let weights = format!("{path}sae_weights.safetensors");
+    let file = format!("{path}{}", names::CONFIG);
+    let weights = format!("{path}{}", names::SAELENS);
     let config = Config::from_json(&file, json)?;
     config.check(&file)?;
     refuse_skip(&tensors, &weights)?;

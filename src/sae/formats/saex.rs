@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 
-use super::{Described, check_sizes, number_after, orient, parse, refuse_others};
+use super::{Described, check_sizes, names, number_after, orient, parse, refuse_others};
 use crate::sae::rule::{self, Activations, Rule};
 use crate::sae::tensors::Tensors;
 use crate::sae::{HookPoint, SaeError, site};
@@ -21,7 +21,7 @@ pub(super) struct Config {
 impl Config {
     /// Parses `json`, the contents of `file`.
     pub fn from_json(file: &str, json: &[u8]) -> Result<Self, SaeError> {
-        parse(file, json, "saex, beside sae_weights.safetensors,")
+        parse(file, json, &format!("saex, beside {},", names::SAELENS))
     }
 }
 
@@ -52,11 +52,11 @@ pub(super) async fn describe(
     json: &[u8],
     tensors: Tensors,
 ) -> Result<Described, SaeError> {
-    let file = format!("{path}cfg.json");
+    let file = format!("{path}{}", names::CONFIG);
     let config = Config::from_json(&file, json)?;
     let (width, latents) = (config.d_in, config.d_sae);
     check_sizes(&file, width, latents)?;
-    let weights = format!("{path}sae_weights.safetensors");
+    let weights = format!("{path}{}", names::SAELENS);
     refuse_others(&tensors, &weights, "saex", &MADE_OF)?;
     let sizes = [width, latents];
     // saex's names fix the orientation where the shapes do not: W_enc [d_in, d_sae].

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{
-    Described, check_k, check_sizes, orient, parse, refuse_others, refuse_skip, unsupported,
+    Described, check_k, check_sizes, names, orient, parse, refuse_others, refuse_skip, unsupported,
 };
 use crate::sae::rule::{self, Activations, Rule};
 use crate::sae::tensors::Tensors;
@@ -35,13 +35,19 @@ pub(super) struct Config {
     pub width: usize,
     pub latents: usize,
     pub k: usize,
+    /// Whether the number of latents is given, and not only by how much they are more than the elements.
+    counted: bool,
     hook_name: Option<String>,
 }
 
 impl Config {
     /// Parses and checks `json`, the contents of `file`.
     pub fn from_json(file: &str, json: &[u8]) -> Result<Self, SaeError> {
-        let raw: Raw = parse(file, json, "sparsify, beside sae.safetensors,")?;
+        let raw: Raw = parse(
+            file,
+            json,
+            &format!("sparsify, beside {},", names::SPARSIFY),
+        )?;
         match raw.activation.as_deref() {
             None | Some("topk") => {}
             Some("groupmax") => {
@@ -81,6 +87,7 @@ impl Config {
             width: raw.d_in,
             latents,
             k: raw.k,
+            counted: raw.num_latents != 0,
             hook_name: raw.hook_name,
         })
     }
@@ -92,12 +99,17 @@ pub(super) async fn describe(
     json: &[u8],
     tensors: Tensors,
 ) -> Result<Described, SaeError> {
-    let file = format!("{path}cfg.json");
+    let file = format!("{path}{}", names::CONFIG);
     let config = Config::from_json(&file, json)?;
-    let Config {
-        width, latents, k, ..
-    } = config;
-    let weights = format!("{path}sae.safetensors");
+    let Config { width, k, .. } = config;
+    // A published file says 32 times where its matrices have 64: the matrices are what is read.
+    let latents = match tensors.shape("encoder.weight") {
+        Some(&[rows, columns]) if !config.counted && columns == width => rows,
+        _ => config.latents,
+    };
+    check_sizes(&file, width, latents)?;
+    check_k(&file, k, latents)?;
+    let weights = format!("{path}{}", names::SPARSIFY);
     refuse_skip(&tensors, &weights)?;
     let made_of = ["encoder.weight", "encoder.bias", "W_dec", "b_dec"];
     refuse_others(&tensors, &weights, "sparsify", &made_of)?;

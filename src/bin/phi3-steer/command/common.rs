@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use phi3_steer::checkpoint::Folder;
 use phi3_steer::gpu::{Gpu, GpuOptions};
 use phi3_steer::matrix::Format;
-use phi3_steer::phi3::{CacheFormat, Model, ModelFiles, ModelOptions};
+use phi3_steer::phi3::{CacheFormat, Model, ModelFiles, ModelOptions, Precision};
 use phi3_steer::sae::{HookPoint, Wanted};
 use phi3_steer::tokens::ChatTokenizer;
 
@@ -16,13 +16,30 @@ use super::Failure;
 use crate::header::{Entry, header};
 use crate::output::Output;
 
-/// How weights are stored.
+/// How weights are stored that the file has in plain numbers; quantised ones are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Quant {
+    /// What config.json says that it was measured at, else 8 bits below a billion parameters, and above 4
+    /// bits with 8 for the embedding and the head; f16 key-value cache. As on the page.
+    Auto,
+    /// 4 bits and a scale for 32 weights, f16 key-value cache.
+    Q4,
+    /// 8 bits and a scale for 32 weights, f16 key-value cache.
+    Q8,
     /// f32 weights and key-value cache.
     None,
-    /// 4-bit weights in groups of 32, f16 key-value cache, as on the page.
-    Q4,
+}
+
+impl Quant {
+    /// The library's name for it.
+    pub fn precision(self) -> Precision {
+        match self {
+            Self::Auto => Precision::BySize,
+            Self::Q4 => Format::Q4.into(),
+            Self::Q8 => Format::Q8.into(),
+            Self::None => Format::F32.into(),
+        }
+    }
 }
 
 /// The model on the command line.
@@ -32,8 +49,8 @@ pub struct ModelArguments {
     /// index) and tokenizer.json.
     #[arg(long, value_name = "PATH")]
     pub model: PathBuf,
-    /// How weights are stored.
-    #[arg(long, value_enum, default_value = "q4")]
+    /// How weights are stored that the file has in plain numbers.
+    #[arg(long, value_enum, default_value = "auto")]
     pub quant: Quant,
 }
 
@@ -63,14 +80,13 @@ pub async fn load_files(
     quant: Quant,
     lanes: usize,
 ) -> Result<Model, Failure> {
-    let (format, cache) = match quant {
-        Quant::None => (Format::F32, CacheFormat::F32),
-        Quant::Q4 => (Format::Q4, CacheFormat::F16),
-    };
     let options = ModelOptions {
         lanes,
-        format,
-        cache,
+        precision: quant.precision(),
+        cache: match quant {
+            Quant::None => CacheFormat::F32,
+            _ => CacheFormat::F16,
+        },
         ..ModelOptions::default()
     };
     let ModelFiles {

@@ -4,8 +4,9 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use phi3_steer::generate::{Chat, self_test};
-use phi3_steer::gpu::Capabilities;
 use phi3_steer::lab::{RECIPE, Recipe, Sets, nano_table};
+use phi3_steer::matrix::Format;
+use phi3_steer::phi3::Model;
 use phi3_steer::sae::HookPoint;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -251,7 +252,7 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
     let range = Some(&result["range"][0]).filter(|range| validation && range.is_object());
     if let Some((place, mut object)) = into {
         record(&mut object, arguments, &result, range);
-        let engine = engine_json(chat.model().gpu().capabilities(), arguments);
+        let engine = engine_json(chat.model(), arguments);
         object.insert("engine".into(), engine);
         object.extend(fit.map(|fit| ("fit".into(), fit)));
         let text = serde_json::to_string_pretty(&object)? + "\n";
@@ -360,11 +361,13 @@ fn gated_of(report: &Map<String, Value>) -> Value {
     known.cloned().unwrap_or(json!({}))
 }
 
-fn engine_json(capabilities: &Capabilities, arguments: &Arguments) -> Value {
+fn engine_json(model: &Model, arguments: &Arguments) -> Value {
+    let capabilities = model.gpu().capabilities();
+    let formats: Vec<&str> = model.formats().into_iter().map(Format::name).collect();
     json!({
         "adapter": capabilities.name,
         "backend": capabilities.backend,
-        "quant": format!("{:?}", arguments.model.quant).to_lowercase(),
+        "quant": formats.join(", "),
         "decoding": "greedy",
         "seed": arguments.seed,
     })

@@ -57,14 +57,17 @@ fn is_read(name: Option<&OsStr>) -> bool {
         return false;
     };
     let name = name.to_ascii_lowercase();
-    let tensors = ["model", "sae", "params", "final", "consolidated"];
+    if phi3_steer::sae::file_names().any(|own| own == name) {
+        return true;
+    }
+    let tensors = ["model", "consolidated"];
     match name.rsplit_once('.') {
         Some((_, "gguf" | "npz" | "jinja")) => true,
         Some((stem, "safetensors")) => {
             stem.contains("-of-") || tensors.iter().any(|begin| stem.starts_with(begin))
         }
         Some((stem, "json")) => {
-            let whole = ["manifest", "eval", "cfg", "hyperparams", "vocab"];
+            let whole = ["manifest", "eval", "vocab"];
             whole.contains(&stem)
                 || ["config", "tokenizer", "index", "tokens_map"]
                     .iter()

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use phi3_steer::checkpoint::Folder;
-use phi3_steer::phi3::ModelFiles;
+use phi3_steer::phi3::{ModelFiles, Precision};
 use phi3_steer::quant::Format;
 use phi3_steer::tokens::{TokenError, TokenizerFiles};
 use serde_json::{Map, Value, json};
@@ -39,16 +39,19 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// How weights that are not quantised yet are quantised.
-    #[arg(long, value_enum, default_value = "q4")]
+    #[arg(long, value_enum, default_value = "auto")]
     quant: Quant,
     /// Write over a model in that folder.
     #[arg(long)]
     force: bool,
 }
 
-/// A format that plain weights are quantised to.
+/// What plain weights are quantised to.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Quant {
+    /// By the model's size: 8 bits below a billion parameters, and above 4 bits with 8 for the embedding and
+    /// the head; what its config.json says, if it does.
+    Auto,
     /// 4 bits and a scale for 32 weights.
     Q4,
     /// 8 bits and a scale for 32 weights.
@@ -59,9 +62,10 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let Arguments { model, out, .. } = arguments;
     let folder = model_folder(model);
     let files = ModelFiles::open(&folder).await?;
-    let format = match arguments.quant {
-        Quant::Q4 => Format::Q4,
-        Quant::Q8 => Format::Q8,
+    let precision = match arguments.quant {
+        Quant::Auto => Precision::BySize,
+        Quant::Q4 => Format::Q4.into(),
+        Quant::Q8 => Format::Q8.into(),
     };
     let mut into = FolderOutput::create(
         out,
@@ -69,28 +73,29 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
         layout::is_of_model,
         Sources::new(&[model]),
     )?;
-    write(&folder, &files, format, &mut into).await?;
+    write(&folder, &files, precision, &mut into).await?;
     into.finish()?;
     Ok(())
 }
 
-/// Writes a model's files to `out`, plain weights quantised to `format`.
+/// Writes a model's files to `out`, plain weights at `precision`.
 pub async fn write(
     folder: &Folder,
     source: &ModelFiles,
-    format: Format,
+    precision: Precision,
     out: &mut FolderOutput,
 ) -> Result<(), Failure> {
     let started = Instant::now();
     let tensors = layout::tensors(&source.config);
-    let shards = plan::shards(&source.checkpoint, &tensors, format)?;
+    let plain = precision.formats(&source.config);
+    let shards = plan::shards(&source.checkpoint, &tensors, plain)?;
     let tokenizer = tokenizer(folder, source).await?;
     let total: u64 = shards.iter().map(plan::Shard::data_bytes).sum();
     let (mut done, mut written) = (0, Vec::new());
     let (mut map, mut buffer) = (Map::new(), Vec::new());
     for (i, shard) in shards.iter().enumerate() {
         let name = format!("model-{:05}-of-{:05}.safetensors", i + 1, shards.len());
-        shard::fill(&source.checkpoint, shard, format, &mut buffer).await?;
+        shard::fill(&source.checkpoint, shard, plain, &mut buffer).await?;
         written.push(out.write(&name, &buffer)?);
         map.extend(shard.names().map(|tensor| (tensor, name.clone().into())));
         done += shard.data_bytes();

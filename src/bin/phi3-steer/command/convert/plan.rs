@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use phi3_steer::checkpoint::{Checkpoint, CheckpointError};
+use phi3_steer::phi3::PlainFormats;
 use phi3_steer::quant::Format;
 
 use crate::header::Entry;
@@ -93,12 +94,12 @@ impl Shard {
 pub fn shards(
     checkpoint: &Checkpoint,
     tensors: &[Tensor],
-    format: Format,
+    plain: PlainFormats,
 ) -> Result<Vec<Shard>, CheckpointError> {
     let mut shards = vec![Shard::default()];
     let mut used = ENTRY_BYTES;
     for tensor in tensors {
-        for part in parts(checkpoint, tensor, format)? {
+        for part in parts(checkpoint, tensor, plain)? {
             let bytes = part.data_bytes() + 2 * ENTRY_BYTES;
             if used + bytes > SHARD_BYTES {
                 shards.push(Shard::default());
@@ -117,7 +118,7 @@ pub fn shards(
 fn parts(
     checkpoint: &Checkpoint,
     tensor: &Tensor,
-    format: Format,
+    plain: PlainFormats,
 ) -> Result<Vec<Part>, CheckpointError> {
     let name = &tensor.name;
     let shape = match tensor.shape {
@@ -131,7 +132,7 @@ fn parts(
             }]);
         }
     };
-    let format = checkpoint.planes(name, shape, format)?.format();
+    let format = checkpoint.planes(name, shape, plain.of(name))?.format();
     let [rows, columns] = shape;
     let row_bytes = 4 * (format.row_words(columns) + format.row_side(columns)) as u64;
     let most = ((SHARD_BYTES - 3 * ENTRY_BYTES) / row_bytes.max(1)).max(1) as usize;

@@ -1,16 +1,16 @@
 //! The bytes of one file.
 
 use phi3_steer::checkpoint::{Checkpoint, CheckpointError};
-use phi3_steer::quant::Format;
+use phi3_steer::phi3::PlainFormats;
 
 use super::plan::{Part, Shard};
 use crate::header::header;
 
-/// Makes `file` the safetensors file of a shard; weights that are not quantised yet become `format`.
+/// Makes `file` the safetensors file of a shard; weights that are not quantised yet become what `plain` says.
 pub async fn fill(
     checkpoint: &Checkpoint,
     shard: &Shard,
-    format: Format,
+    plain: PlainFormats,
     file: &mut Vec<u8>,
 ) -> Result<(), CheckpointError> {
     file.clear();
@@ -28,7 +28,7 @@ pub async fn fill(
                 let mut side_at = file.len();
                 file.resize(side_at + side, 0);
                 file.reserve(words);
-                let reader = checkpoint.planes(name, *shape, format)?;
+                let reader = checkpoint.planes(name, *shape, plain.of(name))?;
                 let mut reader = reader.only(rows.clone());
                 while let Some((_, planes)) = reader.next().await? {
                     let side = file[side_at..].chunks_exact_mut(4);

@@ -78,7 +78,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), Failure> {
         let files = ModelFiles::open(&folder).await?;
         if arguments.format == Format::Planes {
             let mut into = arguments.folder(&[path])?;
-            convert::write(&folder, &files, quant::Format::Q4, &mut into).await?;
+            convert::write(&folder, &files, quant::Format::Q4.into(), &mut into).await?;
             into.finish()?;
         } else {
             let made = of_model(path, &folder, &files).await?;
@@ -179,7 +179,7 @@ async fn write(
             write_gguf(made, source, Mix::Plain(Encoding::Q4_0), file).await?;
             let folder = model_folder(&between);
             let files = ModelFiles::open(&folder).await?;
-            convert::write(&folder, &files, quant::Format::Q4, &mut into).await?;
+            convert::write(&folder, &files, quant::Format::Q4.into(), &mut into).await?;
             Ok(into.finish()?)
         }
     }
