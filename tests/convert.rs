@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use phi3_steer::checkpoint::{BLOCK_BYTES, CheckpointError, Folder};
-use phi3_steer::phi3::ModelFiles;
+use phi3_steer::phi3::{Config, ModelFiles};
 use phi3_steer::quant::{Format, Planes};
 use pollster::block_on;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -58,6 +58,14 @@ fn open(path: &Path) -> ModelFiles {
         Folder::directory(path)
     };
     block_on(ModelFiles::open(&folder)).unwrap()
+}
+
+/// The configuration as a GGUF file has it, which says nothing of what plain numbers become.
+fn sizes(files: &ModelFiles) -> Config {
+    Config {
+        quantization: None,
+        ..files.config.clone()
+    }
 }
 
 /// The shapes of the nano model's tensors.
@@ -289,7 +297,7 @@ fn the_nano_model_in_every_format() {
             false => out,
         };
         let after = open(&out);
-        assert_eq!(after.config, before.config, "{format}");
+        assert_eq!(sizes(&after), sizes(&before), "{format}");
         assert_eq!(tokenizer(&after).encode(text).unwrap(), ids, "{format}");
         for (name, shape) in shapes() {
             let expected = numbers(&before, &name, &shape);
@@ -336,10 +344,10 @@ fn long_rotary_factors_travel() {
     let gguf = dir.path().join("long.gguf");
     let synth = ["synth", "--format", "gguf-q8_0"];
     run(&synth, &[("--weights", &long), ("--out", &gguf)]);
-    assert_eq!(open(&gguf).config, before.config);
+    assert_eq!(sizes(&open(&gguf)), sizes(&before));
     let planes = dir.path().join("planes");
     run(&["convert"], &[("--model", &gguf), ("--out", &planes)]);
-    assert_eq!(open(&planes).config, before.config);
+    assert_eq!(sizes(&open(&planes)), sizes(&before));
 }
 
 #[test]
