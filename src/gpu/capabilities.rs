@@ -20,6 +20,9 @@ pub enum MatmulKind {
     Split,
     /// Tiles in workgroup memory, for many activation rows.
     Tile,
+    /// An invocation for two units and eight activation rows, without barriers, for many activation rows
+    /// on CPU adapters.
+    Block,
 }
 
 /// What the adapter offers, and the variants chosen.

@@ -45,6 +45,8 @@ shaders! {
     MATMUL_SPLIT = "matmul/split.wgsl";
     /// GEMM in tiles.
     MATMUL_TILE = "matmul/tile.wgsl";
+    /// GEMM, an invocation two units of eight rows.
+    MATMUL_BLOCK = "matmul/block.wgsl";
     /// Attention projection.
     PROJECT_QKV = "project_qkv.wgsl";
     /// Projection onto the residual stream.

@@ -147,6 +147,7 @@ impl Product {
                 constants.extend([("ROW_TILE", tile as f64), ("WG", SPLIT as f64)]);
             }
             MatmulKind::Tile => parts.push(shaders::MATMUL_TILE),
+            MatmulKind::Block => parts.push(shaders::MATMUL_BLOCK),
         }
         let mut bindings = vec![
             (0, Access::Read),
@@ -210,6 +211,7 @@ impl ProductStep {
                 [x, rows.div_ceil(self.tile), self.units.div_ceil(x)]
             }
             MatmulKind::Tile => [self.units.div_ceil(16), rows.div_ceil(32), 1],
+            MatmulKind::Block => [self.units.div_ceil(2 * 64), rows.div_ceil(8), 1],
         }
     }
 }

@@ -4,6 +4,7 @@
 //! drawn from it; [`Training`] does both in turn and can be stopped and gone on with. The dictionary is
 //! `f = topk(relu(W_enc (x - b_dec) + b_enc))`, `x ~ f W_dec + b_dec`, with decoder rows of norm 1.
 
+mod bound;
 mod error;
 mod harvest;
 mod kernels;

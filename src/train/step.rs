@@ -2,11 +2,12 @@
 
 use std::rc::Rc;
 
-use super::kernels::{Kernels, encoder_product};
+use super::bound::{BIAS, Bound, Buffers, Tensor, bind, factor};
+use super::kernels::Kernels;
 use super::lists::{AUXILIARY, Listed, Use, by_latent};
 use super::{Scale, Settings, TrainError, Weights};
-use crate::gpu::{self, Buffer, Gpu};
-use crate::matrix::{Format, Matrix, Operands, ProductShape, ProductStep};
+use crate::gpu::{Buffer, Gpu};
+use crate::matrix::{Format, Matrix};
 use crate::quant::GROUP;
 use crate::sae::Activation;
 
@@ -39,90 +40,12 @@ pub struct Trainer {
     bound: Bound,
 }
 
-/// A tensor with its gradient and Adam's moments.
-struct Tensor {
-    elements: usize,
-    weight: Buffer,
-    gradient: Buffer,
-    mean: Buffer,
-    square: Buffer,
-    /// `AdamStep`
-    uniform: Buffer,
-    adam: gpu::Step,
-}
-
-const ENCODER: usize = 0;
-const BIAS: usize = 1;
-const DECODER: usize = 2;
-const B_DEC: usize = 3;
-
-struct Buffers {
-    /// `[rows, padded]`
-    x: Buffer,
-    /// `[latents]`
-    dead: Buffer,
-    /// `[rows, k]` of [`Activation`]
-    codes: Buffer,
-    /// `[rows, auxiliary]` of [`Activation`]
-    dead_codes: Buffer,
-    /// `[rows]`
-    squares: Buffer,
-    /// `[rows, k]`
-    by_codes: Buffer,
-    /// `[rows, auxiliary]`
-    by_dead_codes: Buffer,
-    /// `[rows * (k + auxiliary)]` of [`Use`]
-    uses: Buffer,
-    /// `[latents + 1]`
-    starts: Buffer,
-}
-
-/// The kernels with their buffers.
-struct Bound {
-    encode: ProductStep,
-    topk: gpu::Step,
-    residual: gpu::Step,
-    squares: gpu::Step,
-    by_codes: gpu::Step,
-    keep_dead: gpu::Step,
-    dead_topk: gpu::Step,
-    rest: gpu::Step,
-    by_dead_codes: gpu::Step,
-    by_weights: gpu::Step,
-    by_offset: gpu::Step,
-    tangent: gpu::Step,
-    unit_rows: gpu::Step,
-}
-
 /// A side of a grid at most.
 const SIDE: usize = 32_768;
-/// Bytes of a `Rows` uniform: a count in 16 bytes, then 256 rows of 16.
-const ROWS_BYTES: u64 = 16 + 256 * 16;
-
 /// `n` workgroups folded into two sides.
 fn folded(n: usize) -> [u32; 2] {
     let x = n.clamp(1, SIDE);
     [x as u32, n.div_ceil(x) as u32]
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct SlotShape {
-    width4: u32,
-    k: u32,
-    latents: u32,
-    slots: u32,
-    factor: f32,
-    unused: [u32; 3],
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct OffsetShape {
-    width4: u32,
-    rows: u32,
-    latents: u32,
-    factor: f32,
 }
 
 #[repr(C)]
@@ -473,162 +396,4 @@ impl Trainer {
         drop(pass);
         self.gpu.queue().submit([encoder.finish()]);
     }
-}
-
-/// -2 over what the squared error is divided by.
-fn factor(settings: &Settings, scale: &Scale) -> f32 {
-    -2.0 / (settings.rows as f32 * scale.variance)
-}
-
-fn bind(
-    gpu: &Gpu,
-    settings: &Settings,
-    scale: &Scale,
-    kernels: &Kernels,
-    matrix: &Matrix,
-    tensors: &[Tensor; 4],
-    buffers: &Buffers,
-) -> Result<Bound, TrainError> {
-    let (rows, latents) = (settings.rows, settings.latents as u32);
-    let padded = matrix.cols();
-    let width4 = (padded / 4) as u32;
-    let weight = |which: usize| &tensors[which].weight;
-    let gradient = |which: usize| &tensors[which].gradient;
-    let storage = |what: &str, n: usize| gpu.storage(what, 4 * n as u64);
-    let pre = storage("train pre-activations", rows * settings.latents)?;
-    let residual = storage("train residuals", rows * padded)?;
-    let rest = storage("train rests", rows * padded)?;
-    let pass_rows = gpu.buffer("train rows", ROWS_BYTES, wgpu::BufferUsages::UNIFORM)?;
-    gpu.write(&pass_rows, 0, &[rows as u32, 0, 0, 0]);
-    let product_shape = ProductShape::of(matrix);
-    let encode = encoder_product().bind(
-        gpu,
-        true,
-        &Operands {
-            matrix,
-            shape: &product_shape,
-            x: &buffers.x,
-            pre: weight(B_DEC),
-            rows: &pass_rows,
-            own: &[(6, weight(BIAS)), (7, &pre)],
-        },
-    );
-    let uniform = |words: [u32; 4]| gpu.uniform("train shape", &words);
-    let topk = |k: usize, out: &Buffer| {
-        let shape = uniform([latents, k as u32, 0, 0]);
-        let bindings = [(0, &pre), (1, out), (2, &pre), (3, &shape), (5, &pass_rows)];
-        kernels.topk.bind(gpu, &bindings)
-    };
-    let residual_shape = |k: usize| uniform([width4, k as u32, latents, 0]);
-    let slots = |k: usize, factor: f32, codes: &Buffer, rest: &Buffer, out: &Buffer| {
-        let shape = SlotShape {
-            width4,
-            k: k as u32,
-            latents,
-            slots: (rows * k) as u32,
-            factor,
-            unused: [0; 3],
-        };
-        let shape = gpu.uniform("train slot shape", &shape);
-        let bindings = [
-            (0, codes),
-            (1, rest),
-            (2, weight(DECODER)),
-            (3, &shape),
-            (6, out),
-        ];
-        kernels.slot_gradient.bind(gpu, &bindings)
-    };
-    let (k, auxiliary) = (settings.k, settings.auxiliary.max(1));
-    let factor = factor(settings, scale);
-    let offset_shape = OffsetShape {
-        width4,
-        rows: rows as u32,
-        latents,
-        factor,
-    };
-    let offset_shape = gpu.uniform("train offset shape", &offset_shape);
-    let by_rows = uniform([width4, latents, 0, 0]);
-    Ok(Bound {
-        encode,
-        topk: topk(k, &buffers.codes),
-        residual: kernels.residual.bind(
-            gpu,
-            &[
-                (0, &buffers.codes),
-                (1, &buffers.x),
-                (2, weight(DECODER)),
-                (3, &residual_shape(k)),
-                (4, weight(B_DEC)),
-                (6, &residual),
-            ],
-        ),
-        squares: kernels.squares.bind(
-            gpu,
-            &[
-                (0, &residual),
-                (3, &uniform([width4, 0, 0, 0])),
-                (6, &buffers.squares),
-            ],
-        ),
-        by_codes: slots(k, factor, &buffers.codes, &residual, &buffers.by_codes),
-        keep_dead: kernels.keep_dead.bind(
-            gpu,
-            &[
-                (0, &pre),
-                (1, &buffers.dead),
-                (3, &uniform([latents, 0, 0, 0])),
-            ],
-        ),
-        dead_topk: topk(auxiliary, &buffers.dead_codes),
-        rest: kernels.rest.bind(
-            gpu,
-            &[
-                (0, &buffers.dead_codes),
-                (1, &residual),
-                (2, weight(DECODER)),
-                (3, &residual_shape(auxiliary)),
-                (4, weight(B_DEC)),
-                (6, &rest),
-            ],
-        ),
-        by_dead_codes: slots(
-            auxiliary,
-            factor * settings.auxiliary_weight,
-            &buffers.dead_codes,
-            &rest,
-            &buffers.by_dead_codes,
-        ),
-        by_weights: kernels.weight_gradient.bind(
-            gpu,
-            &[
-                (0, &buffers.x),
-                (1, &buffers.uses),
-                (2, &buffers.starts),
-                (3, &by_rows),
-                (4, weight(B_DEC)),
-                (5, &residual),
-                (6, &rest),
-                (7, gradient(ENCODER)),
-                (8, gradient(DECODER)),
-            ],
-        ),
-        by_offset: kernels.offset_gradient.bind(
-            gpu,
-            &[
-                (0, &residual),
-                (1, gradient(BIAS)),
-                (2, weight(ENCODER)),
-                (3, &offset_shape),
-                (6, gradient(B_DEC)),
-            ],
-        ),
-        tangent: kernels.tangent.bind(
-            gpu,
-            &[(0, weight(DECODER)), (1, gradient(DECODER)), (3, &by_rows)],
-        ),
-        unit_rows: kernels
-            .unit_rows
-            .bind(gpu, &[(0, weight(DECODER)), (3, &by_rows)]),
-    })
 }

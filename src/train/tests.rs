@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 
 use super::reference::{Reference, Tensor};
 use super::{Progress, Ring, Scale, Settings, State, TrainError, Trainer, Training, Weights};
-use crate::gpu::GpuOptions;
+use crate::gpu::{GpuOptions, MatmulKind};
 use crate::sae::reference::{fresh_rng, numbers, software_gpu, software_gpus};
 
 /// The largest difference, over the largest number.
@@ -43,7 +43,11 @@ fn steps_follow_their_definition() {
     let scale = Scale::of(&sample, width).unwrap();
     let mut weights = Weights::fresh(latents, &scale, rng.random());
     weights.bias = numbers(&mut rng, latents).iter().map(|v| 0.3 * v).collect();
-    for gpu in software_gpus() {
+    let block = software_gpu(GpuOptions {
+        many_rows: Some(MatmulKind::Block),
+        ..GpuOptions::default()
+    });
+    for gpu in software_gpus().into_iter().chain([block]) {
         let trainer = Trainer::new(&gpu, &settings, &scale, &weights);
         let mut trainer = pollster::block_on(trainer).unwrap();
         let mut reference = Reference::new(&settings, &scale, &weights);

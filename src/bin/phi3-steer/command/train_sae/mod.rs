@@ -12,7 +12,7 @@ use std::time::Instant;
 use clap::ArgGroup;
 use phi3_steer::checkpoint::Folder;
 use phi3_steer::generate::Chat;
-use phi3_steer::gpu::Gpu;
+use phi3_steer::gpu::{Gpu, GpuOptions, MatmulKind};
 use phi3_steer::phi3::{Model, ModelError, ModelFiles};
 use phi3_steer::sae::{Dictionary, Encoder, Fit, HookPoint, Wanted};
 use phi3_steer::steering::Steering;
@@ -57,6 +57,9 @@ pub struct Arguments {
     /// it, as DIR.work.
     #[arg(long, value_name = "DIR")]
     work: Option<PathBuf>,
+    /// Tokens, held out, on which the loss is measured with the dictionary in the loop.
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    loss_tokens: usize,
     /// Write the matrices in f32 rather than f16.
     #[arg(long)]
     f32: bool,
@@ -127,8 +130,6 @@ impl Course {
 
 /// Sequences that run at a time.
 const LANES: usize = 16;
-/// Tokens, held out, on which the loss is measured with the dictionary in the loop.
-const IN_LOOP: usize = 1024;
 
 pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure> {
     let files = ModelFiles::open(&model_folder(&arguments.model.model)).await?;
@@ -145,7 +146,7 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
     let folder = arguments.out.join(hook.to_string());
     let mut out = FolderOutput::create(&folder, arguments.force, |_| false, Sources::new(&read))?;
     let work = Work::open(arguments.work.as_deref(), &arguments.out)?;
-    let gpu = open_gpu(cpu_adapter).await?;
+    let gpu = open_gpu_for_many_rows(cpu_adapter).await?;
     let model = load_files(&gpu, files, arguments.model.quant, LANES).await?;
     let tokenizer = load_tokenizer(&arguments.model.model).await?;
     let steering = Steering::new(&model, Vec::new()).await?;
@@ -166,7 +167,7 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
     let encoder = Encoder::new(&gpu, &dictionary, 256).await?;
     let fit = Fit::measure(&encoder, hook, &held.vectors, &Cell::new(false)).await?;
     let fit = fit.ok_or("the fit was not measured")?;
-    let some = few(&data.held, IN_LOOP);
+    let some = few(&data.held, arguments.loss_tokens);
     let dictionary = open(&gpu, hook, width, &config, &tensors).await?;
     let in_loop = InLoop::measure(model, dictionary, hook.layer, &held.mean, some).await?;
     times.measuring = started.elapsed();
@@ -194,6 +195,20 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
         print_line(&line)?;
     }
     print_line(&folder.display().to_string())
+}
+
+/// Opens the GPU, or a software adapter, which then computes products as is best for many rows.
+async fn open_gpu_for_many_rows(cpu_adapter: bool) -> Result<Rc<Gpu>, Failure> {
+    let gpu = open_gpu(cpu_adapter).await?;
+    if !gpu.capabilities().cpu {
+        return Ok(gpu);
+    }
+    let options = GpuOptions {
+        cpu_adapter,
+        many_rows: Some(MatmulKind::Block),
+        ..GpuOptions::default()
+    };
+    Ok(Rc::new(Gpu::open(&options).await?))
 }
 
 /// The first sequences, at least one, of at most `most` tokens.
