@@ -163,6 +163,10 @@ async fn answers(browser: &Browser) -> Result {
         }
         // Before the page's scripts run nobody hears a click.
         if !said && browser.eval("document.getElementById('what-runs').childElementCount > 0 && !document.querySelector('.loading-card') && !document.querySelector('#stage .error-panel')").await? == json!(true) {
+            // The chat may be behind the lab, where nobody writes.
+            browser
+                .eval("[...document.querySelectorAll('a, button, [role=tab]')].find((one) => one.textContent.trim() === 'Chat' && one.checkVisibility())?.click()")
+                .await?;
             say(browser, "How do I bake bread?").await?;
             said = true;
         }
