@@ -177,6 +177,18 @@ pub fn hook_at(chat: &Chat, point: HookPoint) -> Result<&Hook, LabError> {
     Ok(hook)
 }
 
+/// The prompts with their replies.
+pub fn with_replies(asks: &[Ask], replies: &[Reply]) -> Vec<Prompt> {
+    let pairs = asks.iter().zip(replies);
+    let each = pairs.map(|(ask, reply)| {
+        let mut whole = ask.prompt.clone();
+        whole.ids.extend(&reply.tokens);
+        whole.roles.resize(whole.ids.len(), TokenRole::Generated);
+        whole
+    });
+    each.collect()
+}
+
 /// Reads prompts with their replies at the hook point, in steps whose keys begin with `key`.
 pub async fn read(
     chat: &mut Chat,
@@ -186,16 +198,7 @@ pub async fn read(
     asks: &[Ask],
     replies: &[Reply],
 ) -> Result<Vec<Reading>, LabError> {
-    let whole: Vec<Prompt> = asks
-        .iter()
-        .zip(replies)
-        .map(|(ask, reply)| {
-            let mut whole = ask.prompt.clone();
-            whole.ids.extend(&reply.tokens);
-            whole.roles.resize(whole.ids.len(), TokenRole::Generated);
-            whole
-        })
-        .collect();
+    let whole = with_replies(asks, replies);
     let froms: Vec<usize> = asks.iter().map(|ask| ask.prompt.ids.len()).collect();
     let lengths: Vec<usize> = whole.iter().map(|p| p.ids.len()).collect();
     let mut all = vec![Reading::default(); asks.len()];

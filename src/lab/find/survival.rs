@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::super::stats::quantile;
 use super::super::{LabError, Run, Share, Stage};
 use super::asks::{Asks, Class};
-use super::reading::{Code, Job, Reply, active, batches, hook_at, replies, residuals};
+use super::reading::{
+    Code, Job, Reply, active, batches, hook_at, replies, residuals, with_replies,
+};
 use super::{FindOptions, Source};
 use crate::generate::Chat;
 use crate::phi3::MAX_ROWS;
@@ -119,16 +121,7 @@ pub async fn observe(
         share.count(judge.refusal(&reply.text).is_some());
     }
     let read = texts.map_or(&said, |other| &other.replies);
-    let whole: Vec<Prompt> = asks
-        .iter()
-        .zip(read)
-        .map(|(ask, reply)| {
-            let mut whole = ask.prompt.clone();
-            whole.ids.extend(&reply.tokens);
-            whole.roles.resize(whole.ids.len(), TokenRole::Generated);
-            whole
-        })
-        .collect();
+    let whole = with_replies(&asks, read);
     let dictionary = hook_at(chat, hook)?.dictionary().clone();
     let gpu = chat.model().gpu().clone();
     let encoder = Encoder::new(&gpu, &dictionary, MAX_ROWS).await?;
