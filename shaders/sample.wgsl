@@ -38,7 +38,7 @@ struct SampleShape {
 
 var<workgroup> chunk_sums: array<f32, WG>;
 var<workgroup> found: atomic<u32>;
-var<workgroup> asked: u32; // bit 0: top-k, bit 1: top-p
+var<workgroup> asked: u32; // bit 0: top-k, bit 1: top-p, bit 2: a draw
 
 // The logit of token i after penalty and temperature; a very low temperature must not make it infinite.
 fn adjusted(lane: u32, i: u32) -> f32 {
@@ -93,45 +93,27 @@ fn uniform_draw(seed: u32, step: u32) -> f32 {
     return f32(v.x >> 8u) / 16777216.0;
 }
 
-@compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) tid: u32) {
-    let lane = workgroup.x;
-    // Largest logit and whether any is not finite.
-    var best = -3.0e38;
-    var bad = 0.0;
-    for (var i = tid; i < shape.vocab; i += WG) {
-        let raw = logits[lane * shape.vocab + i];
-        if not_finite(raw) {
-            bad = 1.0;
-        } else {
-            best = max(best, adjusted(lane, i));
+// The largest of four logits that this invocation reads side by side, with its token, if larger than `best`
+// (logit, token); x is the first token. Bit 0 of `bad` becomes 1 for one that is not finite.
+fn best_of_four(lane: u32, x: u32, best: vec2f, bad: ptr<function, u32>) -> vec2f {
+    var found = best;
+    for (var j = 0u; j < 4u; j++) {
+        let i = x + j * WG;
+        if i < shape.vocab {
+            let raw = logits[lane * shape.vocab + i];
+            let l = adjusted(lane, i);
+            if not_finite(raw) {
+                *bad = 1u;
+            } else if l > found.x {
+                found = vec2f(l, f32(i)); // exact: there are fewer than 2^24 tokens
+            }
         }
     }
-    let top = reduce_max(best, tid);
-    let any_bad = reduce_max(bad, tid) > 0.0;
-    if tid == 0u {
-        atomicStore(&found, shape.vocab - 1u);
-    }
-    workgroupBarrier();
+    return found;
+}
 
-    let temperature = lanes[lane].temperature;
-    let top_k = lanes[lane].top_k;
-    let top_p = lanes[lane].top_p;
-    let greedy = temperature <= 0.0;
-    // The searches run only where the lane asks for them.
-    if tid == 0u {
-        asked = select(0u, 1u, top_k > 0u && top_k < shape.vocab && !greedy)
-            | select(0u, 2u, top_p < 1.0 && !greedy);
-    }
-    let asks = workgroupUniformLoad(&asked);
-    var least = select(lanes[lane].min_p, 1.0, greedy);
-    if (asks & 1u) != 0u {
-        least = max(least, threshold(lane, top, f32(top_k), 0u, tid));
-    }
-    if (asks & 2u) != 0u {
-        let kept = at_least(lane, top, least, tid).y;
-        least = max(least, threshold(lane, top, top_p * kept, 1u, tid));
-    }
+// The token that the lane draws from the weights of at least `least`.
+fn drawn(lane: u32, top: f32, least: f32, tid: u32) -> u32 {
     // Each invocation owns a contiguous chunk of the vocabulary.
     let chunk = (shape.vocab + WG - 1u) / WG;
     let first = min(tid * chunk, shape.vocab);
@@ -142,14 +124,19 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
         sum += select(0.0, w, w >= least);
     }
     chunk_sums[tid] = sum;
-    workgroupBarrier();
-    var before = 0.0;
-    var total = 0.0;
-    for (var i = 0u; i < WG; i++) {
-        before += select(0.0, chunk_sums[i], i < tid);
-        total += chunk_sums[i];
+    if tid == 0u {
+        atomicStore(&found, shape.vocab - 1u);
     }
-    let draw = select(uniform_draw(lanes[lane].seed, lanes[lane].step) * total, 0.0, greedy);
+    workgroupBarrier();
+    // Running sums.
+    for (var apart = 1u; apart < WG; apart *= 2u) {
+        let add = select(0.0, chunk_sums[max(tid, apart) - apart], tid >= apart);
+        workgroupBarrier();
+        chunk_sums[tid] += add;
+        workgroupBarrier();
+    }
+    let before = select(0.0, chunk_sums[max(tid, 1u) - 1u], tid > 0u);
+    let draw = uniform_draw(lanes[lane].seed, lanes[lane].step) * chunk_sums[WG - 1u];
     // The first token whose cumulative weight exceeds the draw; rounding can leave none in one
     // chunk, so that all chunks at or past the draw vote and the lowest id wins.
     if before + sum > draw && sum > 0.0 {
@@ -168,6 +155,45 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
         atomicMin(&found, token);
     }
     workgroupBarrier();
+    return atomicLoad(&found);
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) tid: u32) {
+    let lane = workgroup.x;
+    // The largest logit, its lowest token, and whether any is not finite.
+    var best = vec2f(-3.0e38, f32(shape.vocab - 1u));
+    var bad = 0u;
+    for (var i = tid; i < shape.vocab; i += 4u * WG) {
+        best = best_of_four(lane, i, best, &bad);
+    }
+    let top = reduce_max(best.x, tid);
+    let likeliest = u32(-reduce_max(select(-f32(shape.vocab - 1u), -best.y, best.x == top), tid));
+    let any_bad = reduce_max(f32(bad), tid) > 0.0;
+
+    let temperature = lanes[lane].temperature;
+    let top_k = lanes[lane].top_k;
+    let top_p = lanes[lane].top_p;
+    let greedy = temperature <= 0.0;
+    // The searches run only where the lane asks for them.
+    if tid == 0u {
+        asked = select(0u, 1u, top_k > 0u && top_k < shape.vocab && !greedy)
+            | select(0u, 2u, top_p < 1.0 && !greedy)
+            | select(4u, 0u, greedy);
+    }
+    let asks = workgroupUniformLoad(&asked);
+    var token = likeliest;
+    if (asks & 4u) != 0u {
+        var least = lanes[lane].min_p;
+        if (asks & 1u) != 0u {
+            least = max(least, threshold(lane, top, f32(top_k), 0u, tid));
+        }
+        if (asks & 2u) != 0u {
+            let kept = at_least(lane, top, least, tid).y;
+            least = max(least, threshold(lane, top, top_p * kept, 1u, tid));
+        }
+        token = drawn(lane, top, least, tid);
+    }
 
     if tid != 0u {
         return;
@@ -177,7 +203,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
         out[lane] = vec4u(0u, OUT_IDLE, step, 0u);
         return;
     }
-    let token = atomicLoad(&found);
     var flags = 0u;
     if ((stops[token / 32u] >> (token % 32u)) & 1u) == 1u {
         flags |= OUT_STOPPED;

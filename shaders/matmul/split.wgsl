@@ -1,47 +1,66 @@
-// GEMV skeleton that splits K over a workgroup: WG invocations compute one unit for ROW_TILE
-// activation rows and combine their sums. Grid: (units folded, ceil(rows / ROW_TILE)), where the units
-// are folded into x and z because a grid's side is at most 65,535.
+// GEMV skeleton that splits K over a team of invocations: a workgroup stages the activations, then each of
+// its teams of TEAM computes UNITS neighbouring units for ROW_TILE activation rows, TEAM groups of 32 of K at a
+// step, and adds up. Grid: (workgroups folded, ceil(rows / ROW_TILE)), where the workgroups, of WG / TEAM * UNITS
+// units each, are folded into x and z because a grid's side is at most 65,535.
+//
+// The twin of the arithmetic says how activations are staged and what a group adds to the sums.
+override TEAM: u32 = 32u; // a power of two, at most WG
+override UNITS: u32 = 1u; // 1 or 2
+override STEPS: u32 = 1u; // ceil(groups / TEAM)
+override CHUNK: u32 = 1u; // steps whose activations are staged at a time
+override PITCH: u32 = 33u; // CHUNK * TEAM + 1: odd, so that neighbours lie in different banks
+override RAGGED: bool = true; // whether the groups are no multiple of CHUNK * TEAM
+
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) workgroup: vec3u,
     @builtin(num_workgroups) grid: vec3u,
     @builtin(local_invocation_index) tid: u32,
 ) {
-    let unit = workgroup.z * grid.x + workgroup.x;
+    let first = (workgroup.z * grid.x + workgroup.x) * (WG / TEAM) * UNITS;
     let row = workgroup.y * ROW_TILE;
     // Uniform over the workgroup.
-    if unit >= shape.units || row >= rows.count {
+    if first >= shape.units || row >= rows.count {
         return;
     }
-    let matrix = matrix_rows_of(unit);
+    let unit = first + tid / TEAM * UNITS;
+    let lane = tid % TEAM;
+    let matrix = vec4u(matrix_rows_of(unit), matrix_rows_of(unit + 1u));
     let inputs = inputs_of(row);
-    for (var group = tid; group < shape.groups; group += WG) {
-        add_group(matrix, group, inputs);
+    for (var step = 0u; step < STEPS; step += CHUNK) {
+        let base = step * TEAM;
+        let count = min(CHUNK * TEAM, shape.groups - base);
+        if step > 0u {
+            workgroupBarrier();
+        }
+        stage(inputs, base, count, tid);
+        workgroupBarrier();
+        for (var i = 0u; i < CHUNK; i++) {
+            let group = i * TEAM + lane;
+            if !RAGGED || group < count {
+                add_group(matrix, base, group);
+            }
+        }
+    }
+    if PROLOGUE == PROLOGUE_NORM {
+        squares = reduce_sum(squares, tid);
+    }
+    sum0 = team_sum(sum0, tid);
+    if ROW_TILE > 1u {
+        sum1 = team_sum(sum1, tid);
     }
     if ROW_TILE > 2u {
-        let low = reduce_sum(vec4f(sum0, sum1), tid);
-        let high = reduce_sum(vec4f(sum2, sum3), tid);
-        sum0 = low.xy;
-        sum1 = low.zw;
-        sum2 = high.xy;
-        sum3 = high.zw;
-        if PROLOGUE == PROLOGUE_NORM {
-            squares = reduce_sum(squares, tid);
-        }
-    } else if ROW_TILE > 1u {
-        let both = reduce_sum(vec4f(sum0, sum1), tid);
-        sum0 = both.xy;
-        sum1 = both.zw;
-        if PROLOGUE == PROLOGUE_NORM {
-            squares = reduce_sum(squares, tid);
-        }
-    } else {
-        // One activation row: its sum of squares travels along.
-        let all = reduce_sum(vec4f(sum0, squares.x, 0.0), tid);
-        sum0 = all.xy;
-        squares.x = all.z;
+        sum2 = team_sum(sum2, tid);
+        sum3 = team_sum(sum3, tid);
     }
-    if tid == 0u {
+    if lane == 0u && unit < shape.units {
         finish_tile(unit, row);
+        if UNITS > 1u && unit + 1u < shape.units {
+            sum0 = sum0.zwxy;
+            sum1 = sum1.zwxy;
+            sum2 = sum2.zwxy;
+            sum3 = sum3.zwxy;
+            finish_tile(unit + 1u, row);
+        }
     }
 }

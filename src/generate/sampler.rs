@@ -94,8 +94,22 @@ struct LaneState {
     unused: u32,
 }
 
+/// Invocations of a lane's workgroup on adapters of little workgroup memory, and on CPU adapters.
+const FEW_INVOCATIONS: u32 = 256;
+/// Invocations of a lane's workgroup elsewhere: a vocabulary is long.
+const INVOCATIONS: u32 = 1024;
+
 /// Invocations of a lane's workgroup.
-const INVOCATIONS: u32 = 256;
+fn invocations(gpu: &Gpu) -> u32 {
+    let limits = gpu.device().limits();
+    let fits = limits.max_compute_invocations_per_workgroup >= INVOCATIONS
+        && limits.max_compute_workgroup_size_x >= INVOCATIONS
+        && limits.max_compute_workgroup_storage_size >= 32 * INVOCATIONS;
+    match fits && !gpu.capabilities().cpu {
+        true => INVOCATIONS,
+        false => FEW_INVOCATIONS,
+    }
+}
 
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -168,7 +182,7 @@ impl Sampler {
         let kernel = gpu.kernel(&KernelDescriptor {
             label: "sample",
             parts: &[shaders::ROWS, gpu.reduction_part(), shaders::SAMPLE],
-            constants: &[("WG", INVOCATIONS as f64)],
+            constants: &[("WG", f64::from(invocations(gpu)))],
             bindings: &[
                 (0, Access::Read),
                 (1, Access::Write),

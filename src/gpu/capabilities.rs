@@ -16,7 +16,7 @@ pub enum Reduction {
 pub enum MatmulKind {
     /// One invocation a pair of matrix rows, no barriers: for CPU adapters.
     Thread,
-    /// One workgroup a pair of matrix rows.
+    /// A team of invocations one or two pairs of matrix rows.
     Split,
     /// Tiles in workgroup memory, for many activation rows.
     Tile,
@@ -40,8 +40,12 @@ pub struct Capabilities {
     pub has_subgroups: bool,
     /// Whether kernels use f16.
     pub f16: bool,
+    /// Whether products of few activation rows with 4-bit weights compute in f16.
+    pub half_products: bool,
     /// How workgroups reduce.
     pub reduction: Reduction,
+    /// Invocations of a subgroup, where the adapter has subgroups of one size alone.
+    pub subgroup_size: Option<u32>,
     /// The skeleton for few activation rows (decode).
     pub few_rows: MatmulKind,
     /// The skeleton for many activation rows (prefill).
@@ -63,12 +67,17 @@ impl Capabilities {
         let cpu = info.device_type == wgpu::DeviceType::Cpu
             || software.iter().any(|name| said.contains(name));
         #[cfg(target_arch = "wasm32")]
-        let (has_subgroups, cpu) = (
+        let (has_subgroups, cpu, sizes) = (
             super::browser::adapter_has("subgroups"),
             cpu || super::browser::adapter_is_fallback(),
+            super::browser::subgroup_sizes(),
         );
         #[cfg(not(target_arch = "wasm32"))]
-        let has_subgroups = features.contains(wgpu::Features::SUBGROUP);
+        let (has_subgroups, sizes) = (
+            features.contains(wgpu::Features::SUBGROUP),
+            [info.subgroup_min_size, info.subgroup_max_size],
+        );
+        let one_size = sizes[0] == sizes[1] && sizes[0].is_power_of_two();
         let has_f16 = features.contains(wgpu::Features::SHADER_F16);
         let name = [said_name.as_str(), info.driver.as_str()]
             .into_iter()
@@ -82,6 +91,8 @@ impl Capabilities {
             has_f16,
             has_subgroups,
             f16: has_f16,
+            half_products: has_f16 && !cpu,
+            subgroup_size: (has_subgroups && one_size).then_some(sizes[0]),
             reduction: if has_subgroups && !cpu {
                 Reduction::Subgroup
             } else {
@@ -107,6 +118,13 @@ impl Capabilities {
                 return Err(GpuError::Unsupported("shader-f16"));
             }
             self.f16 = f16;
+        }
+        self.half_products &= self.f16;
+        if let Some(half) = options.half_products {
+            if half && !self.f16 {
+                return Err(GpuError::Unsupported("shader-f16"));
+            }
+            self.half_products = half;
         }
         if let Some(reduction) = options.reduction {
             if reduction == Reduction::Subgroup && !self.has_subgroups {

@@ -156,6 +156,13 @@ impl Gpu {
         } else {
             super::shaders::PRELUDE_F32
         });
+        if self.capabilities().half_products {
+            source.push_str(if cfg!(target_arch = "wasm32") {
+                super::shaders::PRELUDE_HALF_WEB
+            } else {
+                super::shaders::PRELUDE_HALF_NATIVE
+            });
+        }
         source.push_str(super::shaders::FINITE);
         for part in parts {
             source.push('\n');
@@ -169,6 +176,15 @@ impl Gpu {
         match self.capabilities().reduction {
             Reduction::Subgroup => super::shaders::REDUCE_SUBGROUP,
             Reduction::Shared => super::shaders::REDUCE_SHARED,
+        }
+    }
+
+    /// The twin that sums over teams, by the device's choice, with the size of its subgroups where it uses them.
+    pub fn team_part(&self) -> (&'static str, Option<u32>) {
+        let capabilities = self.capabilities();
+        match (capabilities.reduction, capabilities.subgroup_size) {
+            (Reduction::Subgroup, Some(size)) => (super::shaders::REDUCE_TEAM_SUBGROUP, Some(size)),
+            _ => (super::shaders::REDUCE_TEAM_SHARED, None),
         }
     }
 }

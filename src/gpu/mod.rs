@@ -30,6 +30,8 @@ pub struct GpuOptions {
     pub cpu_adapter: bool,
     /// Whether to use `shader-f16`; asking for it where the adapter lacks it is an error.
     pub f16: Option<bool>,
+    /// Whether products of few activation rows with 4-bit weights compute in f16, which asks for `f16`.
+    pub half_products: Option<bool>,
     /// How workgroups reduce; asking for subgroups where the adapter lacks them is an error.
     pub reduction: Option<Reduction>,
     /// The skeleton of matrix products with few activation rows.

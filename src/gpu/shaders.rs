@@ -9,6 +9,10 @@ macro_rules! shaders {
 shaders! {
     /// Capability prelude with `shader-f16`.
     PRELUDE_F16 = "prelude/f16.wgsl";
+    /// Pairs of f16 in a u32, natively.
+    PRELUDE_HALF_NATIVE = "prelude/half_native.wgsl";
+    /// Pairs of f16 in a u32, in browsers.
+    PRELUDE_HALF_WEB = "prelude/half_web.wgsl";
     /// Capability prelude without.
     PRELUDE_F32 = "prelude/f32.wgsl";
     /// Numbers that are none.
@@ -19,6 +23,10 @@ shaders! {
     REDUCE_SUBGROUP = "reduce/subgroup.wgsl";
     /// Reductions through workgroup memory.
     REDUCE_SHARED = "reduce/shared.wgsl";
+    /// Sums over teams, through workgroup memory.
+    REDUCE_TEAM_SHARED = "reduce/team_shared.wgsl";
+    /// Sums over teams, through subgroups of a known size.
+    REDUCE_TEAM_SUBGROUP = "reduce/team_subgroup.wgsl";
     /// 4-bit weights.
     WEIGHTS_Q4 = "weights/q4.wgsl";
     /// 4-bit weights with a minimum.
@@ -37,11 +45,17 @@ shaders! {
     KV_F32 = "kv/f32.wgsl";
     /// Input and shape of matrix products.
     MATMUL_INPUT = "matmul/input.wgsl";
-    /// Running sums of the GEMV skeletons.
+    /// Running sums of the GEMV skeleton of an invocation a unit.
     MATMUL_ACCUMULATE = "matmul/accumulate.wgsl";
+    /// Running sums of the GEMV skeleton of a team a unit.
+    MATMUL_SUMS = "matmul/sums.wgsl";
+    /// Arithmetic twin, f32.
+    DOTS_F32 = "dots/f32.wgsl";
+    /// Arithmetic twin, f16 for 4-bit weights.
+    DOTS_F16 = "dots/f16.wgsl";
     /// GEMV, an invocation a unit.
     MATMUL_THREAD = "matmul/thread.wgsl";
-    /// GEMV, a workgroup a unit.
+    /// GEMV, a team of invocations a unit.
     MATMUL_SPLIT = "matmul/split.wgsl";
     /// GEMM in tiles.
     MATMUL_TILE = "matmul/tile.wgsl";
@@ -61,6 +75,8 @@ shaders! {
     EMBED = "embed.wgsl";
     /// Attention.
     ATTENTION = "attention.wgsl";
+    /// Attention, reads of 16 bytes.
+    ATTENTION_WIDE = "attention_wide.wgsl";
     /// Attention, combination of splits.
     ATTENTION_MERGE = "attention_merge.wgsl";
     /// Normalisation of a dictionary's input.

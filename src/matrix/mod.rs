@@ -1,9 +1,10 @@
 //! Matrices of weights on the GPU and their products with rows of activations.
 //!
-//! A product is assembled from twins: the weights' format, a skeleton (one invocation a unit, one
-//! workgroup a unit, or tiles), and the kernel that says what becomes of the sums.
+//! A product is assembled from twins: the weights' format, a skeleton (one invocation a unit, a
+//! team a unit, or tiles), and the kernel that says what becomes of the sums.
 
 mod product;
+mod split;
 mod table;
 
 pub(crate) use product::few_reads;

@@ -1,5 +1,6 @@
 //! Matrix products: one kernel in two skeletons, for few and for many rows of activations.
 
+use super::split::Split;
 use super::{Format, Matrix, weights_bindings, weights_part};
 use crate::gpu::{Access, Buffer, Gpu, Grid, Kernel, KernelDescriptor, MatmulKind, Step, shaders};
 use crate::quant;
@@ -99,10 +100,9 @@ pub struct ProductStep {
     kind: MatmulKind,
     tile: u32,
     units: u32,
+    /// Units of a workgroup of the split skeleton.
+    split_units: u32,
 }
-
-/// Invocations that share a unit in the split skeleton.
-const SPLIT: u32 = 32;
 
 /// Rows of activations that share one read of the weights in passes of many rows.
 const MANY_TILE: u32 = 4;
@@ -122,8 +122,15 @@ pub(crate) fn few_reads(rows: usize) -> u64 {
 }
 
 impl Product {
-    /// The kernel for matrices of `cols` columns in `format`, in the skeleton for many rows or for few.
-    pub fn compile(&self, gpu: &Gpu, format: Format, cols: usize, many: bool) -> Kernel {
+    /// The kernel for `units` units of matrices of `cols` columns in `format`, in the skeleton for many rows or
+    /// for few.
+    pub fn compile(
+        &self,
+        gpu: &Gpu,
+        format: Format,
+        [units, cols]: [usize; 2],
+        many: bool,
+    ) -> Kernel {
         let (kind, tile) = self.skeleton(gpu, many);
         let mut parts = vec![shaders::ROWS, shaders::MATMUL_INPUT, weights_part(format)];
         parts.extend_from_slice(&self.parts);
@@ -136,15 +143,20 @@ impl Product {
         match kind {
             MatmulKind::Thread => {
                 parts.extend([shaders::MATMUL_ACCUMULATE, shaders::MATMUL_THREAD]);
-                constants.push(("ROW_TILE", tile as f64));
+                constants.push(("ROW_TILE", f64::from(tile)));
             }
             MatmulKind::Split => {
+                let split = Split::of(gpu, format, units, quant::groups(cols), tile);
+                let (team_sum, subgroup) = gpu.team_part();
                 parts.extend([
                     gpu.reduction_part(),
-                    shaders::MATMUL_ACCUMULATE,
+                    team_sum,
+                    split.arithmetic(),
+                    shaders::MATMUL_SUMS,
                     shaders::MATMUL_SPLIT,
                 ]);
-                constants.extend([("ROW_TILE", tile as f64), ("WG", SPLIT as f64)]);
+                constants.extend(split.constants());
+                constants.extend(subgroup.map(|size| ("SUBGROUP", f64::from(size))));
             }
             MatmulKind::Tile => parts.push(shaders::MATMUL_TILE),
             MatmulKind::Block => parts.push(shaders::MATMUL_BLOCK),
@@ -177,7 +189,9 @@ impl Product {
     /// Binds a product in the skeleton for many rows, or for few.
     pub fn bind(&self, gpu: &Gpu, many: bool, operands: &Operands<'_>) -> ProductStep {
         let matrix = operands.matrix;
-        let kernel = self.compile(gpu, matrix.format(), matrix.cols(), many);
+        let units = operands.shape.units;
+        let size = [units as usize, matrix.cols()];
+        let kernel = self.compile(gpu, matrix.format(), size, many);
         let shape = gpu.uniform("shape", operands.shape);
         let mut buffers = matrix.buffers();
         buffers.extend([
@@ -192,7 +206,15 @@ impl Product {
             step: kernel.bind(gpu, &buffers),
             kind,
             tile,
-            units: operands.shape.units,
+            units,
+            split_units: Split::of(
+                gpu,
+                matrix.format(),
+                units as usize,
+                quant::groups(matrix.cols()),
+                tile,
+            )
+            .units(),
         }
     }
 }
@@ -207,8 +229,9 @@ impl ProductStep {
         match self.kind {
             MatmulKind::Thread => [self.units.div_ceil(64), rows.div_ceil(self.tile), 1],
             MatmulKind::Split => {
-                let x = self.units.min(32_768);
-                [x, rows.div_ceil(self.tile), self.units.div_ceil(x)]
+                let workgroups = self.units.div_ceil(self.split_units);
+                let x = workgroups.clamp(1, 32_768);
+                [x, rows.div_ceil(self.tile), workgroups.div_ceil(x)]
             }
             MatmulKind::Tile => [self.units.div_ceil(16), rows.div_ceil(32), 1],
             MatmulKind::Block => [self.units.div_ceil(2 * 64), rows.div_ceil(8), 1],

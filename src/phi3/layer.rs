@@ -1,5 +1,6 @@
 //! The kernels of the forward pass, and one block's dispatches.
 
+use super::attention::attention_kernel;
 use super::cache::{Cache, CacheFormat};
 use super::rows::MAX_ROWS;
 use super::weights::{LayerWeights, Weights};
@@ -12,9 +13,7 @@ use crate::matrix::{
 /// Splits of a decode step's attention over a long cache.
 const SPLITS: u32 = 16;
 /// Positions from which a decode step splits its attention.
-const SPLIT_FROM: usize = 512;
-/// Invocations of an attention workgroup.
-const ATTENTION_INVOCATIONS: u32 = 64;
+const SPLIT_FROM: usize = 192;
 
 /// The kernels of a model.
 pub(super) struct Kernels {
@@ -72,24 +71,7 @@ impl Kernels {
                 ],
                 ..product("qkv", shaders::PROJECT_QKV, norm)
             },
-            attention: gpu.kernel(&KernelDescriptor {
-                label: "attention",
-                parts: &[
-                    shaders::ROWS,
-                    gpu.reduction_part(),
-                    cache.part(),
-                    shaders::ATTENTION,
-                ],
-                constants: &[("WG", ATTENTION_INVOCATIONS as f64)],
-                bindings: &[
-                    (0, Access::Read),
-                    (1, Access::Read),
-                    (2, Access::Read),
-                    (3, Access::Uniform),
-                    (4, Access::Write),
-                    (5, Access::Uniform),
-                ],
-            }),
+            attention: attention_kernel(gpu, cache, config.head_dim),
             merge: gpu.kernel(&KernelDescriptor {
                 label: "attention merge",
                 parts: &[shaders::ROWS, shaders::ATTENTION_MERGE],
@@ -107,21 +89,23 @@ impl Kernels {
         };
         for many in [true, false] {
             for layer in &weights.layers {
-                for own in &layer.qkv {
-                    let (format, cols) = (own.matrix.format(), own.matrix.cols());
-                    kernels.qkv.compile(gpu, format, cols, many);
-                }
-                for (product, matrix) in [
+                let qkv = layer.qkv.iter().map(|own| (&kernels.qkv, &own.matrix));
+                let others = [
                     (&kernels.residual, &layer.o),
                     (&kernels.swiglu, &layer.gate_up),
                     (&kernels.residual, &layer.down),
-                ] {
-                    product.compile(gpu, matrix.format(), matrix.cols(), many);
+                ];
+                // A unit is a pair of rows in every product.
+                for (product, matrix) in qkv.chain(others) {
+                    let size = [matrix.rows().div_ceil(2), matrix.cols()];
+                    product.compile(gpu, matrix.format(), size, many);
                 }
             }
         }
-        let head = weights.head().format();
-        kernels.head.compile(gpu, head, config.hidden_size, false);
+        for (_, part) in weights.head().parts() {
+            let size = [part.rows().div_ceil(2), part.cols()];
+            kernels.head.compile(gpu, part.format(), size, false);
+        }
         kernels
     }
 }

@@ -1,6 +1,7 @@
 //! Phi-3: configuration, weights on the GPU, key-value cache, forward pass.
 
 mod architecture;
+mod attention;
 mod cache;
 mod config;
 mod error;
@@ -16,6 +17,7 @@ mod rows;
 mod tensors;
 mod weights;
 
+pub use attention::attention_kernel;
 pub use cache::CacheFormat;
 pub use config::Config;
 pub use error::ModelError;

@@ -2,7 +2,7 @@
 
 use half::f16;
 use phi3_steer::gpu::{Access, Buffer, Gpu, Kernel, KernelDescriptor, shaders};
-use phi3_steer::phi3::{CacheFormat, Row};
+use phi3_steer::phi3::{CacheFormat, Row, attention_kernel};
 use rand::{Rng, rngs::StdRng};
 
 use crate::reference::attend;
@@ -10,32 +10,14 @@ use crate::support::*;
 
 const SPLITS: usize = 16;
 
-/// The two kernels, for a workgroup of 64 as the engine has.
+/// The two kernels, as the engine has them.
 struct Kernels {
     attention: Kernel,
     merge: Kernel,
 }
 
 impl Kernels {
-    fn new(gpu: &Gpu, cache: CacheFormat) -> Self {
-        let attention = KernelDescriptor {
-            label: "attention",
-            parts: &[
-                shaders::ROWS,
-                gpu.reduction_part(),
-                cache.part(),
-                shaders::ATTENTION,
-            ],
-            constants: &[("WG", 64.0)],
-            bindings: &[
-                (0, Access::Read),
-                (1, Access::Read),
-                (2, Access::Read),
-                (3, Access::Uniform),
-                (4, Access::Write),
-                (5, Access::Uniform),
-            ],
-        };
+    fn new(gpu: &Gpu, cache: CacheFormat, head_dim: usize) -> Self {
         let merge = KernelDescriptor {
             label: "merge",
             parts: &[shaders::ROWS, shaders::ATTENTION_MERGE],
@@ -48,7 +30,7 @@ impl Kernels {
             ],
         };
         Self {
-            attention: gpu.kernel(&attention),
+            attention: attention_kernel(gpu, cache, head_dim),
             merge: gpu.kernel(&merge),
         }
     }
@@ -231,7 +213,6 @@ fn ragged_lanes_windows_and_head_sizes() {
     let mut worst = 0.0f64;
     for (name, gpu) in variants() {
         for format in [CacheFormat::F32, CacheFormat::F16] {
-            let kernels = Kernels::new(&gpu, format);
             for (heads, kv_heads, head_dim, window) in [
                 (2, 2, 64, None),
                 (4, 2, 80, Some(1)),
@@ -240,7 +221,10 @@ fn ragged_lanes_windows_and_head_sizes() {
                 (4, 4, 96, None),
                 (1, 1, 2, Some(7)),
                 (2, 2, 256, None),
+                (2, 2, 32, Some(90)),
+                (4, 1, 160, None),
             ] {
+                let kernels = Kernels::new(&gpu, format, head_dim);
                 // A chunk of one lane, and single tokens of others, the first position among them.
                 let from = rng.random_range(0..70);
                 let mut rows: Vec<(usize, usize)> = (from..from + 3).map(|p| (1, p)).collect();
@@ -264,7 +248,7 @@ fn ragged_lanes_windows_and_head_sizes() {
 fn long_caches_in_splits() {
     let mut rng = seeded("long attention");
     for (name, gpu) in variants() {
-        let kernels = Kernels::new(&gpu, CacheFormat::F16);
+        let kernels = Kernels::new(&gpu, CacheFormat::F16, 96);
         for window in [None, Some(700)] {
             let case = Case {
                 heads: 2,

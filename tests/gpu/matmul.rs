@@ -79,6 +79,9 @@ pub fn plain_rows(rows: usize) -> Vec<Row> {
         .collect()
 }
 
+/// What products in f16 come to: activations have 11 bits, and four products are added in f16.
+const HALF_TOLERANCE: f64 = 2e-3;
+
 /// Rows of a pass.
 const COUNTS: [usize; 5] = [1, 2, 3, 5, 33];
 
@@ -104,6 +107,7 @@ fn residual(
     let pre = normal(rng, k, 1.0);
     let pre_buffer = put(gpu, &pre);
     let epsilon = 1e-5f32;
+    let half = gpu.capabilities().half_products && format == Format::Q4;
     let mut worst = 0.0f64;
     for &rows in counts {
         let x = activations(rng, rows, k);
@@ -121,6 +125,7 @@ fn residual(
             .map(|(b, s)| f64::from(*b) + s)
             .collect();
         for many in [false, true] {
+            let tolerance = if half && !many { HALF_TOLERANCE } else { TOLERANCE };
             // Four more rows than the pass has: they must stay as they are.
             let out = poisoned(gpu, (rows + 4) * n);
             gpu.write(&out, 0, &before);
@@ -148,7 +153,7 @@ fn residual(
             let got: Vec<f32> = get(gpu, &out, rows * n);
             // Row by row, since their scales differ.
             for (got, wanted) in got.chunks_exact(n).zip(wanted.chunks_exact(n)) {
-                worst = worst.max(assert_close(&what, got, wanted, TOLERANCE));
+                worst = worst.max(assert_close(&what, got, wanted, tolerance));
             }
         }
     }
@@ -207,6 +212,39 @@ fn sums_over_many_columns_stay_exact_enough() {
             1,
             &[1, 5],
         );
+    }
+}
+
+#[test]
+fn four_bits_in_f16_are_as_close_as_f16_is() {
+    let mut rng = seeded("f16 products");
+    let mut worst = 0.0f64;
+    for (name, gpu) in half_variants() {
+        for (shape, prologue, lanes) in [
+            ([37, 100], Prologue::None, 1),
+            ([34, 36], Prologue::Norm, 2),
+            ([64, 3072], Prologue::Norm, 1),
+            ([66, 8192], Prologue::None, 4),
+            ([7, 1056], Prologue::Subtract, 3),
+            ([2 * 8192 + 3, 64], Prologue::Norm, 1),
+            ([2 * 8192 + 2, 40], Prologue::None, 5),
+        ] {
+            let kind = (Format::Q4, prologue);
+            let error = residual(&gpu, name, &mut rng, shape, kind, lanes, &COUNTS);
+            worst = worst.max(error);
+        }
+    }
+    println!("f16 products: off by at most {worst:.1e} of the scale");
+}
+
+#[test]
+fn teams_of_two_units() {
+    let mut rng = seeded("two units");
+    for (name, gpu) in variants() {
+        for (format, lanes) in [(Format::Q4, 1), (Format::Q8, 4)] {
+            let kind = (format, Prologue::Norm);
+            residual(&gpu, name, &mut rng, [2 * 8192 + 3, 72], kind, lanes, &[1, 5]);
+        }
     }
 }
 

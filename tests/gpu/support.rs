@@ -24,10 +24,11 @@ pub fn normal(rng: &mut StdRng, n: usize, spread: f32) -> Vec<f32> {
         .collect()
 }
 
-/// The software adapter in the variants that `options` ask for.
+/// The software adapter, or the machine's first one where `TEST_ADAPTER=gpu`, in the variants that `options`
+/// ask for.
 pub fn open(options: GpuOptions) -> Rc<Gpu> {
     let options = GpuOptions {
-        cpu_adapter: true,
+        cpu_adapter: std::env::var("TEST_ADAPTER").as_deref() != Ok("gpu"),
         ..options
     };
     match block_on(Gpu::open(&options)) {
@@ -51,6 +52,7 @@ pub fn variants() -> Vec<(&'static str, Rc<Gpu>)> {
     let has = has.capabilities();
     let few_and_many = |f16, reduction, few, many| GpuOptions {
         f16: Some(f16),
+        half_products: Some(false),
         reduction: Some(reduction),
         few_rows: Some(few),
         many_rows: Some(many),
@@ -86,6 +88,27 @@ pub fn variants() -> Vec<(&'static str, Rc<Gpu>)> {
         if lacks {
             println!("{} has no {what} variants to test", has.name);
         }
+    }
+    all
+}
+
+/// Devices whose products of few rows compute in f16, in both reductions; none where the adapter has no f16.
+pub fn half_variants() -> Vec<(&'static str, Rc<Gpu>)> {
+    let has = plain();
+    let has = has.capabilities();
+    let half = |reduction| GpuOptions {
+        half_products: Some(true),
+        reduction: Some(reduction),
+        few_rows: Some(MatmulKind::Split),
+        many_rows: Some(MatmulKind::Tile),
+        ..GpuOptions::default()
+    };
+    let mut all = Vec::new();
+    if has.has_f16 {
+        all.push(("f16 products, shared", open(half(Reduction::Shared))));
+    }
+    if has.has_f16 && has.has_subgroups {
+        all.push(("f16 products, subgroup", open(half(Reduction::Subgroup))));
     }
     all
 }

@@ -1,0 +1,143 @@
+// Kernel: causal attention of a row's head over its lane's cache, with online softmax, for caches of f16 and heads
+// of 32, 64, 96 and so on up to 256 elements: reads of 16 bytes, tiles of 64 positions.
+//
+// A workgroup of WG invocations takes one (row, head) and one split of the positions. To score a tile, four
+// invocations share a position; to add up its values, an invocation owns four pairs of the output and every
+// WG / COLUMNS-th position. Results as of attention.wgsl, with which it shares its bindings.
+// Grid: (heads, rows, SPLITS).
+struct AttentionShape {
+    heads: u32,
+    kv_heads: u32,
+    pairs: u32, // head_dim / 2
+    capacity: u32,
+    window: u32, // positions a token sees, itself included
+    splits: u32,
+    scale: f32, // 1 / sqrt(head_dim)
+    unused: u32,
+}
+
+@group(0) @binding(0) var<storage, read> q: array<vec4f>; // [rows, heads, pairs / 2], two pairs each
+@group(0) @binding(1) var<storage, read> k_cache: array<vec4u>; // [lanes, kv_heads, capacity, quads], four pairs each
+@group(0) @binding(2) var<storage, read> v_cache: array<vec4u>; // the same
+@group(0) @binding(3) var<uniform> shape: AttentionShape;
+@group(0) @binding(4) var<storage, read_write> out: array<vec2f>; // [rows, heads, pairs], or of each split pairs + 1
+@group(0) @binding(5) var<uniform> rows: Rows;
+
+override QUADS: u32 = 12u; // head_dim / 8, a multiple of 4
+override COLUMNS: u32 = 16u; // the power of two from QUADS on
+
+const TILE: u32 = 64u; // positions
+
+var<workgroup> scores: array<f32, TILE>;
+var<workgroup> shares: array<vec4f, WG>; // of an invocation, its scores' shares, then its sums
+var<workgroup> more_shares: array<vec4f, WG>;
+
+fn dot_quad(key: vec4u, low: vec4f, high: vec4f) -> f32 {
+    return dot(vec4f(kv_unpack(key.x), kv_unpack(key.y)), low)
+        + dot(vec4f(kv_unpack(key.z), kv_unpack(key.w)), high);
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) tid: u32) {
+    let head = workgroup.x;
+    let row = workgroup.y;
+    let split = workgroup.z;
+    if row >= rows.count {
+        return;
+    }
+    let lane = rows.row[row].y;
+    let end = rows.row[row].z + 1u;
+    let start = end - min(end, shape.window);
+    // Splits are whole tiles.
+    let tiles = (end - start + TILE - 1u) / TILE;
+    let per_split = (tiles + shape.splits - 1u) / shape.splits;
+    let first = min(start + split * per_split * TILE, end);
+    let to = min(first + per_split * TILE, end);
+
+    let kv_head = head / (shape.heads / shape.kv_heads);
+    let cache = (lane * shape.kv_heads + kv_head) * shape.capacity * QUADS;
+    let query = (row * shape.heads + head) * QUADS * 2u;
+    let part = tid % 4u;
+    let column = tid % COLUMNS;
+    var top = -3.0e38;
+    var total = 0.0;
+    var sum0 = vec4f(0.0); // output pairs 4 column and on, of this invocation's positions
+    var sum1 = vec4f(0.0);
+    for (var base = first; base < to; base += TILE) {
+        // Past the end stands the last position, whose score is not used.
+        let key0 = cache + min(base + tid / 4u, to - 1u) * QUADS;
+        let key1 = cache + min(base + WG / 4u + tid / 4u, to - 1u) * QUADS;
+        var share = vec2f(0.0);
+        for (var j = 0u; j < QUADS / 4u; j++) {
+            let quad = 4u * j + part;
+            let low = q[query + 2u * quad];
+            let high = q[query + 2u * quad + 1u];
+            share.x += dot_quad(k_cache[key0 + quad], low, high);
+            share.y += dot_quad(k_cache[key1 + quad], low, high);
+        }
+        shares[tid] = vec4f(share, 0.0, 0.0);
+        workgroupBarrier();
+        var score = -3.0e38;
+        let mine = tid % TILE;
+        if tid < TILE && base + mine < to {
+            let at = 4u * (mine % (WG / 4u));
+            let four = select(
+                vec4f(shares[at].x, shares[at + 1u].x, shares[at + 2u].x, shares[at + 3u].x),
+                vec4f(shares[at].y, shares[at + 1u].y, shares[at + 2u].y, shares[at + 3u].y),
+                mine >= WG / 4u,
+            );
+            score = (four.x + four.y + four.z + four.w) * shape.scale;
+        }
+        let next = max(top, reduce_max(score, tid));
+        let shrink = exp(max(top - next, -80.0));
+        var weight = 0.0;
+        if tid < TILE && base + mine < to {
+            weight = exp(max(score - next, -80.0));
+            if not_finite(score) {
+                weight = no_number(score);
+            }
+        }
+        if tid < TILE {
+            scores[tid] = weight;
+        }
+        let tile_total = reduce_sum(vec4f(weight, 0.0, 0.0, 0.0), tid).x;
+        total = total * shrink + tile_total;
+        top = next;
+        sum0 *= shrink;
+        sum1 *= shrink;
+        if column < QUADS {
+            for (var i = tid / COLUMNS; i < TILE; i += WG / COLUMNS) {
+                // Weights past the end are zero, but what lies there may be no number.
+                let value = v_cache[cache + min(base + i, to - 1u) * QUADS + column];
+                sum0 += scores[i] * vec4f(kv_unpack(value.x), kv_unpack(value.y));
+                sum1 += scores[i] * vec4f(kv_unpack(value.z), kv_unpack(value.w));
+            }
+        }
+        workgroupBarrier();
+    }
+    // The invocations of a column add up.
+    shares[tid] = sum0;
+    more_shares[tid] = sum1;
+    workgroupBarrier();
+    var at = (row * shape.heads + head) * shape.pairs;
+    var divisor = total;
+    if shape.splits > 1u {
+        at = ((row * shape.heads + head) * shape.splits + split) * (shape.pairs + 1u);
+        divisor = 1.0;
+        if tid == 0u {
+            out[at + shape.pairs] = vec2f(top, total);
+        }
+    }
+    if tid < QUADS {
+        for (var i = tid + COLUMNS; i < WG; i += COLUMNS) {
+            sum0 += shares[i];
+            sum1 += more_shares[i];
+        }
+        sum0 /= divisor;
+        sum1 /= divisor;
+        out[at + 4u * tid] = sum0.xy;
+        out[at + 4u * tid + 1u] = sum0.zw;
+        out[at + 4u * tid + 2u] = sum1.xy;
+        out[at + 4u * tid + 3u] = sum1.zw;
+    }
+}

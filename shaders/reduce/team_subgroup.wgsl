@@ -1,0 +1,26 @@
+// Reduction twin: sums over the teams of TEAM neighbouring invocations of a workgroup, through subgroups of
+// SUBGROUP invocations, whose n-th is the workgroup's SUBGROUP * i + n-th.
+//
+// Call by the whole workgroup in uniform control flow; all invocations of a team receive the same bits.
+override SUBGROUP: u32 = 32u;
+
+var<workgroup> team_slots: array<vec4f, WG>;
+
+fn team_sum(v: vec4f, tid: u32) -> vec4f {
+    var sum = v;
+    for (var apart = 1u; apart < min(TEAM, SUBGROUP); apart *= 2u) {
+        sum += subgroupShuffleXor(sum, apart);
+    }
+    if SUBGROUP >= TEAM {
+        return sum;
+    }
+    team_slots[tid] = sum;
+    workgroupBarrier();
+    var total = vec4f(0.0);
+    let first = tid - tid % TEAM;
+    for (var i = 0u; i < TEAM; i += SUBGROUP) {
+        total += team_slots[first + i];
+    }
+    workgroupBarrier();
+    return total;
+}
