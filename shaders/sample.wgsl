@@ -40,15 +40,16 @@ var<workgroup> chunk_sums: array<f32, WG>;
 var<workgroup> found: atomic<u32>;
 var<workgroup> asked: u32; // bit 0: top-k, bit 1: top-p, bit 2: a draw
 
+var<private> penalty: f32; // the lane's, read once
+var<private> heat: f32; // its temperature
+
 // The logit of token i after penalty and temperature; a very low temperature must not make it infinite.
 fn adjusted(lane: u32, i: u32) -> f32 {
     var l = logits[lane * shape.vocab + i];
-    let penalty = lanes[lane].repetition_penalty;
     if penalty != 1.0 && ((seen[lane * shape.words + i / 32u] >> (i % 32u)) & 1u) == 1u {
         l = select(l * penalty, l / penalty, l > 0.0);
     }
-    let temperature = lanes[lane].temperature;
-    return l / select(1.0, max(temperature, 1.0e-6), temperature > 0.0);
+    return l / select(1.0, max(heat, 1.0e-6), heat > 0.0);
 }
 
 // The unnormalised probability of token i: 1 for the likeliest alone, however close the next.
@@ -161,6 +162,8 @@ fn drawn(lane: u32, top: f32, least: f32, tid: u32) -> u32 {
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) tid: u32) {
     let lane = workgroup.x;
+    penalty = lanes[lane].repetition_penalty;
+    heat = lanes[lane].temperature;
     // The largest logit, its lowest token, and whether any is not finite.
     var best = vec2f(-3.0e38, f32(shape.vocab - 1u));
     var bad = 0u;
@@ -171,10 +174,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     let likeliest = u32(-reduce_max(select(-f32(shape.vocab - 1u), -best.y, best.x == top), tid));
     let any_bad = reduce_max(f32(bad), tid) > 0.0;
 
-    let temperature = lanes[lane].temperature;
     let top_k = lanes[lane].top_k;
     let top_p = lanes[lane].top_p;
-    let greedy = temperature <= 0.0;
+    let greedy = heat <= 0.0;
     // The searches run only where the lane asks for them.
     if tid == 0u {
         asked = select(0u, 1u, top_k > 0u && top_k < shape.vocab && !greedy)

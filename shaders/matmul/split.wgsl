@@ -4,12 +4,17 @@
 // units each, are folded into x and z because a grid's side is at most 65,535.
 //
 // The twin of the arithmetic says how activations are staged and what a group adds to the sums.
+override WG: u32 = 64u;
 override TEAM: u32 = 32u; // a power of two, at most WG
 override UNITS: u32 = 1u; // 1 or 2
 override STEPS: u32 = 1u; // ceil(groups / TEAM)
 override CHUNK: u32 = 1u; // steps whose activations are staged at a time
 override PITCH: u32 = 33u; // CHUNK * TEAM + 1: odd, so that neighbours lie in different banks
 override RAGGED: bool = true; // whether the groups are no multiple of CHUNK * TEAM
+override TEAMS: u32 = 2u; // WG / TEAM
+
+// Of each team. Workgroup memory is dear: what a workgroup takes decides how many run side by side.
+var<workgroup> team_squares: array<vec4f, TEAMS>;
 
 @compute @workgroup_size(WG)
 fn main(
@@ -17,7 +22,7 @@ fn main(
     @builtin(num_workgroups) grid: vec3u,
     @builtin(local_invocation_index) tid: u32,
 ) {
-    let first = (workgroup.z * grid.x + workgroup.x) * (WG / TEAM) * UNITS;
+    let first = (workgroup.z * grid.x + workgroup.x) * TEAMS * UNITS;
     let row = workgroup.y * ROW_TILE;
     // Uniform over the workgroup.
     if first >= shape.units || row >= rows.count {
@@ -43,7 +48,15 @@ fn main(
         }
     }
     if PROLOGUE == PROLOGUE_NORM {
-        squares = reduce_sum(squares, tid);
+        squares = team_sum(squares, tid);
+        if lane == 0u {
+            team_squares[tid / TEAM] = squares;
+        }
+        workgroupBarrier();
+        squares = vec4f(0.0);
+        for (var i = 0u; i < TEAMS; i++) {
+            squares += team_squares[i];
+        }
     }
     sum0 = team_sum(sum0, tid);
     if ROW_TILE > 1u {

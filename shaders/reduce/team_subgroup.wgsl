@@ -1,18 +1,15 @@
-// Reduction twin: sums over the teams of TEAM neighbouring invocations of a workgroup, through subgroups of
-// SUBGROUP invocations, whose n-th is the workgroup's SUBGROUP * i + n-th.
+// Reduction twin: sums over the teams of TEAM neighbouring invocations of a workgroup, each of several subgroups of
+// SUBGROUP, of which the n-th invocation is the workgroup's SUBGROUP * i + n-th.
 //
 // Call by the whole workgroup in uniform control flow; all invocations of a team receive the same bits.
-override SUBGROUP: u32 = 32u;
+override SUBGROUP: u32 = 8u;
 
 var<workgroup> team_slots: array<vec4f, WG>;
 
 fn team_sum(v: vec4f, tid: u32) -> vec4f {
     var sum = v;
-    for (var apart = 1u; apart < min(TEAM, SUBGROUP); apart *= 2u) {
+    for (var apart = 1u; apart < SUBGROUP; apart *= 2u) {
         sum += subgroupShuffleXor(sum, apart);
-    }
-    if SUBGROUP >= TEAM {
-        return sum;
     }
     team_slots[tid] = sum;
     workgroupBarrier();

@@ -20,6 +20,8 @@ pub enum MatmulKind {
     Split,
     /// Tiles in workgroup memory, for many activation rows.
     Tile,
+    /// Tiles on the adapter's matrix units, in f16, for many activation rows: native only.
+    Matrices,
     /// An invocation for two units and eight activation rows, without barriers, for many activation rows
     /// on CPU adapters.
     Block,
@@ -38,9 +40,11 @@ pub struct Capabilities {
     pub has_f16: bool,
     /// Whether it offers subgroup operations.
     pub has_subgroups: bool,
+    /// Whether it offers products of 16 x 16 matrices of f16 with sums in f32, to subgroups of 32.
+    pub has_matrices: bool,
     /// Whether kernels use f16.
     pub f16: bool,
-    /// Whether products of few activation rows with 4-bit weights compute in f16.
+    /// Whether products may compute in f16: those of few activation rows with 4-bit weights, and those on matrix units.
     pub half_products: bool,
     /// How workgroups reduce.
     pub reduction: Reduction,
@@ -79,6 +83,22 @@ impl Capabilities {
         );
         let one_size = sizes[0] == sizes[1] && sizes[0].is_power_of_two();
         let has_f16 = features.contains(wgpu::Features::SHADER_F16);
+        #[cfg(target_arch = "wasm32")]
+        let has_matrices = false;
+        #[cfg(not(target_arch = "wasm32"))]
+        let has_matrices = has_f16
+            && has_subgroups
+            && sizes == [32, 32]
+            && features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)
+            && adapter
+                .cooperative_matrix_properties()
+                .iter()
+                .any(|m| {
+                    let size = [m.m_size, m.n_size, m.k_size];
+                    let types = (m.ab_type, m.cr_type);
+                    use wgpu::CooperativeScalarType::{F16, F32};
+                    size == [16; 3] && types == (F16, F32)
+                });
         let name = [said_name.as_str(), info.driver.as_str()]
             .into_iter()
             .find(|s| !s.trim().is_empty())
@@ -90,6 +110,7 @@ impl Capabilities {
             cpu,
             has_f16,
             has_subgroups,
+            has_matrices,
             f16: has_f16,
             half_products: has_f16 && !cpu,
             subgroup_size: (has_subgroups && one_size).then_some(sizes[0]),
@@ -105,6 +126,8 @@ impl Capabilities {
             },
             many_rows: if cpu {
                 MatmulKind::Thread
+            } else if has_matrices {
+                MatmulKind::Matrices
             } else {
                 MatmulKind::Tile
             },
@@ -132,6 +155,12 @@ impl Capabilities {
             }
             self.reduction = reduction;
         }
+        if !self.half_products && self.many_rows == MatmulKind::Matrices {
+            self.many_rows = MatmulKind::Tile;
+        }
+        if options.many_rows == Some(MatmulKind::Matrices) && !(self.has_matrices && self.f16) {
+            return Err(GpuError::Unsupported("matrix units for 16 x 16 matrices of f16"));
+        }
         self.few_rows = options.few_rows.unwrap_or(self.few_rows);
         self.many_rows = options.many_rows.unwrap_or(self.many_rows);
         Ok(())
@@ -142,6 +171,9 @@ impl Capabilities {
         let mut features = wgpu::Features::empty();
         if self.f16 {
             features |= wgpu::Features::SHADER_F16;
+        }
+        if self.many_rows == MatmulKind::Matrices {
+            features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
         }
         // Browsers are asked by way of `browser::request_subgroups`.
         if cfg!(not(target_arch = "wasm32")) && self.reduction == Reduction::Subgroup {

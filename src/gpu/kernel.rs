@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use super::{Buffer, Gpu, GpuError, Reduction};
+use super::{Buffer, Gpu, GpuError, MatmulKind, Reduction};
 
 /// How a kernel uses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,12 +81,19 @@ impl Gpu {
         let scope = self
             .device()
             .push_error_scope(wgpu::ErrorFilter::Validation);
-        let module = self
-            .device()
-            .create_shader_module(wgpu::ShaderModuleDescriptor {
-                label: Some(desc.label),
-                source: wgpu::ShaderSource::Wgsl(source.into()),
-            });
+        let text = wgpu::ShaderModuleDescriptor {
+            label: Some(desc.label),
+            source: wgpu::ShaderSource::Wgsl(source.into()),
+        };
+        let checks = wgpu::ShaderRuntimeChecks {
+            // Vulkan's drivers check what is read of buffers.
+            bounds_checks: self.capabilities().backend != "Vulkan",
+            ..wgpu::ShaderRuntimeChecks::unchecked()
+        };
+        // SAFETY: the texts are this crate's own: their loops end, they divide by nothing that can be zero, their
+        // places in workgroup memory follow from constants and the invocation's number, and they use nothing else
+        // that goes unchecked. Accesses to buffers are checked. Browsers check everything all the same.
+        let module = unsafe { self.device().create_shader_module_trusted(text, checks) };
         let entries: Vec<_> = desc
             .bindings
             .iter()
@@ -127,7 +134,8 @@ impl Gpu {
                 entry_point: Some("main"),
                 compilation_options: wgpu::PipelineCompilationOptions {
                     constants: desc.constants,
-                    ..Default::default()
+                    // Kernels write workgroup memory before they read it.
+                    zero_initialize_workgroup_memory: false,
                 },
                 cache: None,
             });
@@ -150,6 +158,9 @@ impl Gpu {
         // Browsers require the directive, naga rejects it.
         if cfg!(target_arch = "wasm32") && self.capabilities().reduction == Reduction::Subgroup {
             source.push_str("enable subgroups;\n");
+        }
+        if self.capabilities().many_rows == MatmulKind::Matrices {
+            source.push_str("enable wgpu_cooperative_matrix;\n");
         }
         source.push_str(if self.capabilities().f16 {
             super::shaders::PRELUDE_F16
@@ -179,11 +190,17 @@ impl Gpu {
         }
     }
 
-    /// The twin that sums over teams, by the device's choice, with the size of its subgroups where it uses them.
-    pub fn team_part(&self) -> (&'static str, Option<u32>) {
+    /// The twin that sums over teams of `team` invocations, by the device's choice, with the size of its subgroups
+    /// where it takes several.
+    pub fn team_part(&self, team: u32) -> (&'static str, Option<u32>) {
         let capabilities = self.capabilities();
         match (capabilities.reduction, capabilities.subgroup_size) {
-            (Reduction::Subgroup, Some(size)) => (super::shaders::REDUCE_TEAM_SUBGROUP, Some(size)),
+            (Reduction::Subgroup, Some(size)) if size >= team => {
+                (super::shaders::REDUCE_TEAM_IN_SUBGROUP, None)
+            }
+            (Reduction::Subgroup, Some(size)) => {
+                (super::shaders::REDUCE_TEAM_SUBGROUP, Some(size))
+            }
             _ => (super::shaders::REDUCE_TEAM_SHARED, None),
         }
     }

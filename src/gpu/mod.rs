@@ -89,11 +89,18 @@ impl Gpu {
             limits.max_storage_buffer_binding_size =
                 limits.max_storage_buffer_binding_size.min(most);
         }
+        let experimental = match capabilities.many_rows {
+            // SAFETY: of what is experimental only cooperative matrices are used, and known answers are asked of them
+            // before they are.
+            MatmulKind::Matrices => unsafe { wgpu::ExperimentalFeatures::enabled() },
+            _ => wgpu::ExperimentalFeatures::disabled(),
+        };
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("phi3-steer"),
                 required_features: capabilities.features(),
                 required_limits: limits,
+                experimental_features: experimental,
                 ..Default::default()
             })
             .await

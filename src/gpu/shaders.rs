@@ -25,7 +25,9 @@ shaders! {
     REDUCE_SHARED = "reduce/shared.wgsl";
     /// Sums over teams, through workgroup memory.
     REDUCE_TEAM_SHARED = "reduce/team_shared.wgsl";
-    /// Sums over teams, through subgroups of a known size.
+    /// Sums over teams within a subgroup.
+    REDUCE_TEAM_IN_SUBGROUP = "reduce/team_in_subgroup.wgsl";
+    /// Sums over teams of several subgroups.
     REDUCE_TEAM_SUBGROUP = "reduce/team_subgroup.wgsl";
     /// 4-bit weights.
     WEIGHTS_Q4 = "weights/q4.wgsl";
@@ -59,6 +61,8 @@ shaders! {
     MATMUL_SPLIT = "matmul/split.wgsl";
     /// GEMM in tiles.
     MATMUL_TILE = "matmul/tile.wgsl";
+    /// GEMM on matrix units.
+    MATMUL_MATRICES = "matmul/matrices.wgsl";
     /// GEMM, an invocation two units of eight rows.
     MATMUL_BLOCK = "matmul/block.wgsl";
     /// Attention projection.

@@ -31,6 +31,8 @@ pub struct Product {
     pub bindings: &'static [(u32, Access)],
     /// Rows of a decode pass: lanes.
     pub few_rows: usize,
+    /// Whether it may compute in f16, where the device does and the weights are not f32.
+    pub half: bool,
 }
 
 /// The kernels' `Shape` uniform: what a product needs to know of its matrix and its model.
@@ -131,7 +133,7 @@ impl Product {
         [units, cols]: [usize; 2],
         many: bool,
     ) -> Kernel {
-        let (kind, tile) = self.skeleton(gpu, many);
+        let (kind, tile) = self.skeleton(gpu, format, many);
         let mut parts = vec![shaders::ROWS, shaders::MATMUL_INPUT, weights_part(format)];
         parts.extend_from_slice(&self.parts);
         parts.push(self.kernel);
@@ -146,10 +148,9 @@ impl Product {
                 constants.push(("ROW_TILE", f64::from(tile)));
             }
             MatmulKind::Split => {
-                let split = Split::of(gpu, format, units, quant::groups(cols), tile);
-                let (team_sum, subgroup) = gpu.team_part();
+                let split = self.split(gpu, format, [units, cols], tile);
+                let (team_sum, subgroup) = gpu.team_part(split.team());
                 parts.extend([
-                    gpu.reduction_part(),
                     team_sum,
                     split.arithmetic(),
                     shaders::MATMUL_SUMS,
@@ -159,6 +160,7 @@ impl Product {
                 constants.extend(subgroup.map(|size| ("SUBGROUP", f64::from(size))));
             }
             MatmulKind::Tile => parts.push(shaders::MATMUL_TILE),
+            MatmulKind::Matrices => parts.push(shaders::MATMUL_MATRICES),
             MatmulKind::Block => parts.push(shaders::MATMUL_BLOCK),
         }
         let mut bindings = vec![
@@ -178,12 +180,22 @@ impl Product {
     }
 
     /// The device's skeleton for many rows or for few, and the rows that share a read of the weights.
-    fn skeleton(&self, gpu: &Gpu, many: bool) -> (MatmulKind, u32) {
+    fn skeleton(&self, gpu: &Gpu, format: Format, many: bool) -> (MatmulKind, u32) {
         let capabilities = gpu.capabilities();
+        let exact = !self.half || format == Format::F32;
         match many {
+            true if capabilities.many_rows == MatmulKind::Matrices && exact => {
+                (MatmulKind::Tile, MANY_TILE)
+            }
             true => (capabilities.many_rows, MANY_TILE),
             false => (capabilities.few_rows, few_tile(self.few_rows)),
         }
+    }
+
+    /// The layout of the split skeleton.
+    fn split(&self, gpu: &Gpu, format: Format, [units, cols]: [usize; 2], tile: u32) -> Split {
+        let half = self.half && gpu.capabilities().half_products && format == Format::Q4;
+        Split::of(gpu, half, [units, quant::groups(cols)], tile)
     }
 
     /// Binds a product in the skeleton for many rows, or for few.
@@ -201,20 +213,13 @@ impl Product {
             (5, operands.rows),
         ]);
         buffers.extend_from_slice(operands.own);
-        let (kind, tile) = self.skeleton(gpu, many);
+        let (kind, tile) = self.skeleton(gpu, matrix.format(), many);
         ProductStep {
             step: kernel.bind(gpu, &buffers),
             kind,
             tile,
             units,
-            split_units: Split::of(
-                gpu,
-                matrix.format(),
-                units as usize,
-                quant::groups(matrix.cols()),
-                tile,
-            )
-            .units(),
+            split_units: self.split(gpu, matrix.format(), size, tile).units(),
         }
     }
 }
@@ -234,6 +239,7 @@ impl ProductStep {
                 [x, rows.div_ceil(self.tile), workgroups.div_ceil(x)]
             }
             MatmulKind::Tile => [self.units.div_ceil(16), rows.div_ceil(32), 1],
+            MatmulKind::Matrices => [self.units.div_ceil(32), rows.div_ceil(64), 1],
             MatmulKind::Block => [self.units.div_ceil(2 * 64), rows.div_ceil(8), 1],
         }
     }

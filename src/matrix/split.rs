@@ -1,6 +1,5 @@
 //! How the split skeleton lays a product out.
 
-use super::Format;
 use crate::gpu::{Gpu, shaders};
 
 /// Invocations of a team at most: K's groups that are read side by side.
@@ -26,17 +25,17 @@ pub(super) struct Split {
 }
 
 impl Split {
-    /// The layout for `units` units of `groups` groups of K, in tiles of `tile` activation rows.
-    pub fn of(gpu: &Gpu, format: Format, units: usize, groups: usize, tile: u32) -> Self {
+    /// The layout for `units` units of `groups` groups of K, in tiles of `tile` activation rows, in f16 or f32.
+    pub fn of(gpu: &Gpu, half: bool, [units, groups]: [usize; 2], tile: u32) -> Self {
         let (tile, limits) = (tile as usize, gpu.device().limits());
-        let half = gpu.capabilities().half_products && format == Format::Q4;
         let team = groups.next_power_of_two().min(TEAM);
         let per_team = if units < TWO_UNITS_FROM { 1 } else { 2 };
         let teams = (units / per_team / WORKGROUPS).clamp(2, 8);
         let most = limits.max_compute_invocations_per_workgroup.min(256) as usize;
         let workgroup = (teams.next_power_of_two() * TEAM).min(most);
-        // Beside two slots of 16 bytes an invocation for reductions.
-        let room = limits.max_compute_workgroup_storage_size as usize - workgroup * 32;
+        // Beside a slot of 16 bytes an invocation for sums, and one a team.
+        let taken = 16 * (workgroup + workgroup / team);
+        let room = limits.max_compute_workgroup_storage_size as usize - taken;
         let group_bytes = tile * if half { 64 } else { 128 };
         let steps = groups.div_ceil(team);
         let fit = (room.min(STAGED_BYTES) / group_bytes).saturating_sub(1) / team;
@@ -57,6 +56,11 @@ impl Split {
         (self.workgroup / self.team * self.units) as u32
     }
 
+    /// Invocations of a team.
+    pub fn team(&self) -> u32 {
+        self.team as u32
+    }
+
     /// The twin of the arithmetic.
     pub fn arithmetic(&self) -> &'static str {
         match self.half {
@@ -66,7 +70,7 @@ impl Split {
     }
 
     /// The kernel's constants.
-    pub fn constants(&self) -> [(&'static str, f64); 9] {
+    pub fn constants(&self) -> [(&'static str, f64); 10] {
         let pitch = self.chunk * self.team + 1;
         let staged = self.tile * pitch * if self.half { 4 } else { 8 };
         let ragged = !self.groups.is_multiple_of(self.chunk * self.team);
@@ -74,6 +78,7 @@ impl Split {
             ("WG", self.workgroup as f64),
             ("ROW_TILE", self.tile as f64),
             ("TEAM", self.team as f64),
+            ("TEAMS", (self.workgroup / self.team) as f64),
             ("UNITS", self.units as f64),
             ("STEPS", self.steps as f64),
             ("CHUNK", self.chunk as f64),

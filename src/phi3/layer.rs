@@ -43,6 +43,7 @@ impl Kernels {
             prologue,
             bindings: &[(6, Access::Write)],
             few_rows: lanes,
+            half: true,
         };
         let norm = Prologue::Norm;
         let embedding = weights.embed.format();
@@ -205,6 +206,38 @@ pub(super) struct Steps {
     may_split: bool,
 }
 
+/// The parts of a pass, each of all blocks: for measurements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The token embedding.
+    Embed,
+    /// The fused attention projection, with norm, rotary embedding and cache append.
+    Qkv,
+    /// Attention, its splits' combination included.
+    Attention,
+    /// The attention's output projection.
+    Output,
+    /// The MLP's gate and up projection, with norm and SwiGLU.
+    GateUp,
+    /// The MLP's down projection.
+    Down,
+    /// The head, with the final norm.
+    Head,
+}
+
+impl Part {
+    /// All of them, in order.
+    pub const ALL: [Part; 7] = [
+        Part::Embed,
+        Part::Qkv,
+        Part::Attention,
+        Part::Output,
+        Part::GateUp,
+        Part::Down,
+        Part::Head,
+    ];
+}
+
 /// What the dispatches of a pass are bound to.
 pub(super) struct Bindings<'a> {
     pub config: &'a Config,
@@ -289,21 +322,43 @@ impl Steps {
 
     /// Block `i` for `rows` rows, none of which sees more than `seen` positions.
     pub fn block(&self, pass: &mut wgpu::ComputePass<'_>, i: usize, rows: u32, seen: usize) {
-        let layer = &self.layers[i];
-        for part in &layer.qkv {
-            part.dispatch(pass, rows);
-        }
+        self.layers[i].qkv(pass, rows);
+        self.attention(pass, i, rows, seen);
+        self.layers[i].o.dispatch(pass, rows);
+        self.layers[i].swiglu.dispatch(pass, rows);
+        self.layers[i].down.dispatch(pass, rows);
+    }
+
+    /// Block `i`'s attention.
+    fn attention(&self, pass: &mut wgpu::ComputePass<'_>, i: usize, rows: u32, seen: usize) {
         if self.may_split && seen >= SPLIT_FROM {
             let grid: Grid = [self.heads, rows, SPLITS];
-            layer.attention_split.dispatch(pass, grid);
+            self.layers[i].attention_split.dispatch(pass, grid);
             self.merge
                 .dispatch(pass, [self.merge_groups, self.heads, rows]);
         } else {
-            layer.attention.dispatch(pass, [self.heads, rows, 1]);
+            self.layers[i]
+                .attention
+                .dispatch(pass, [self.heads, rows, 1]);
         }
-        layer.o.dispatch(pass, rows);
-        layer.swiglu.dispatch(pass, rows);
-        layer.down.dispatch(pass, rows);
+    }
+
+    /// One part of a pass, of all blocks.
+    pub fn part(&self, pass: &mut wgpu::ComputePass<'_>, part: Part, rows: u32, seen: usize) {
+        match part {
+            Part::Embed => self.embed(pass, rows),
+            Part::Qkv => self.layers.iter().for_each(|l| l.qkv(pass, rows)),
+            Part::Attention => {
+                (0..self.layers.len()).for_each(|i| self.attention(pass, i, rows, seen));
+            }
+            Part::Output => self.layers.iter().for_each(|l| l.o.dispatch(pass, rows)),
+            Part::GateUp => {
+                let blocks = self.layers.iter();
+                blocks.for_each(|l| l.swiglu.dispatch(pass, rows));
+            }
+            Part::Down => self.layers.iter().for_each(|l| l.down.dispatch(pass, rows)),
+            Part::Head => self.head(pass, rows),
+        }
     }
 
     /// The head for `rows` of its rows.
@@ -315,6 +370,12 @@ impl Steps {
 }
 
 impl LayerSteps {
+    fn qkv(&self, pass: &mut wgpu::ComputePass<'_>, rows: u32) {
+        for part in &self.qkv {
+            part.dispatch(pass, rows);
+        }
+    }
+
     fn new(gpu: &Gpu, kernels: &Kernels, b: &Bindings<'_>, i: usize) -> Self {
         let (c, a, cache) = (b.config, b.activations, &b.cache.layers[i]);
         let w: &LayerWeights = &b.weights.layers[i];

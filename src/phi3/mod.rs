@@ -22,6 +22,7 @@ pub use cache::CacheFormat;
 pub use config::Config;
 pub use error::ModelError;
 pub use files::ModelFiles;
+pub use layer::Part;
 pub use long_rope::LongRope;
 pub use model::{BlockHook, Model, ModelOptions, Phase, Tap};
 pub use precision::{PlainFormats, Precision};

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::cache::Cache;
-use super::layer::{Activations, Bindings, Kernels, Steps};
+use super::layer::{Activations, Bindings, Kernels, Part, Steps};
 use super::rows::{MAX_ROWS, Row, Rows};
 use super::weights::Weights;
 use super::{CacheFormat, Config, ModelError, ModelFiles, Precision};
@@ -489,6 +489,11 @@ impl Model {
         self.blocks(encoder, &run, hooks, &[]);
         let mut pass = encoder.begin_compute_pass(&Default::default());
         self.decode.head(&mut pass, lanes);
+    }
+
+    /// Records one part of a decode pass, of all blocks, as if each lane saw `seen` positions: for measurements.
+    pub fn decode_part(&self, pass: &mut wgpu::ComputePass<'_>, part: Part, seen: usize) {
+        self.decode.part(pass, part, self.lanes() as u32, seen);
     }
 
     /// Embedding and blocks, with the hooks at the blocks' outputs.

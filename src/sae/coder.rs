@@ -93,6 +93,7 @@ impl Coder {
             prologue,
             bindings: &[(6, Access::Read), (7, Access::Write)],
             few_rows,
+            half: false,
         };
         let names = match dictionary.chosen() {
             Some(chosen) => {

@@ -132,5 +132,6 @@ pub fn encoder_product() -> Product {
         prologue: Prologue::Subtract,
         bindings: &[(6, READ), (7, WRITE)],
         few_rows: 1,
+        half: false,
     }
 }

@@ -1,7 +1,7 @@
 //! The skeletons of matrix products: every format, prologue and number of rows, at odd sizes.
 
 use half::f16;
-use phi3_steer::gpu::{Access, Gpu, shaders};
+use phi3_steer::gpu::{Access, Gpu, MatmulKind, shaders};
 use phi3_steer::matrix::{Format, Matrix, Operands, Product, ProductShape, Prologue};
 use phi3_steer::phi3::Row;
 use phi3_steer::quant::{self, Planes};
@@ -102,12 +102,15 @@ fn residual(
         prologue,
         bindings: &[(6, Access::Write)],
         few_rows: lanes,
+        half: true,
     };
     let (w, reference) = matrix(gpu, rng, [n, k], format);
     let pre = normal(rng, k, 1.0);
     let pre_buffer = put(gpu, &pre);
     let epsilon = 1e-5f32;
-    let half = gpu.capabilities().half_products && format == Format::Q4;
+    let has = gpu.capabilities();
+    let half_few = has.half_products && format == Format::Q4;
+    let half_many = has.many_rows == MatmulKind::Matrices && format != Format::F32;
     let mut worst = 0.0f64;
     for &rows in counts {
         let x = activations(rng, rows, k);
@@ -125,7 +128,10 @@ fn residual(
             .map(|(b, s)| f64::from(*b) + s)
             .collect();
         for many in [false, true] {
-            let tolerance = if half && !many { HALF_TOLERANCE } else { TOLERANCE };
+            let tolerance = match if many { half_many } else { half_few } {
+                true => HALF_TOLERANCE,
+                false => TOLERANCE,
+            };
             // Four more rows than the pass has: they must stay as they are.
             let out = poisoned(gpu, (rows + 4) * n);
             gpu.write(&out, 0, &before);
@@ -231,6 +237,12 @@ fn four_bits_in_f16_are_as_close_as_f16_is() {
         ] {
             let kind = (Format::Q4, prologue);
             let error = residual(&gpu, name, &mut rng, shape, kind, lanes, &COUNTS);
+            worst = worst.max(error);
+        }
+        // On matrix units, where there are some.
+        for format in [Format::Q8, Format::Q6, Format::Q4M, Format::F32] {
+            let kind = (format, Prologue::Norm);
+            let error = residual(&gpu, name, &mut rng, [150, 96], kind, 2, &[1, 70]);
             worst = worst.max(error);
         }
     }

@@ -192,6 +192,7 @@ fn attention_projection_turns_and_appends() {
                     (9, Access::Write),
                 ],
                 few_rows: 2,
+                half: false,
             };
             for (heads, kv_heads, head_dim, rotary) in [
                 (2, 2, 64, 64),
@@ -236,6 +237,7 @@ fn gate_and_up_become_swiglu() {
                 prologue: Prologue::Norm,
                 bindings: &[(6, Access::Write)],
                 few_rows: lanes,
+                half: false,
             };
             let (w, reference) = matrix(&gpu, &mut rng, [2 * inner, k], format);
             for (rows, size) in [(1, 1.0), (2, 1.0), (5, 90.0), (33, 1.0)] {
@@ -301,6 +303,7 @@ fn the_head_reads_its_rows_and_writes_its_lanes() {
                 prologue: Prologue::Norm,
                 bindings: &[(6, Access::Write)],
                 few_rows: lanes,
+                half: false,
             };
             let (w, reference) = matrix(&gpu, &mut rng, [vocab, k], format);
             let held = 40;
@@ -375,6 +378,7 @@ fn the_encoder_follows_each_latents_rule_in_its_slice_of_the_latents() {
                 prologue: Prologue::Subtract,
                 bindings: &[(6, Access::Read), (7, Access::Write)],
                 few_rows: lanes,
+                half: false,
             };
             let (w, reference) = matrix(&gpu, &mut rng, [count, k], format);
             let offset = normal(&mut rng, k, 1.0);

@@ -48,6 +48,7 @@ fn small_buffers_hold_a_table_in_parts_and_a_shorter_context() {
         let gpu = open(GpuOptions {
             // Less than the embedding's 385,152 bytes, more than any other matrix.
             buffer_bytes: Some(140_000),
+            half_products: Some(false),
             ..GpuOptions::default()
         });
         let mut model = load(&gpu, &random, 2, Format::F32, CacheFormat::F32);

@@ -92,7 +92,7 @@ pub fn variants() -> Vec<(&'static str, Rc<Gpu>)> {
     all
 }
 
-/// Devices whose products of few rows compute in f16, in both reductions; none where the adapter has no f16.
+/// Devices whose products compute in f16, in both reductions and on matrix units; none where the adapter has no f16.
 pub fn half_variants() -> Vec<(&'static str, Rc<Gpu>)> {
     let has = plain();
     let has = has.capabilities();
@@ -100,7 +100,10 @@ pub fn half_variants() -> Vec<(&'static str, Rc<Gpu>)> {
         half_products: Some(true),
         reduction: Some(reduction),
         few_rows: Some(MatmulKind::Split),
-        many_rows: Some(MatmulKind::Tile),
+        many_rows: Some(match (reduction, has.has_matrices) {
+            (Reduction::Subgroup, true) => MatmulKind::Matrices,
+            _ => MatmulKind::Tile,
+        }),
         ..GpuOptions::default()
     };
     let mut all = Vec::new();

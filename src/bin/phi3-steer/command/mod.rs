@@ -1,5 +1,6 @@
 //! The subcommands, one a file.
 
+mod bench;
 mod check_sae;
 mod common;
 mod conversations;
@@ -47,6 +48,7 @@ const EXAMPLES: &str = "Examples:
 #[derive(Subcommand)]
 enum Command {
     Tokenize(tokenize::Arguments),
+    Bench(bench::Arguments),
     Logits(logits::Arguments),
     Encode(encode::Arguments),
     Generate(generate::Arguments),
@@ -68,6 +70,7 @@ pub fn run() -> ExitCode {
     let cpu = arguments.cpu_adapter;
     let result = pollster::block_on(async {
         match arguments.command {
+            Command::Bench(a) => bench::run(&a, cpu).await,
             Command::Tokenize(a) => tokenize::run(&a).await,
             Command::Logits(a) => logits::run(&a, cpu).await,
             Command::Encode(a) => encode::run(&a, cpu).await,
