@@ -33,7 +33,7 @@ pub(super) struct Openings {
 }
 
 /// The tokens with which a reply says `text`.
-fn said(tokenizer: &ChatTokenizer, text: &str) -> Result<Vec<u32>, LabError> {
+pub(super) fn said(tokenizer: &ChatTokenizer, text: &str) -> Result<Vec<u32>, LabError> {
     let message = |role, content: &str| Message {
         role,
         content: content.into(),

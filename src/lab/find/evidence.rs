@@ -8,6 +8,7 @@ use super::super::stats::{
     auc, benjamini_hochberg, frequency_difference, mean, quantile, welch, wilcoxon,
 };
 use super::asks::{Ask, Class};
+use super::forced::Forced;
 use super::reading::{Code, Reading};
 
 /// A latent's contrast between two groups of prompts.
@@ -47,7 +48,7 @@ pub struct Evidence {
     pub paper: usize,
     /// Between harmful and harmless requests, at the prompt's last token.
     pub last: Contrast,
-    /// Between refusals and other replies (or harmful and harmless requests), mean over the reply.
+    /// Between refusals and other replies, the model's own or forced ones, mean over the reply.
     pub reply: Contrast,
     /// Of requests without and with a jailbreak, at the prompt's last token; none without pairs.
     pub paired: Option<Paired>,
@@ -72,42 +73,55 @@ const ENOUGH: usize = 4;
 /// Pairs from which on requests are compared with and without a jailbreak.
 const PAIRS: usize = 4;
 
-/// Prompts in two groups.
-pub struct Groups {
-    /// Whether the groups of the replies are refusals and others, else harmful and harmless requests.
-    pub by_refusal: bool,
-    harmful: Vec<bool>,
-    /// None for prompts that are in no group of replies.
-    replied: Vec<Option<bool>>,
+/// Whether there are enough of the model's own refusals, and of its other replies, to compare them.
+pub fn enough(readings: &[Reading], refused: &[bool]) -> bool {
+    let count = |wanted: bool| {
+        let all = readings.iter().zip(refused);
+        all.filter(|(r, refused)| !r.reply.is_empty() && **refused == wanted)
+            .count()
+    };
+    count(true) >= ENOUGH && count(false) >= ENOUGH
 }
 
-impl Groups {
-    /// The groups of `asks`, of which those `refused` were.
-    pub fn of(asks: &[Ask], readings: &[Reading], refused: &[bool]) -> Self {
-        let harmful: Vec<bool> = asks.iter().map(|a| a.class != Class::Harmless).collect();
-        let spoken: Vec<bool> = readings.iter().map(|r| !r.reply.is_empty()).collect();
-        let count = |wanted: bool| {
-            let all = refused.iter().zip(&spoken);
-            all.filter(|(r, spoken)| **r == wanted && **spoken).count()
+/// Prompts and replies in two groups each.
+pub struct Groups<'a> {
+    readings: &'a [Reading],
+    harmful: Vec<bool>,
+    /// What the replies were read of: the same, or prompts with forced replies.
+    spoken: &'a [Reading],
+    /// Whether a reply is a refusal; none for empty ones.
+    refusal: Vec<Option<bool>>,
+}
+
+impl<'a> Groups<'a> {
+    /// The groups of `asks`, of which those `refused` were; replies that were `forced` stand for the model's own.
+    pub fn of(
+        asks: &[Ask],
+        readings: &'a [Reading],
+        refused: &[bool],
+        forced: Option<&'a Forced>,
+    ) -> Self {
+        let (spoken, refusal) = match forced {
+            Some(forced) => (&forced.readings[..], &forced.refusal[..]),
+            None => (readings, refused),
         };
-        let by_refusal = count(true) >= ENOUGH && count(false) >= ENOUGH;
-        let sides = if by_refusal { refused } else { &harmful[..] };
-        let replied = sides.iter().zip(&spoken);
+        let sides = spoken.iter().zip(refusal);
         Self {
-            by_refusal,
-            replied: replied
-                .map(|(side, spoken)| spoken.then_some(*side))
+            readings,
+            harmful: asks.iter().map(|a| a.class != Class::Harmless).collect(),
+            spoken,
+            refusal: sides
+                .map(|(r, side)| (!r.reply.is_empty()).then_some(*side))
                 .collect(),
-            harmful,
         }
     }
 
     /// Means of the vectors of both groups, the first less the second: at the prompts' last tokens, and over
     /// the replies, `[hidden]` each.
-    pub fn differences(&self, readings: &[Reading]) -> [Vec<f32>; 2] {
-        let last = readings.iter().zip(&self.harmful);
+    pub fn differences(&self) -> [Vec<f32>; 2] {
+        let last = self.readings.iter().zip(&self.harmful);
         let last = last.map(|(r, side)| (&r.last[..], *side));
-        let mean = readings.iter().zip(&self.replied);
+        let mean = self.spoken.iter().zip(&self.refusal);
         let mean = mean.filter_map(|(r, side)| Some((&r.mean[..], (*side)?)));
         [difference(last), difference(mean)]
     }
@@ -145,7 +159,8 @@ struct Columns {
 }
 
 impl Columns {
-    fn of(readings: &[Reading]) -> Self {
+    fn of(groups: &Groups<'_>) -> Self {
+        let readings = groups.readings;
         let mut columns = Self {
             last: BTreeMap::new(),
             reply: BTreeMap::new(),
@@ -158,37 +173,35 @@ impl Columns {
                 let column = columns.last.entry(*latent).or_insert_with(|| vec![0.0; n]);
                 column[i] = f64::from(*value);
             }
+            columns.count(&reading.prompt);
+        }
+        let n = groups.spoken.len();
+        for (i, reading) in groups.spoken.iter().enumerate() {
             let share = 1.0 / reading.reply.len().max(1) as f64;
             for (latent, value) in reading.reply.iter().flatten() {
                 let column = columns.reply.entry(*latent).or_insert_with(|| vec![0.0; n]);
                 column[i] += share * f64::from(*value);
             }
-            for code in reading.prompt.iter().chain(&reading.reply) {
-                columns.tokens += 1;
-                for (latent, value) in code {
-                    columns
-                        .all
-                        .entry(*latent)
-                        .or_default()
-                        .push(f64::from(*value));
-                }
-            }
+            columns.count(&reading.reply);
         }
         columns
     }
+
+    /// Takes the activations at some tokens.
+    fn count(&mut self, codes: &[Code]) {
+        self.tokens += codes.len();
+        for (latent, value) in codes.iter().flatten() {
+            self.all.entry(*latent).or_default().push(f64::from(*value));
+        }
+    }
 }
 
-/// What `readings` say of each latent that is alive. `archetype` is the prompt whose refusal the paper's
+/// What was read says of each latent that is alive. `archetype` is what was read of the refusal that the paper's
 /// search looks at.
-pub fn gather(
-    asks: &[Ask],
-    readings: &[Reading],
-    groups: &Groups,
-    archetype: Option<usize>,
-) -> Vec<Evidence> {
-    let columns = Columns::of(readings);
+pub fn gather(asks: &[Ask], groups: &Groups<'_>, archetype: Option<&Reading>) -> Vec<Evidence> {
+    let columns = Columns::of(groups);
     let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
-    if let Some(reading) = archetype.and_then(|i| readings.get(i)) {
+    if let Some(reading) = archetype {
         // The prompt's last token writes the refusal's first.
         let last = reading.prompt.last();
         for code in reading.reply.iter().chain(last) {
@@ -202,7 +215,8 @@ pub fn gather(
         .enumerate()
         .filter_map(|(i, ask)| Some((ask.pair?, i)))
         .collect();
-    let nothing = vec![0.0; readings.len()];
+    let unread = vec![0.0; groups.readings.len()];
+    let unsaid = vec![0.0; groups.spoken.len()];
     let sides = |column: &Column, side: &dyn Fn(usize) -> Option<bool>| {
         let of = |wanted: bool| -> Vec<f64> {
             let all = column.iter().enumerate();
@@ -216,8 +230,8 @@ pub fn gather(
         .all
         .iter()
         .map(|(&feature, values)| {
-            let last = columns.last.get(&feature).unwrap_or(&nothing);
-            let reply = columns.reply.get(&feature).unwrap_or(&nothing);
+            let last = columns.last.get(&feature).unwrap_or(&unread);
+            let reply = columns.reply.get(&feature).unwrap_or(&unsaid);
             let differences: Vec<f64> = pairs.iter().map(|(d, j)| last[*d] - last[*j]).collect();
             let paired = (pairs.len() >= PAIRS).then(|| {
                 let test = wilcoxon(&differences);
@@ -234,7 +248,7 @@ pub fn gather(
                 feature,
                 paper: counts.get(&feature).copied().unwrap_or_default(),
                 last: sides(last, &|i| Some(groups.harmful[i])),
-                reply: sides(reply, &|i| groups.replied[i]),
+                reply: sides(reply, &|i| groups.refusal[i]),
                 paired,
                 strength: Strength {
                     max,

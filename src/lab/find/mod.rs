@@ -9,6 +9,7 @@ mod card;
 mod confirm;
 mod effect;
 mod evidence;
+mod forced;
 mod gate;
 mod rank;
 mod reading;
@@ -147,12 +148,21 @@ pub async fn find(
         .map(|r| judge.refusal(&r.text).is_some())
         .collect();
     let readings = reading::read(chat, run, "read", hook, search, &said).await?;
-    let groups = Groups::of(search, &readings, &refused);
+    // A model that hardly refuses shows on replies that are not its own what a refusal looks like.
+    let forced = match evidence::enough(&readings, &refused) {
+        true => None,
+        false => Some(forced::read(chat, run, hook, search).await?),
+    };
+    let groups = Groups::of(search, &readings, &refused, forced.as_ref());
     let archetype = (0..search.len())
         .find(|&i| search[i].class == Class::Direct && refused[i])
         .or(refused.iter().position(|r| *r));
-    let evidence = evidence::gather(search, &readings, &groups, archetype);
-    let [at_last, over_reply] = groups.differences(&readings);
+    let refusal = match &forced {
+        Some(forced) => forced.archetype.and_then(|i| forced.readings.get(i)),
+        None => archetype.and_then(|i| readings.get(i)),
+    };
+    let evidence = evidence::gather(search, &groups, refusal);
+    let [at_last, over_reply] = groups.differences();
     let cosines = rank::cosines(chat, hook, &evidence, &at_last).await?;
     let mut scores = Scores::new(&evidence, &cosines);
 
@@ -282,7 +292,7 @@ pub async fn find(
             "values": packed::text(&at_last),
             "curve": along,
             "reply": {
-                "by": if groups.by_refusal { "refusal" } else { "harm" },
+                "by": if forced.is_some() { "forced" } else { "own" },
                 "norm": norm(&over_reply),
                 "values": packed::text(&over_reply),
             },
