@@ -1,6 +1,6 @@
 # phi3-steer. `make` lists what there is; each target installs what it lacks (scripts/setup.sh).
 
-.PHONY: help demo small-model classroom test bench full-size fuzz synth nano
+.PHONY: help demo small-model classroom test bench gpu-check full-size fuzz synth nano
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,9 +20,13 @@ test: ## All tests: native, in browsers, of the built page (ONLY="types native p
 	@scripts/setup.sh rust site vulkan browser node firefox
 	@scripts/test.sh $(ONLY)
 
-bench: ## Measure speed on this machine's GPU
+bench: ## Measure speed on this machine: kernels, prefill, decoding, steering
 	@scripts/setup.sh rust vulkan
 	@scripts/bench.sh
+
+gpu-check: ## A folder that checks and measures the engine on another Linux machine with a GPU (OUT=target/gpu-check)
+	@scripts/setup.sh rust vulkan
+	@scripts/gpu-check.sh $(OUT)
 
 full-size: ## Phi-3 Mini's size with random weights, natively and in the browser (minutes; 5 GB of disk)
 	@scripts/setup.sh rust site vulkan browser

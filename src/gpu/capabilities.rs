@@ -90,15 +90,12 @@ impl Capabilities {
             && has_subgroups
             && sizes == [32, 32]
             && features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)
-            && adapter
-                .cooperative_matrix_properties()
-                .iter()
-                .any(|m| {
-                    let size = [m.m_size, m.n_size, m.k_size];
-                    let types = (m.ab_type, m.cr_type);
-                    use wgpu::CooperativeScalarType::{F16, F32};
-                    size == [16; 3] && types == (F16, F32)
-                });
+            && adapter.cooperative_matrix_properties().iter().any(|m| {
+                let size = [m.m_size, m.n_size, m.k_size];
+                let types = (m.ab_type, m.cr_type);
+                use wgpu::CooperativeScalarType::{F16, F32};
+                size == [16; 3] && types == (F16, F32)
+            });
         let name = [said_name.as_str(), info.driver.as_str()]
             .into_iter()
             .find(|s| !s.trim().is_empty())
@@ -159,7 +156,9 @@ impl Capabilities {
             self.many_rows = MatmulKind::Tile;
         }
         if options.many_rows == Some(MatmulKind::Matrices) && !(self.has_matrices && self.f16) {
-            return Err(GpuError::Unsupported("matrix units for 16 x 16 matrices of f16"));
+            return Err(GpuError::Unsupported(
+                "matrix units for 16 x 16 matrices of f16",
+            ));
         }
         self.few_rows = options.few_rows.unwrap_or(self.few_rows);
         self.many_rows = options.many_rows.unwrap_or(self.many_rows);

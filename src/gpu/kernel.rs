@@ -198,9 +198,7 @@ impl Gpu {
             (Reduction::Subgroup, Some(size)) if size >= team => {
                 (super::shaders::REDUCE_TEAM_IN_SUBGROUP, None)
             }
-            (Reduction::Subgroup, Some(size)) => {
-                (super::shaders::REDUCE_TEAM_SUBGROUP, Some(size))
-            }
+            (Reduction::Subgroup, Some(size)) => (super::shaders::REDUCE_TEAM_SUBGROUP, Some(size)),
             _ => (super::shaders::REDUCE_TEAM_SHARED, None),
         }
     }

@@ -255,7 +255,15 @@ fn teams_of_two_units() {
     for (name, gpu) in variants() {
         for (format, lanes) in [(Format::Q4, 1), (Format::Q8, 4)] {
             let kind = (format, Prologue::Norm);
-            residual(&gpu, name, &mut rng, [2 * 8192 + 3, 72], kind, lanes, &[1, 5]);
+            residual(
+                &gpu,
+                name,
+                &mut rng,
+                [2 * 8192 + 3, 72],
+                kind,
+                lanes,
+                &[1, 5],
+            );
         }
     }
 }

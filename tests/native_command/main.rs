@@ -3,6 +3,7 @@
 
 #![cfg(not(target_arch = "wasm32"))]
 
+mod bench;
 mod dictionaries;
 mod examples;
 #[path = "../support/gguf.rs"]

@@ -81,7 +81,7 @@ pub async fn measure(gpu: &Gpu, report: &mut Report) -> Result<(), Failure> {
     gpu.settle().await?;
     let rate = BYTES as f64 / reads;
     report.add(
-        format!(
+        &format!(
             "A dispatch costs {:.2} us after one that writes, {:.2} us else; 64 MiB are read at {:.1} GB/s (where they fit \
              the GPU's cache, from there).",
             cost[0] * 1e6,

@@ -17,11 +17,10 @@ use serde_json::{Value, json};
 use super::Failure;
 use super::common::{ModelArguments, load_files, load_tokenizer, model_folder, open_gpu};
 use super::dictionary::sae_folder;
-use crate::output::{note, print_line};
+use crate::output::{Existing, Output, Sources, note, print_line};
 
 const EXAMPLES: &str = "Examples:
-  phi3-steer bench --model models/nano --sae models/nano/sae
-  phi3-steer bench --model phi-3 --context 16,512,2000 --lanes 1 --json";
+  phi3-steer bench --model models/nano --sae models/nano/sae --context 16 --lanes 1,2 --tokens 8 --json bench.json";
 
 /// How fast a model runs here: what a dispatch and a byte cost on this adapter, what each part of a decode pass takes,
 /// prefill and decoding in several lanes at several lengths, with steering off, on and with features watched.
@@ -45,24 +44,21 @@ pub struct Arguments {
     /// Seconds that a figure may take at most; longer contexts and more lanes are then left out.
     #[arg(long, default_value_t = 60.0)]
     patience: f64,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+    /// A file that the figures are also written to, as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
-/// Where the figures go: lines as they come, or JSON at the end.
+/// The figures: each as a line that is printed at once, and all as values in the end.
+#[derive(Default)]
 struct Report {
-    json: bool,
     values: Vec<Value>,
 }
 
 impl Report {
-    fn add(&mut self, line: String, value: Value) -> Result<(), Failure> {
+    fn add(&mut self, line: &str, value: Value) -> Result<(), Failure> {
         self.values.push(value);
-        match self.json {
-            true => Ok(()),
-            false => print_line(&line),
-        }
+        print_line(line)
     }
 }
 
@@ -92,6 +88,15 @@ impl Subject {
 }
 
 pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure> {
+    let read = [arguments.model.model.as_path()];
+    let out = match &arguments.json {
+        Some(path) => Some(Output::create(
+            path,
+            Existing::Replaced,
+            Sources::new(&read),
+        )?),
+        None => None,
+    };
     let started = Instant::now();
     let gpu = open_gpu(cpu_adapter).await?;
     let opened = started.elapsed();
@@ -105,18 +110,17 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
         model,
         gpu,
     };
-    let mut report = Report {
-        json: arguments.json,
-        values: Vec::new(),
-    };
+    let mut report = Report::default();
     head(&subject, &mut report, opened, loaded)?;
     floor::measure(&subject.gpu, &mut report).await?;
     parts::measure(&subject, arguments, &mut report).await?;
     passes::measure(&subject, arguments, &mut report).await?;
-    match arguments.json {
-        true => print_line(&serde_json::to_string_pretty(&report.values)?),
-        false => Ok(()),
+    if let (Some(path), Some(mut out)) = (&arguments.json, out) {
+        out.add(format!("{:#}\n", Value::Array(report.values)).as_bytes())?;
+        out.finish()?;
+        note(&format!("the figures are in {}", path.display()));
     }
+    Ok(())
 }
 
 fn head(
@@ -130,7 +134,7 @@ fn head(
     let formats: Vec<&str> = subject.model.formats().iter().map(|f| f.name()).collect();
     let bytes = subject.model.decode_bytes(1);
     report.add(
-        format!(
+        &format!(
             "{} ({}), {:?} and {:?} products{}, {:?} reductions; {} blocks, width {}, vocabulary {}, {}; {:.1} MB a \
              pass. Device {:.2} s, model {:.2} s.",
             c.name,

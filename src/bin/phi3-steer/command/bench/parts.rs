@@ -37,7 +37,7 @@ pub async fn measure(
                 line += &format!(" {part:?} {:.3}", seconds * 1e3);
                 value[format!("{part:?}")] = json!(seconds);
             }
-            report.add(format!("{line}; sum {:.3}", sum * 1e3), value)?;
+            report.add(&format!("{line}; sum {:.3}", sum * 1e3), value)?;
         }
     }
     Ok(())

@@ -54,12 +54,14 @@ pub async fn measure(
             }
             for &mode in modes {
                 let Some(line) = line(&mut chat, mode, positions, arguments).await? else {
-                    left_out(&format!("{lanes} lanes at {positions} positions take too long"));
+                    left_out(&format!(
+                        "{lanes} lanes at {positions} positions take too long"
+                    ));
                     continue;
                 };
                 let base = *alone.get_or_insert(line.pass);
                 report.add(
-                    format!(
+                    &format!(
                         "{lanes} lanes at {positions} positions, steering {}: prefill {:.0} tokens/s, decode {:.1} tokens/s \
                          a lane ({:.3} ms a pass, {:.2} of the first), {:.1} tokens/s in all, {} dispatches, {:.1} MB, \
                          {:.1} GB/s",
@@ -105,7 +107,11 @@ async fn line(
     let lanes = chat.model().lanes();
     if let Some(&point) = chat.steering().points().first() {
         let clamp = Intervention::new(point, 0, Operator::Clamp, Some(0.5));
-        let list = if mode == Mode::Clamp { vec![clamp] } else { Vec::new() };
+        let list = if mode == Mode::Clamp {
+            vec![clamp]
+        } else {
+            Vec::new()
+        };
         for lane in 0..lanes {
             chat.steering().set(lane, &list)?;
         }

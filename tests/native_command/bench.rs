@@ -1,0 +1,60 @@
+//! `phi3-steer bench`: its figures are there and have the right signs; how large they are, a test does not say.
+
+use serde_json::Value;
+
+use crate::fixture::{nano, succeed};
+
+#[test]
+fn the_bench_tells_every_figure() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("bench.json");
+    let text = succeed(
+        &[
+            "bench",
+            "--model",
+            nano("").to_str().unwrap(),
+            "--sae",
+            nano("sae").to_str().unwrap(),
+            "--context",
+            "9,5000",
+            "--lanes",
+            "1,3",
+            "--tokens",
+            "6",
+            "--json",
+            out.to_str().unwrap(),
+        ],
+        "",
+    );
+    let figures: Vec<Value> = serde_json::from_slice(&std::fs::read(out).unwrap()).unwrap();
+    let number = |value: &Value| value.as_f64().unwrap();
+    assert!(number(&figures[1]["dependentDispatchSeconds"]) > 0.0);
+    assert!(number(&figures[1]["readBytesASecond"]) > 0.0);
+    // The nano model does not hold 5,000 positions: one context, two numbers of lanes.
+    let parts: Vec<&Value> = figures.iter().filter(|f| f["Qkv"].is_number()).collect();
+    assert_eq!(parts.len(), 2);
+    for part in [
+        "Embed",
+        "Qkv",
+        "Attention",
+        "Output",
+        "GateUp",
+        "Down",
+        "Head",
+    ] {
+        assert!(number(&parts[1][part]) > 0.0, "{part}: {}", parts[1]);
+    }
+    let passes: Vec<&Value> = figures
+        .iter()
+        .filter(|f| f["steering"].is_string())
+        .collect();
+    assert_eq!(passes.len(), 2 * 3);
+    let dispatches = |i: usize| passes[i]["dispatches"].as_u64().unwrap();
+    // Embedding, five a block, head and sampler; steering reads the dictionary and edits beside that.
+    assert_eq!(dispatches(0), 1 + 6 * 5 + 1 + 1);
+    assert!(dispatches(1) > dispatches(0) && dispatches(2) > dispatches(0));
+    for pass in &passes {
+        assert!(number(&pass["passSeconds"]) > 0.0 && number(&pass["prefillTokensASecond"]) > 0.0);
+    }
+    assert_eq!(text.lines().count(), figures.len(), "{text}");
+}
