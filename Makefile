@@ -14,7 +14,7 @@ small-model: ## SmolLM2-135M-Instruct, a real small chat model (98 MB, once), fo
 
 classroom: ## One folder that any static server serves without a network (MODELS="DIR..." OUT=classroom)
 	@scripts/setup.sh rust site
-	@scripts/classroom.sh "$(or $(OUT),classroom)" $(wildcard models/smollm2-135m-instruct/*.gguf) $(MODELS)
+	@scripts/classroom.sh "$(or $(OUT),classroom)" $(wildcard models/smollm2-135m-instruct/*.gguf) models/smollm2-135m-instruct-sae/layers.9 $(MODELS)
 
 test: ## All tests: native, in browsers, of the built page (ONLY="types native page chromium firefox")
 	@scripts/setup.sh rust site vulkan browser node firefox

@@ -26,8 +26,8 @@ fi
 
 small=models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf
 if [ -f "$small" ]; then
-  export BESIDE=$small
-  say "SmolLM2-135M-Instruct, a real small model, is under \"Talk to a real model\""
+  export BESIDE="$small models/smollm2-135m-instruct-sae/layers.9"
+  say "SmolLM2-135M-Instruct, a real small model, is under \"Talk to a real model\", its dictionary under \"Other model…\""
 else
   say "for a real small model beside the toy: make small-model (98 MB, once)"
 fi
