@@ -26,10 +26,6 @@ export function adapter_name() {
   const { description, vendor, architecture } = adapter?.info ?? {};
   return description || [vendor, architecture].filter(Boolean).join(" ");
 }
-export function subgroup_sizes() {
-  const { subgroupMinSize, subgroupMaxSize } = adapter?.info ?? {};
-  return new Uint32Array([subgroupMinSize ?? 0, subgroupMaxSize ?? 1]);
-}
 export function on_uncaptured_error(device, report) {
   device.addEventListener("uncapturederror", ({ error }) =>
     report(error instanceof GPUOutOfMemoryError, error.message));
@@ -54,16 +50,9 @@ extern "C" {
     pub fn adapter_is_fallback() -> bool;
     /// What the browser says that the adapter is; empty where it keeps that to itself.
     pub fn adapter_name() -> String;
-    #[wasm_bindgen(js_name = "subgroup_sizes")]
-    fn subgroup_sizes_of() -> Vec<u32>;
     /// Makes `report` hear of a device's errors outside of any scope: whether it is one of memory, and the
     /// browser's words.
     pub fn on_uncaptured_error(device: &JsValue, report: &JsValue);
     /// Makes that adapter's device come with subgroups.
     pub fn request_subgroups();
-}
-
-/// Invocations of that adapter's subgroups, at least and at most; unequal where the browser does not say.
-pub fn subgroup_sizes() -> [u32; 2] {
-    subgroup_sizes_of().try_into().unwrap_or([0, 1])
 }

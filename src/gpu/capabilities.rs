@@ -74,7 +74,8 @@ impl Capabilities {
         let (has_subgroups, cpu, sizes) = (
             super::browser::adapter_has("subgroups"),
             cpu || super::browser::adapter_is_fallback(),
-            super::browser::subgroup_sizes(),
+            // Browsers give bounds that need not hold, and their mapping of invocations was not tried on any GPU.
+            [0, 1],
         );
         #[cfg(not(target_arch = "wasm32"))]
         let (has_subgroups, sizes) = (
@@ -109,7 +110,8 @@ impl Capabilities {
             has_subgroups,
             has_matrices,
             f16: has_f16,
-            half_products: has_f16 && !cpu,
+            // In no browser has a GPU with f16 been tried.
+            half_products: has_f16 && !cpu && cfg!(not(target_arch = "wasm32")),
             subgroup_size: (has_subgroups && one_size).then_some(sizes[0]),
             reduction: if has_subgroups && !cpu {
                 Reduction::Subgroup

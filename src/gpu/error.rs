@@ -50,6 +50,14 @@ pub enum GpuError {
     /// The GPU rejected a shader or a command: a bug, ours or the driver's.
     #[error("the GPU rejected a command: {0}")]
     Validation(String),
+    /// Products came out wrong, plain ones too.
+    #[error(
+        "{name} computes wrong results: update the graphics driver, or use a software adapter (--cpu-adapter)"
+    )]
+    WrongResults {
+        /// The adapter's name.
+        name: String,
+    },
     /// Results could not be read back.
     #[error("reading results back from the GPU failed: {0}")]
     Readback(String),

@@ -90,8 +90,8 @@ impl Gpu {
                 limits.max_storage_buffer_binding_size.min(most);
         }
         let experimental = match capabilities.many_rows {
-            // SAFETY: of what is experimental only cooperative matrices are used, and known answers are asked of them
-            // before they are.
+            // SAFETY: of what is experimental only cooperative matrices are used, in one kernel, on workgroup memory of
+            // constant size (`matmul/matrices.wgsl`).
             MatmulKind::Matrices => unsafe { wgpu::ExperimentalFeatures::enabled() },
             _ => wgpu::ExperimentalFeatures::disabled(),
         };

@@ -3,10 +3,12 @@
 //! A product is assembled from twins: the weights' format, a skeleton (one invocation a unit, a
 //! team a unit, or tiles), and the kernel that says what becomes of the sums.
 
+mod known;
 mod product;
 mod split;
 mod table;
 
+pub use known::{open_checked, products_hold};
 pub(crate) use product::few_reads;
 pub use product::{Operands, Product, ProductShape, ProductStep, Prologue};
 pub use table::{Table, rows_that_fit};

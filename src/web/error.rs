@@ -110,7 +110,9 @@ impl Code for GpuError {
             }
             GpuError::Lost(_) => "device-lost",
             GpuError::OutOfMemory { .. } | GpuError::TooLarge { .. } => "out-of-memory",
-            GpuError::Validation(_) | GpuError::Readback(_) => "gpu-error",
+            GpuError::Validation(_) | GpuError::WrongResults { .. } | GpuError::Readback(_) => {
+                "gpu-error"
+            }
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use half::f16;
 use phi3_steer::gpu::{Access, Gpu, MatmulKind, shaders};
-use phi3_steer::matrix::{Format, Matrix, Operands, Product, ProductShape, Prologue};
+use phi3_steer::matrix::{
+    Format, Matrix, Operands, Product, ProductShape, Prologue, products_hold,
+};
 use phi3_steer::phi3::Row;
 use phi3_steer::quant::{self, Planes};
 use rand::Rng;
@@ -247,6 +249,14 @@ fn four_bits_in_f16_are_as_close_as_f16_is() {
         }
     }
     println!("f16 products: off by at most {worst:.1e} of the scale");
+}
+
+#[test]
+fn known_answers_come_out_right() {
+    for (name, gpu) in variants().into_iter().chain(half_variants()) {
+        let right = pollster::block_on(products_hold(&gpu)).unwrap();
+        assert!(right, "{name}");
+    }
 }
 
 #[test]

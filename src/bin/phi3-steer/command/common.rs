@@ -7,14 +7,14 @@ use std::rc::Rc;
 use clap::ValueEnum;
 use phi3_steer::checkpoint::Folder;
 use phi3_steer::gpu::{Gpu, GpuOptions};
-use phi3_steer::matrix::Format;
+use phi3_steer::matrix::{Format, open_checked};
 use phi3_steer::phi3::{CacheFormat, Model, ModelFiles, ModelOptions, Precision};
 use phi3_steer::sae::{HookPoint, Wanted};
 use phi3_steer::tokens::ChatTokenizer;
 
 use super::Failure;
 use crate::header::{Entry, header};
-use crate::output::Output;
+use crate::output::{Output, note};
 
 /// How weights are stored that the file has in plain numbers; quantised ones are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -54,13 +54,17 @@ pub struct ModelArguments {
     pub quant: Quant,
 }
 
-/// Opens the GPU, or a software adapter.
+/// Opens the GPU, or a software adapter, with products that were seen to give the right answer.
 pub async fn open_gpu(cpu_adapter: bool) -> Result<Rc<Gpu>, Failure> {
     let options = GpuOptions {
         cpu_adapter,
         ..GpuOptions::default()
     };
-    Ok(Rc::new(Gpu::open(&options).await?))
+    let (gpu, left_out) = open_checked(&options).await?;
+    if let Some(sentence) = left_out {
+        note(sentence);
+    }
+    Ok(Rc::new(gpu))
 }
 
 /// Loads a model for `lanes` lanes.

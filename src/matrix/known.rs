@@ -1,0 +1,168 @@
+//! A known answer, asked of a device before it is trusted: drivers differ in how invocations lie in subgroups, in what
+//! they say of their sizes, and in matrix units.
+
+use super::{Format, Matrix, Operands, Product, ProductShape, Prologue};
+use crate::gpu::{Access, Gpu, GpuError, GpuOptions, MatmulKind, Reduction, shaders};
+use crate::quant;
+
+/// Rows and columns of the matrix: an odd unit, several steps of a team, a part of a group.
+const SIZE: [usize; 2] = [83, 1100];
+/// Activation rows: more than a tile of few.
+const ROWS: usize = 5;
+/// The largest error, over the largest of the right results: f16 stays below half of it, wrong lanes do not.
+const ALLOWED: f64 = 4e-3;
+
+/// A device with the fastest products that give the right answer on it, and what had to be left out, in words.
+///
+/// Errors as [`Gpu::open`]; [`GpuError::WrongResults`] if plain products are wrong too.
+pub async fn open_checked(options: &GpuOptions) -> Result<(Gpu, Option<&'static str>), GpuError> {
+    let gpu = Gpu::open(options).await?;
+    if gpu.capabilities().cpu || products_hold(&gpu).await? {
+        return Ok((gpu, None));
+    }
+    gpu.destroy();
+    let plain = GpuOptions {
+        half_products: Some(false),
+        reduction: Some(Reduction::Shared),
+        many_rows: Some(MatmulKind::Tile),
+        ..options.clone()
+    };
+    let gpu = Gpu::open(&plain).await?;
+    if !products_hold(&gpu).await? {
+        let name = gpu.capabilities().name.clone();
+        return Err(GpuError::WrongResults { name });
+    }
+    let left_out = "products with subgroups, in f16 or on matrix units came out wrong on this GPU: plain ones are used";
+    Ok((gpu, Some(left_out)))
+}
+
+/// Whether the device's products for few and for many rows of activations give the right answer.
+pub async fn products_hold(gpu: &Gpu) -> Result<bool, GpuError> {
+    let [rows, cols] = SIZE;
+    let matrix = Matrix::zeros(gpu, "known weights", SIZE, Format::Q4)?;
+    let values = numbers(1, rows * cols);
+    matrix.write_rows(gpu, 0, &values);
+    let weights = quant::dequantize(&quant::quantize(&values, cols, Format::Q4), cols);
+    let activations = numbers(2, ROWS * cols);
+    let norm = numbers(3, cols);
+    let wanted = products(&weights, &normalised(&activations, &norm), cols);
+    let x = gpu.storage("known activations", (ROWS * cols * 4) as u64)?;
+    gpu.write(&x, 0, &activations);
+    let pre = gpu.storage("known norm", (cols * 4) as u64)?;
+    gpu.write(&pre, 0, &norm);
+    let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::STORAGE;
+    let pass_rows = gpu.buffer("known rows", PASS_BYTES, usage)?;
+    gpu.write(&pass_rows, 0, &[ROWS as u32]);
+    for (few_rows, many) in [(1, false), (ROWS, false), (1, true)] {
+        let product = Product {
+            label: "known answer",
+            kernel: shaders::PROJECT_RESIDUAL,
+            parts: Vec::new(),
+            prologue: Prologue::Norm,
+            bindings: &[(6, Access::Write)],
+            few_rows,
+            half: true,
+        };
+        // It is added to.
+        let out = gpu.storage("known answers", (ROWS * rows * 4) as u64)?;
+        let shape = ProductShape {
+            epsilon: EPSILON,
+            ..ProductShape::of(&matrix)
+        };
+        let operands = Operands {
+            matrix: &matrix,
+            shape: &shape,
+            x: &x,
+            pre: &pre,
+            rows: &pass_rows,
+            own: &[(6, &out)],
+        };
+        let step = product.bind(gpu, many, &operands);
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        step.dispatch(&mut pass, ROWS as u32);
+        drop(pass);
+        gpu.queue().submit([encoder.finish()]);
+        let got: Vec<f32> = gpu.read_vec(&out, 0, ROWS * rows).await?;
+        if !close(&got, &wanted) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// RMSNorm's.
+const EPSILON: f32 = 1e-5;
+/// A count and 256 rows of four words each (`prelude/rows.wgsl`).
+const PASS_BYTES: u64 = 16 + 256 * 16;
+
+/// Numbers between -1 and 1, the same everywhere: a linear congruential sequence.
+fn numbers(seed: u32, count: usize) -> Vec<f32> {
+    let mut state = seed;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / 8_388_608.0 - 1.0
+    };
+    std::iter::repeat_with(next).take(count).collect()
+}
+
+/// RMSNorm in f64 of activations `[rows, cols]`.
+fn normalised(x: &[f32], norm: &[f32]) -> Vec<f64> {
+    let rows = x.chunks_exact(norm.len());
+    let each = rows.flat_map(|row| {
+        let squares: f64 = row.iter().map(|v| f64::from(*v).powi(2)).sum();
+        let scale = (squares / row.len() as f64 + f64::from(EPSILON))
+            .sqrt()
+            .recip();
+        let pairs = row.iter().zip(norm);
+        pairs.map(move |(v, n)| f64::from(*v) * f64::from(*n) * scale)
+    });
+    each.collect()
+}
+
+/// Activations `[rows, cols]` times weights `[matrix rows, cols]`: `[rows, matrix rows]`.
+fn products(weights: &[f32], x: &[f64], cols: usize) -> Vec<f64> {
+    let rows = x.chunks_exact(cols);
+    let each = rows.flat_map(|row| {
+        let of = move |w: &[f32]| {
+            w.iter()
+                .zip(row)
+                .map(|(w, v)| f64::from(*w) * v)
+                .sum::<f64>()
+        };
+        weights.chunks_exact(cols).map(of)
+    });
+    each.collect()
+}
+
+/// Whether all results are right, within what f16 allows.
+fn close(got: &[f32], wanted: &[f64]) -> bool {
+    let scale = wanted.iter().fold(0.0f64, |most, w| most.max(w.abs()));
+    let mut pairs = got.iter().zip(wanted);
+    got.len() == wanted.len() && pairs.all(|(g, w)| (f64::from(*g) - w).abs() <= ALLOWED * scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_answers_are_told_from_right_ones() {
+        let [rows, cols] = [6, 64];
+        let (weights, x) = (numbers(4, rows * cols), numbers(5, 3 * cols));
+        let x: Vec<f64> = x.into_iter().map(f64::from).collect();
+        let wanted = products(&weights, &x, cols);
+        let right: Vec<f32> = wanted.iter().map(|w| *w as f32).collect();
+        assert!(close(&right, &wanted));
+        // Two results in each other's place, one that lacks a product, one that is no number, one too few.
+        let mut swapped = right.clone();
+        swapped.swap(0, 1);
+        let mut lacking = right.clone();
+        lacking[7] -= weights[cols] * x[cols] as f32;
+        let mut none = right.clone();
+        none[2] = f32::NAN;
+        for wrong in [&swapped, &lacking, &none, &right[1..].to_vec()] {
+            assert!(!close(wrong, &wanted));
+        }
+    }
+}
