@@ -75,7 +75,7 @@ impl Capabilities {
             super::browser::adapter_has("subgroups"),
             cpu || super::browser::adapter_is_fallback(),
             // Browsers give bounds that need not hold, and their mapping of invocations was not tried on any GPU.
-            [0, 1],
+            [0u32, 1],
         );
         #[cfg(not(target_arch = "wasm32"))]
         let (has_subgroups, sizes) = (
