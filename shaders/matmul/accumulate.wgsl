@@ -74,22 +74,6 @@ fn add_group(matrix: vec2u, group: u32, inputs: vec4u) {
     sum3 += part3 * scale;
 }
 
-// The unit's matrix rows, kept inside the matrix (an odd last unit repeats its row).
-fn matrix_rows_of(unit: u32) -> vec2u {
-    return min(rows_of(unit), vec2u(shape.matrix_rows - 1u));
-}
-
-// The activation rows of a tile, kept inside the pass.
-fn inputs_of(row: u32) -> vec4u {
-    let last = rows.count - 1u;
-    return vec4u(
-        input_row(min(row, last)),
-        input_row(min(row + 1u, last)),
-        input_row(min(row + 2u, last)),
-        input_row(min(row + 3u, last)),
-    );
-}
-
 // Hands the tile's results to the kernel.
 fn finish_tile(unit: u32, row: u32) {
     finish(unit, row, sum0 * epilogue_scale(squares.x));

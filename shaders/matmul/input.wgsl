@@ -67,3 +67,19 @@ fn epilogue_scale(squares: f32) -> f32 {
     }
     return 1.0;
 }
+
+// The unit's matrix rows, kept inside the matrix (an odd last unit repeats its row).
+fn matrix_rows_of(unit: u32) -> vec2u {
+    return min(rows_of(unit), vec2u(shape.matrix_rows - 1u));
+}
+
+// The activation rows of a tile, kept inside the pass.
+fn inputs_of(row: u32) -> vec4u {
+    let last = rows.count - 1u;
+    return vec4u(
+        input_row(min(row, last)),
+        input_row(min(row + 1u, last)),
+        input_row(min(row + 2u, last)),
+        input_row(min(row + 3u, last)),
+    );
+}

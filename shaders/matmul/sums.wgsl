@@ -8,22 +8,6 @@ var<private> sum2: vec4f;
 var<private> sum3: vec4f;
 var<private> squares: vec4f; // of the raw input, per activation row, as far as this invocation staged it
 
-// The unit's matrix rows, kept inside the matrix (an odd last unit repeats its row).
-fn matrix_rows_of(unit: u32) -> vec2u {
-    return min(rows_of(unit), vec2u(shape.matrix_rows - 1u));
-}
-
-// The activation rows of a tile, kept inside the pass.
-fn inputs_of(row: u32) -> vec4u {
-    let last = rows.count - 1u;
-    return vec4u(
-        input_row(min(row, last)),
-        input_row(min(row + 1u, last)),
-        input_row(min(row + 2u, last)),
-        input_row(min(row + 3u, last)),
-    );
-}
-
 // Stages the activation rows of the tile: `count` groups from group `base` on.
 fn stage(inputs: vec4u, base: u32, count: u32, tid: u32) {
     squares.x += stage_row(0u, inputs.x, base, count, tid);
