@@ -13,7 +13,7 @@ import { DownloadStrip } from "./download-strip.js";
 import { Downloads } from "./downloads.js";
 import { startDrop } from "./drop.js";
 import { Engine } from "./engine-client.js";
-import { canReload, errorPanel, isFatal } from "./errors.js";
+import { errorPanel, isFatal } from "./errors.js";
 import { FitCheck, identity } from "./fit.js";
 import { startFocus } from "./focus.js";
 import { Follower } from "./follow.js";
@@ -38,6 +38,7 @@ import { SteeringPanel } from "./steering-panel.js";
 import { startTheme } from "./theme-button.js";
 import { startTips } from "./token-tip.js";
 import { unlessAborted } from "./unless-aborted.js";
+import { waysOut } from "./ways-out.js";
 
 /** @import { Choice } from "./choice.js" */
 /** @import { Turn } from "./conversation.js" */
@@ -65,6 +66,8 @@ let loading = null;
 let busy = /** @type {Engine | null} */ (null);
 /** The engine while something beside the conversation has its lanes. */
 let borrowed = /** @type {Engine | null} */ (null);
+/** How many times another conversation is taking this one's place just now. */
+let replacing = 0;
 /** Scripted turns that are still to be sent. */
 let script = /** @type {string[]} */ ([]);
 let scriptLength = 0;
@@ -103,10 +106,8 @@ const keeper = new Keeper(await History.open(), conversation, {
 });
 new HistoryView(keeper, {
   open: async (saved) => {
-    await stop();
-    keeper.open(saved);
+    await replace(stop(), () => keeper.open(saved));
     heldElsewhere(conversation.turns);
-    refresh();
     composer.field.focus();
   },
   cleared: newChat,
@@ -134,10 +135,7 @@ async function switchTo(next, linked = follower.settingsFor(next)) {
   remember(choice);
   // Loading ends the engine, whatever it is doing.
   script = [];
-  await conversation.stop(0);
-  conversation.clear();
-  keeper.begin();
-  load();
+  await replace(conversation.stop(0), beginAnew, load);
 }
 
 /**
@@ -216,41 +214,30 @@ async function load(again = false) {
     if (loading !== abort) return;
     const failure = asEngineError(error);
     ladder.follow(null, false);
-    status.failed(failure, waysOut(failure.code, again));
+    status.failed(failure, waysOf(failure.code, again));
   } finally {
     if (loading === abort) loading = null;
     refresh();
   }
-  if (conversation.engine) goOn();
+  goOn();
 }
 
 /**
  * What can be done about a model that does not run.
  * @param {string} code
  * @param {boolean} again
- * @returns {{label: string, run: () => void}[]}
  */
-function waysOut(code, again) {
-  const ways = [];
-  const stored = ["not-stored", "incomplete", "damaged"].includes(code);
-  if (stored) ways.push({ label: "Show what is on this disk", run: () => chooser.open(choice) });
-  else if (canReload(code)) ways.push({ label: code === "cancelled" ? "Load the model" : again ? "Reload the engine" : "Try again", run: () => load(again) });
-  if (stored && choice.model.url) ways.push({ label: "Load without keeping it", run: () => switchTo({ ...choice, keep: false }) });
-  if (code === "out-of-memory") {
-    const shorter = Math.max(256, Math.round((contextLength ?? 4096) / 2));
-    ways.push({
-      label: `Reload with a context of ${shorter} tokens`,
-      run: () => {
-        contextLength = shorter;
-        load(again);
-      },
-    });
-  }
-  if (!choice.model.builtIn) {
-    if (!stored) ways.push({ label: "Choose another model", run: () => chooser.open(choice) });
-    ways.push({ label: "Back to the nano model", run: () => switchTo(nanoChoice(catalogue)) });
-  }
-  return ways;
+function waysOf(code, again) {
+  return waysOut(code, again, choice, contextLength ?? 4096, {
+    load,
+    show: () => chooser.open(choice),
+    switchTo,
+    nano: () => switchTo(nanoChoice(catalogue)),
+    shorten: (context) => {
+      contextLength = context;
+      load(again);
+    },
+  });
 }
 
 /** The lab, whose modules and style sheets are no part of the first load. */
@@ -278,7 +265,7 @@ function openLab() {
 
 /** Whether there is an engine that can answer now. */
 function canRun() {
-  return conversation.engine !== null && !conversation.running && busy === null && borrowed === null;
+  return conversation.engine !== null && !conversation.running && busy === null && borrowed === null && replacing === 0;
 }
 
 /**
@@ -299,7 +286,7 @@ async function borrow(work) {
   } finally {
     if (borrowed === engine) borrowed = null;
     refresh();
-    if (canRun()) goOn();
+    goOn();
   }
 }
 
@@ -341,7 +328,7 @@ async function play(turns, length = turns.length) {
   }
   scriptLength = 0;
   refresh();
-  if (canRun()) goOn();
+  goOn();
 }
 
 /** The page goes on without the engine that it had. */
@@ -366,7 +353,7 @@ function lose(error, turn, rest, length) {
   leave();
   old?.dispose().catch(() => {});
   if (recovery.note(error.code, turn, rest, length, Date.now())) load(true);
-  else status.lost(error, waysOut(error.code, true));
+  else status.lost(error, waysOf(error.code, true));
   refresh();
 }
 
@@ -379,8 +366,9 @@ function restart() {
   conversation.stop(0).then(() => load(true));
 }
 
-/** Repeats the turn in which the last engine died, if there is one, and sends what waits. */
+/** Repeats the turn in which the last engine died, if there is one, and sends what waits, if it can be answered now. */
 function goOn() {
+  if (!canRun()) return;
   const interrupted = recovery.take();
   const repeat = interrupted?.turn && conversation.turns.includes(interrupted.turn) ? interrupted.rest : null;
   if (interrupted?.turn && repeat) conversation.truncateAt(interrupted.turn);
@@ -437,10 +425,33 @@ function showSilence() {
 
 /** Begins a new conversation; one that runs is stopped. */
 async function newChat() {
-  await stop();
+  await replace(stop(), beginAnew);
+}
+
+/** Forgets the turns there are, which are kept in the history. */
+function beginAnew() {
   conversation.clear();
   keeper.begin();
-  refresh();
+}
+
+/**
+ * Puts something in the place of a conversation that is being ended; what is sent meanwhile waits, and
+ * is part of what comes.
+ * @param {Promise<unknown>} ended
+ * @param {() => void} change
+ * @param {() => void} [then] what else is to be done before messages go out again
+ */
+async function replace(ended, change, then) {
+  replacing++;
+  try {
+    await ended;
+    change();
+    then?.();
+  } finally {
+    replacing--;
+    refresh();
+    goOn();
+  }
 }
 
 /** Brings the composer and the empty state up to date. */

@@ -141,9 +141,6 @@ async fn responds(browser: &Browser) -> Result {
     Ok(())
 }
 
-/// How long a visitor waits before writing once more.
-const PATIENCE: Duration = Duration::from_secs(45);
-
 /// A message is answered in the end, with the buttons that the page offers.
 async fn answers(browser: &Browser) -> Result {
     online(browser).await?;
@@ -156,7 +153,7 @@ async fn answers(browser: &Browser) -> Result {
         .eval("document.querySelector('.outbox:not([hidden]) button')?.click()")
         .await?;
     let start = Instant::now();
-    let mut said: Option<Instant> = None;
+    let mut said = false;
     while start.elapsed() < Duration::from_secs(240) {
         let offered = browser
             .eval("(() => { const button = document.querySelector('#stage .error-panel button'); button?.click(); return button?.innerText ?? null; })()")
@@ -165,28 +162,18 @@ async fn answers(browser: &Browser) -> Result {
             println!("  the page offers: {offered}");
         }
         // Before the page's scripts run nobody hears a click.
-        // Nothing came of it: a visitor writes once more.
-        if said.is_some_and(|at| at.elapsed() > PATIENCE)
-            && browser
-                .eval("document.querySelector('.answer.running') === null")
-                .await?
-                == json!(true)
-        {
-            println!("  nothing came of the message: it is written again");
-            said = None;
-        }
-        if said.is_none() && browser.eval("document.getElementById('what-runs').childElementCount > 0 && !document.querySelector('.loading-card') && !document.querySelector('#stage .error-panel')").await? == json!(true) {
+        if !said && browser.eval("document.getElementById('what-runs').childElementCount > 0 && !document.querySelector('#stage .loading-card') && !document.querySelector('#stage .error-panel')").await? == json!(true) {
             // The chat may be behind the lab, where nobody writes.
             browser
                 .eval("[...document.querySelectorAll('a, button, [role=tab]')].find((one) => one.textContent.trim() === 'Chat' && one.checkVisibility())?.click()")
                 .await?;
             say(browser, "How do I bake bread?").await?;
-            said = Some(Instant::now());
+            said = true;
         }
         let done = browser
             .eval("document.querySelector('.answer.running') === null && document.querySelector('.turn.last .answer.base .answer-body')?.innerText.trim().length > 3")
             .await?;
-        if said.is_some() && done == json!(true) {
+        if said && done == json!(true) {
             println!("  it answers after {:.1} s", start.elapsed().as_secs_f64());
             return Ok(());
         }
