@@ -37,7 +37,8 @@ struct SampleShape {
 @group(0) @binding(6) var<storage, read> stops: array<u32>; // [words] a bit a token: those that end a lane
 
 var<workgroup> chunk_sums: array<f32, WG>;
-var<workgroup> found: atomic<u32>;
+var<workgroup> found: atomic<u32>; // the lowest token that may be it
+var<workgroup> spoiled: atomic<u32>; // 1: a logit is not finite
 var<workgroup> asked: u32; // bit 0: top-k, bit 1: top-p, bit 2: a draw
 
 var<private> penalty: f32; // the lane's, read once
@@ -70,17 +71,33 @@ fn at_least(lane: u32, top: f32, least: f32, tid: u32) -> vec2f {
     return reduce_sum(sum, tid).xy;
 }
 
-// The largest threshold whose tokens reach `goal` in component `by` of at_least.
-fn threshold(lane: u32, top: f32, goal: f32, by: u32, tid: u32) -> f32 {
-    var low = 0u; // as bits of a float >= 0; reaches the goal
-    var high = 0x3f800001u; // just above 1; does not
-    for (var i = 0u; i < 31u; i++) {
-        let middle = (low + high) / 2u;
-        let reached = at_least(lane, top, bitcast<f32>(middle), tid)[by] >= goal;
-        low = select(low, middle, reached);
-        high = select(middle, high, reached);
+// The least weight that top-k and top-p, in this order, leave of those of at least `least`: the largest threshold
+// whose tokens reach the goal, in how many they are (top-k) or in their sum (top-p). Bits 0 and 1 of `asks` say which
+// are asked for. One loop for both, and for what is left before: what a CPU adapter compiles grows with each copy.
+fn narrowed(lane: u32, top: f32, least: f32, asks: u32, tid: u32) -> f32 {
+    var kept = least;
+    for (var by = 0u; by < 2u; by++) {
+        if ((asks >> by) & 1u) == 0u {
+            continue;
+        }
+        var goal = f32(lanes[lane].top_k);
+        var low = 0u; // as bits of a float >= 0; reaches the goal
+        var high = 0x3f800001u; // just above 1; does not
+        for (var step = 0u; step < 32u; step++) {
+            let middle = select((low + high) / 2u, bitcast<u32>(kept), step == 0u);
+            let reached = at_least(lane, top, bitcast<f32>(middle), tid);
+            if step == 0u {
+                // Top-p is a share of what is left.
+                goal = select(goal, lanes[lane].top_p * reached.y, by == 1u);
+            } else if reached[by] >= goal {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        kept = max(kept, bitcast<f32>(low));
     }
-    return bitcast<f32>(low);
+    return kept;
 }
 
 // A number in 0..1 that depends on seed and step alone: PCG3D (Jarzynski and Olano, 2020).
@@ -170,9 +187,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     for (var i = tid; i < shape.vocab; i += 4u * WG) {
         best = best_of_four(lane, i, best, &bad);
     }
+    if tid == 0u {
+        atomicStore(&found, shape.vocab - 1u);
+        atomicStore(&spoiled, 0u);
+    }
     let top = reduce_max(best.x, tid);
-    let likeliest = u32(-reduce_max(select(-f32(shape.vocab - 1u), -best.y, best.x == top), tid));
-    let any_bad = reduce_max(f32(bad), tid) > 0.0;
+    if best.x == top {
+        atomicMin(&found, u32(best.y));
+    }
+    if bad != 0u {
+        atomicStore(&spoiled, 1u);
+    }
 
     let top_k = lanes[lane].top_k;
     let top_p = lanes[lane].top_p;
@@ -184,17 +209,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
             | select(4u, 0u, greedy);
     }
     let asks = workgroupUniformLoad(&asked);
-    var token = likeliest;
+    var token: u32;
     if (asks & 4u) != 0u {
-        var least = lanes[lane].min_p;
-        if (asks & 1u) != 0u {
-            least = max(least, threshold(lane, top, f32(top_k), 0u, tid));
-        }
-        if (asks & 2u) != 0u {
-            let kept = at_least(lane, top, least, tid).y;
-            least = max(least, threshold(lane, top, top_p * kept, 1u, tid));
-        }
-        token = drawn(lane, top, least, tid);
+        token = drawn(lane, top, narrowed(lane, top, lanes[lane].min_p, asks, tid), tid);
+    } else {
+        token = atomicLoad(&found);
     }
 
     if tid != 0u {
@@ -209,7 +228,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     if ((stops[token / 32u] >> (token % 32u)) & 1u) == 1u {
         flags |= OUT_STOPPED;
     }
-    if any_bad {
+    if atomicLoad(&spoiled) == 1u {
         flags |= OUT_NOT_FINITE;
     }
     out[lane] = vec4u(token, flags, step, 0u);

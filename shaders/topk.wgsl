@@ -24,6 +24,8 @@ struct TopkShape {
 
 // Whether only some latents of a dictionary are there, under other numbers.
 override RENAMED: bool = false;
+// At least k. Workgroup memory is zeroed in code on CPU adapters, which compile it an element at a time.
+override ROOM: u32 = 256u;
 
 const LANES: u32 = 256u;
 const EMPTY: u32 = 0xffffffffu;
@@ -34,7 +36,7 @@ var<workgroup> sixteens: array<u32, 16>;
 // (least value, least reversed index among latents of that value, room left, 1 when found)
 var<workgroup> cut: vec4u;
 var<workgroup> taken: atomic<u32>;
-var<workgroup> chosen: array<vec2u, 256>;
+var<workgroup> chosen: array<vec2u, ROOM>;
 
 // Whether these are the bits of a float > 0 (infinity included).
 fn positive(bits: u32) -> bool {
@@ -50,10 +52,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     }
     let base = row * shape.latents;
     if tid == 0u {
-        cut = vec4u(0u, 0u, shape.k, 0u);
         atomicStore(&taken, 0u);
     }
-    var found = workgroupUniformLoad(&cut);
+    var found = vec4u(0u, 0u, shape.k, 0u);
     for (var digit = 0u; digit < 7u; digit++) {
         if found.w == 1u {
             break;

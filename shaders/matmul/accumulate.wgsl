@@ -60,10 +60,10 @@ fn add_group(matrix: vec2u, group: u32, inputs: vec4u) {
     part1 = vec2f(0.0);
     part2 = vec2f(0.0);
     part3 = vec2f(0.0);
-    add_eight(0u, first, second, inputs, group * 8u);
-    add_eight(1u, first, second, inputs, group * 8u);
-    add_eight(2u, first, second, inputs, group * 8u);
-    add_eight(3u, first, second, inputs, group * 8u);
+    // A loop and not four calls: CPU adapters compile it in a third of the time.
+    for (var i = 0u; i < 4u; i++) {
+        add_eight(i, first, second, inputs, group * 8u);
+    }
     let scale = vec2f(
         group_scale(matrix.x, group, shape.groups),
         group_scale(matrix.y, group, shape.groups),
@@ -76,14 +76,8 @@ fn add_group(matrix: vec2u, group: u32, inputs: vec4u) {
 
 // Hands the tile's results to the kernel.
 fn finish_tile(unit: u32, row: u32) {
-    finish(unit, row, sum0 * epilogue_scale(squares.x));
-    if ROW_TILE > 1u && row + 1u < rows.count {
-        finish(unit, row + 1u, sum1 * epilogue_scale(squares.y));
-    }
-    if ROW_TILE > 2u && row + 2u < rows.count {
-        finish(unit, row + 2u, sum2 * epilogue_scale(squares.z));
-    }
-    if ROW_TILE > 2u && row + 3u < rows.count {
-        finish(unit, row + 3u, sum3 * epilogue_scale(squares.w));
+    var sums = array<vec2f, 4>(sum0, sum1, sum2, sum3);
+    for (var i = 0u; i < min(ROW_TILE, rows.count - row); i++) {
+        finish(unit, row + i, sums[i] * epilogue_scale(squares[i]));
     }
 }

@@ -94,7 +94,9 @@ struct LaneState {
     unused: u32,
 }
 
-/// Invocations of a lane's workgroup on adapters of little workgroup memory, and on CPU adapters.
+/// Invocations of a lane's workgroup on CPU adapters, which compile the zeroing of workgroup memory an element at a time.
+const CPU_INVOCATIONS: u32 = 64;
+/// Invocations of a lane's workgroup on GPUs of little workgroup memory.
 const FEW_INVOCATIONS: u32 = 256;
 /// Invocations of a lane's workgroup elsewhere: a vocabulary is long.
 const INVOCATIONS: u32 = 1024;
@@ -105,7 +107,8 @@ fn invocations(gpu: &Gpu) -> u32 {
     let fits = limits.max_compute_invocations_per_workgroup >= INVOCATIONS
         && limits.max_compute_workgroup_size_x >= INVOCATIONS
         && limits.max_compute_workgroup_storage_size >= 32 * INVOCATIONS;
-    match fits && !gpu.capabilities().cpu {
+    match fits {
+        _ if gpu.capabilities().cpu => CPU_INVOCATIONS,
         true => INVOCATIONS,
         false => FEW_INVOCATIONS,
     }

@@ -124,7 +124,7 @@ impl Capabilities {
                 MatmulKind::Split
             },
             many_rows: if cpu {
-                MatmulKind::Thread
+                MatmulKind::Block
             } else if has_matrices {
                 MatmulKind::Matrices
             } else {

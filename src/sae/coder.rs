@@ -106,7 +106,10 @@ impl Coder {
         let topk = gpu.kernel(&KernelDescriptor {
             label: "topk",
             parts: &[shaders::ROWS, shaders::TOPK],
-            constants: &[("RENAMED", f64::from(u8::from(names.is_some())))],
+            constants: &[
+                ("RENAMED", f64::from(u8::from(names.is_some()))),
+                ("ROOM", dictionary.k().max(1) as f64),
+            ],
             bindings: &[
                 (0, Access::Read),
                 (1, Access::Write),

@@ -43,11 +43,11 @@ fn steps_follow_their_definition() {
     let scale = Scale::of(&sample, width).unwrap();
     let mut weights = Weights::fresh(latents, &scale, rng.random());
     weights.bias = numbers(&mut rng, latents).iter().map(|v| 0.3 * v).collect();
-    let block = software_gpu(GpuOptions {
-        many_rows: Some(MatmulKind::Block),
+    let tile = software_gpu(GpuOptions {
+        many_rows: Some(MatmulKind::Tile),
         ..GpuOptions::default()
     });
-    for gpu in software_gpus().into_iter().chain([block]) {
+    for gpu in software_gpus().into_iter().chain([tile]) {
         let trainer = Trainer::new(&gpu, &settings, &scale, &weights);
         let mut trainer = pollster::block_on(trainer).unwrap();
         let mut reference = Reference::new(&settings, &scale, &weights);

@@ -58,15 +58,15 @@ pub fn variants() -> Vec<(&'static str, Rc<Gpu>)> {
         many_rows: Some(many),
         ..GpuOptions::default()
     };
-    use MatmulKind::{Split, Thread, Tile};
+    use MatmulKind::{Block, Split, Thread, Tile};
     let mut all = vec![
         (
             "f32 shared split tile",
             open(few_and_many(false, Reduction::Shared, Split, Tile)),
         ),
         (
-            "f32 shared thread thread",
-            open(few_and_many(false, Reduction::Shared, Thread, Thread)),
+            "f32 shared thread block",
+            open(few_and_many(false, Reduction::Shared, Thread, Block)),
         ),
     ];
     match (has.has_f16, has.has_subgroups) {

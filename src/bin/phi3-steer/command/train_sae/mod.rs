@@ -12,7 +12,7 @@ use std::time::Instant;
 use clap::ArgGroup;
 use phi3_steer::checkpoint::Folder;
 use phi3_steer::generate::Chat;
-use phi3_steer::gpu::{Gpu, GpuOptions, MatmulKind};
+use phi3_steer::gpu::Gpu;
 use phi3_steer::phi3::{Model, ModelError, ModelFiles};
 use phi3_steer::sae::{Dictionary, Encoder, Fit, HookPoint, Wanted};
 use phi3_steer::steering::Steering;
@@ -146,7 +146,7 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
     let folder = arguments.out.join(hook.to_string());
     let mut out = FolderOutput::create(&folder, arguments.force, |_| false, Sources::new(&read))?;
     let work = Work::open(arguments.work.as_deref(), &arguments.out)?;
-    let gpu = open_gpu_for_many_rows(cpu_adapter).await?;
+    let gpu = open_gpu(cpu_adapter).await?;
     let model = load_files(&gpu, files, arguments.model.quant, LANES).await?;
     let tokenizer = load_tokenizer(&arguments.model.model).await?;
     let steering = Steering::new(&model, Vec::new()).await?;
@@ -195,20 +195,6 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
         print_line(&line)?;
     }
     print_line(&folder.display().to_string())
-}
-
-/// Opens the GPU, or a software adapter, which then computes products as is best for many rows.
-async fn open_gpu_for_many_rows(cpu_adapter: bool) -> Result<Rc<Gpu>, Failure> {
-    let gpu = open_gpu(cpu_adapter).await?;
-    if !gpu.capabilities().cpu {
-        return Ok(gpu);
-    }
-    let options = GpuOptions {
-        cpu_adapter,
-        many_rows: Some(MatmulKind::Block),
-        ..GpuOptions::default()
-    };
-    Ok(Rc::new(Gpu::open(&options).await?))
 }
 
 /// The first sequences, at least one, of at most `most` tokens.
