@@ -1,27 +1,11 @@
-// Kernel: causal attention of a row's head over its lane's cache, with online softmax.
+// Kernel: attention (attention_shape.wgsl) of any cache and head.
 //
 // A workgroup of WG invocations takes one (row, head) and one split of the positions, WG at a time: an
-// invocation scores one position, then owns pairs of the output. With SPLITS = 1 the result goes to
-// out [rows, heads * head_dim]; otherwise to partials [rows, heads, SPLITS, head_dim/2 + 1] (the last
-// pair is (maximum, sum)), which attention_merge combines. A head's size is at most 4 * WG.
-// A row sees the positions max(0, p + 1 - window) ..= p of its lane. Grid: (heads, rows, SPLITS).
-struct AttentionShape {
-    heads: u32,
-    kv_heads: u32,
-    pairs: u32, // head_dim / 2
-    capacity: u32,
-    window: u32, // positions a token sees, itself included
-    splits: u32,
-    scale: f32, // 1 / sqrt(head_dim)
-    unused: u32,
-}
-
+// invocation scores one position, then owns pairs of the output. A head's size is at most 4 * WG.
+// Grid: (heads, rows, SPLITS).
 @group(0) @binding(0) var<storage, read> q: array<vec2f>; // [rows, heads, pairs]
 @group(0) @binding(1) var<storage, read> k_cache: array<KvPair>; // [lanes, kv_heads, capacity, pairs]
 @group(0) @binding(2) var<storage, read> v_cache: array<KvPair>; // the same
-@group(0) @binding(3) var<uniform> shape: AttentionShape;
-@group(0) @binding(4) var<storage, read_write> out: array<vec2f>; // see above
-@group(0) @binding(5) var<uniform> rows: Rows;
 
 var<workgroup> weights: array<f32, WG>;
 
@@ -33,23 +17,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     if row >= rows.count {
         return;
     }
-    let lane = rows.row[row].y;
-    let end = rows.row[row].z + 1u;
-    let start = end - min(end, shape.window);
-    // Splits are whole tiles of WG positions.
-    let tiles = (end - start + WG - 1u) / WG;
-    let per_split = (tiles + shape.splits - 1u) / shape.splits;
-    let first = min(start + split * per_split * WG, end);
-    let to = min(first + per_split * WG, end);
-
-    let kv_head = head / (shape.heads / shape.kv_heads);
-    let cache = (lane * shape.kv_heads + kv_head) * shape.capacity * shape.pairs;
+    let range = positions_of(row, split, WG);
+    let to = range.y;
+    let cache = cached_from(row, head) * shape.pairs;
     let query = (row * shape.heads + head) * shape.pairs;
     var top = -3.0e38;
     var total = 0.0;
     var sum0 = vec2f(0.0); // output pair tid
     var sum1 = vec2f(0.0); // output pair tid + WG
-    for (var base = first; base < to; base += WG) {
+    for (var base = range.x; base < to; base += WG) {
         let position = base + tid;
         var score = -3.0e38;
         if position < to {
@@ -62,10 +38,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
         }
         let next = max(top, reduce_max(score, tid));
         let shrink = exp(max(top - next, -80.0));
-        var weight = select(0.0, exp(max(score - next, -80.0)), position < to);
-        if not_finite(score) {
-            weight = no_number(score);
-        }
+        let weight = select(0.0, weight_of(score, next), position < to);
         weights[tid] = weight;
         let tile_total = reduce_sum(vec4f(weight, 0.0, 0.0, 0.0), tid).x;
         total = total * shrink + tile_total;
@@ -89,24 +62,18 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
         }
         workgroupBarrier();
     }
-    if shape.splits == 1u {
-        let at = (row * shape.heads + head) * shape.pairs;
-        if tid < shape.pairs {
-            out[at + tid] = sum0 / total;
+    let at = out_from(row, head, split);
+    var divisor = total;
+    if shape.splits > 1u {
+        divisor = 1.0;
+        if tid == 0u {
+            out[at + shape.pairs] = vec2f(top, total);
         }
-        if tid + WG < shape.pairs {
-            out[at + tid + WG] = sum1 / total;
-        }
-        return;
     }
-    let at = ((row * shape.heads + head) * shape.splits + split) * (shape.pairs + 1u);
     if tid < shape.pairs {
-        out[at + tid] = sum0;
+        out[at + tid] = sum0 / divisor;
     }
     if tid + WG < shape.pairs {
-        out[at + tid + WG] = sum1;
-    }
-    if tid == 0u {
-        out[at + shape.pairs] = vec2f(top, total);
+        out[at + tid + WG] = sum1 / divisor;
     }
 }

@@ -1,27 +1,12 @@
-// Kernel: causal attention of a row's head over its lane's cache, with online softmax, for caches of f16 and heads
-// of 32, 64, 96 and so on up to 256 elements: reads of 16 bytes, tiles of 64 positions.
+// Kernel: attention (attention_shape.wgsl) for caches of f16 and heads of 32, 64, 96 and so on up to 256 elements:
+// reads of 16 bytes, tiles of 64 positions.
 //
 // A workgroup of WG invocations takes one (row, head) and one split of the positions. To score a tile, four
 // invocations share a position; to add up its values, an invocation owns four pairs of the output and every
-// WG / COLUMNS-th position. Results as of attention.wgsl, with which it shares its bindings.
-// Grid: (heads, rows, SPLITS).
-struct AttentionShape {
-    heads: u32,
-    kv_heads: u32,
-    pairs: u32, // head_dim / 2
-    capacity: u32,
-    window: u32, // positions a token sees, itself included
-    splits: u32,
-    scale: f32, // 1 / sqrt(head_dim)
-    unused: u32,
-}
-
+// WG / COLUMNS-th position. Grid: (heads, rows, SPLITS).
 @group(0) @binding(0) var<storage, read> q: array<vec4f>; // [rows, heads, pairs / 2], two pairs each
 @group(0) @binding(1) var<storage, read> k_cache: array<vec4u>; // [lanes, kv_heads, capacity, quads], four pairs each
 @group(0) @binding(2) var<storage, read> v_cache: array<vec4u>; // the same
-@group(0) @binding(3) var<uniform> shape: AttentionShape;
-@group(0) @binding(4) var<storage, read_write> out: array<vec2f>; // [rows, heads, pairs], or of each split pairs + 1
-@group(0) @binding(5) var<uniform> rows: Rows;
 
 override QUADS: u32 = 12u; // head_dim / 8, a multiple of 4
 override COLUMNS: u32 = 16u; // the power of two from QUADS on
@@ -45,17 +30,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     if row >= rows.count {
         return;
     }
-    let lane = rows.row[row].y;
-    let end = rows.row[row].z + 1u;
-    let start = end - min(end, shape.window);
-    // Splits are whole tiles.
-    let tiles = (end - start + TILE - 1u) / TILE;
-    let per_split = (tiles + shape.splits - 1u) / shape.splits;
-    let first = min(start + split * per_split * TILE, end);
-    let to = min(first + per_split * TILE, end);
-
-    let kv_head = head / (shape.heads / shape.kv_heads);
-    let cache = (lane * shape.kv_heads + kv_head) * shape.capacity * QUADS;
+    let range = positions_of(row, split, TILE);
+    let to = range.y;
+    let cache = cached_from(row, head) * QUADS;
     let query = (row * shape.heads + head) * QUADS * 2u;
     let part = tid % 4u;
     let column = tid % COLUMNS;
@@ -63,7 +40,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     var total = 0.0;
     var sum0 = vec4f(0.0); // output pairs 4 column and on, of this invocation's positions
     var sum1 = vec4f(0.0);
-    for (var base = first; base < to; base += TILE) {
+    for (var base = range.x; base < to; base += TILE) {
         // Past the end stands the last position, whose score is not used.
         let key0 = cache + min(base + tid / 4u, to - 1u) * QUADS;
         let key1 = cache + min(base + WG / 4u + tid / 4u, to - 1u) * QUADS;
@@ -92,10 +69,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
         let shrink = exp(max(top - next, -80.0));
         var weight = 0.0;
         if tid < TILE && base + mine < to {
-            weight = exp(max(score - next, -80.0));
-            if not_finite(score) {
-                weight = no_number(score);
-            }
+            weight = weight_of(score, next);
         }
         if tid < TILE {
             scores[tid] = weight;
@@ -119,10 +93,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     shares[tid] = sum0;
     more_shares[tid] = sum1;
     workgroupBarrier();
-    var at = (row * shape.heads + head) * shape.pairs;
+    let at = out_from(row, head, split);
     var divisor = total;
     if shape.splits > 1u {
-        at = ((row * shape.heads + head) * shape.splits + split) * (shape.pairs + 1u);
         divisor = 1.0;
         if tid == 0u {
             out[at + shape.pairs] = vec2f(top, total);

@@ -22,7 +22,7 @@ pub enum MatmulKind {
     Tile,
     /// Tiles on the adapter's matrix units, in f16, for many activation rows: native only.
     Matrices,
-    /// An invocation for two units and eight activation rows, without barriers, for many activation rows
+    /// An invocation for four units and eight activation rows, without barriers, for many activation rows
     /// on CPU adapters.
     Block,
 }

@@ -77,8 +77,12 @@ shaders! {
     PROJECT_LATENTS = "project_latents.wgsl";
     /// Token embedding.
     EMBED = "embed.wgsl";
+    /// Attention, what its kernels share.
+    ATTENTION_SHAPE = "attention_shape.wgsl";
     /// Attention.
     ATTENTION = "attention.wgsl";
+    /// Attention, an invocation a head of a row.
+    ATTENTION_THREAD = "attention_thread.wgsl";
     /// Attention, reads of 16 bytes.
     ATTENTION_WIDE = "attention_wide.wgsl";
     /// Attention, combination of splits.

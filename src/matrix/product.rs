@@ -118,9 +118,22 @@ fn few_tile(rows: usize) -> u32 {
     }
 }
 
+/// Rows of a decode pass from which a CPU adapter computes it as one of many rows.
+const BLOCKS_FROM: usize = 5;
+/// Activation rows of a block.
+const BLOCK_ROWS: u32 = 8;
+
+/// The skeleton of passes of few `rows` rows, and the rows that share a read of the weights.
+fn few_skeleton(gpu: &Gpu, rows: usize) -> (MatmulKind, u32) {
+    match gpu.capabilities().few_rows {
+        MatmulKind::Thread if rows >= BLOCKS_FROM => (MatmulKind::Block, BLOCK_ROWS),
+        kind => (kind, few_tile(rows)),
+    }
+}
+
 /// How often a pass of few `rows` rows reads each weight.
-pub(crate) fn few_reads(rows: usize) -> u64 {
-    rows.div_ceil(few_tile(rows) as usize) as u64
+pub(crate) fn few_reads(gpu: &Gpu, rows: usize) -> u64 {
+    rows.div_ceil(few_skeleton(gpu, rows).1 as usize) as u64
 }
 
 impl Product {
@@ -188,7 +201,7 @@ impl Product {
                 (MatmulKind::Tile, MANY_TILE)
             }
             true => (capabilities.many_rows, MANY_TILE),
-            false => (capabilities.few_rows, few_tile(self.few_rows)),
+            false => few_skeleton(gpu, self.few_rows),
         }
     }
 
@@ -240,7 +253,11 @@ impl ProductStep {
             }
             MatmulKind::Tile => [self.units.div_ceil(16), rows.div_ceil(32), 1],
             MatmulKind::Matrices => [self.units.div_ceil(32), rows.div_ceil(64), 1],
-            MatmulKind::Block => [self.units.div_ceil(2 * 64), rows.div_ceil(8), 1],
+            MatmulKind::Block => [
+                self.units.div_ceil(4 * 16),
+                rows.div_ceil(BLOCK_ROWS),
+                1,
+            ],
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The attention kernels.
 
 use super::CacheFormat;
-use crate::gpu::{Access, Gpu, Kernel, KernelDescriptor, MatmulKind, shaders};
+use crate::gpu::{Access, Gpu, Grid, Kernel, KernelDescriptor, MatmulKind, shaders};
 
 /// Invocations of a workgroup of the plain kernel.
 const INVOCATIONS: u32 = 64;
@@ -17,26 +17,66 @@ const BINDINGS: &[(u32, Access)] = &[
     (5, Access::Uniform),
 ];
 
-/// The kernel of attention over a cache of `cache` with heads of `head_dim` elements: the wide one where they fit it,
-/// unless the device computes an invocation a unit.
+/// Heads of rows of a workgroup of the kernel without barriers, an invocation each.
+const THREADS: u32 = 16;
+
+/// Whether the device computes attention an invocation a head of a row.
+fn by_thread(gpu: &Gpu) -> bool {
+    gpu.capabilities().few_rows == MatmulKind::Thread
+}
+
+/// The kernel of attention over a cache of `cache` with heads of `head_dim` elements: the one without barriers where
+/// the device computes an invocation a unit, else the wide one where they fit it.
 pub fn attention_kernel(gpu: &Gpu, cache: CacheFormat, head_dim: usize) -> Kernel {
-    let fits = head_dim.is_multiple_of(32) && head_dim <= 256 && cache == CacheFormat::F16;
+    let wide = head_dim.is_multiple_of(32) && head_dim <= 256 && cache == CacheFormat::F16;
     let quads = head_dim / 8;
-    let (text, constants) = match fits && gpu.capabilities().few_rows != MatmulKind::Thread {
-        true => (
-            shaders::ATTENTION_WIDE,
-            vec![
-                ("WG", f64::from(WIDE_INVOCATIONS)),
-                ("QUADS", quads as f64),
-                ("COLUMNS", quads.next_power_of_two() as f64),
-            ],
-        ),
-        false => (shaders::ATTENTION, vec![("WG", f64::from(INVOCATIONS))]),
+    let (text, constants) = if by_thread(gpu) {
+        (shaders::ATTENTION_THREAD, vec![])
+    } else if wide {
+        let constants = vec![
+            ("WG", f64::from(WIDE_INVOCATIONS)),
+            ("QUADS", quads as f64),
+            ("COLUMNS", quads.next_power_of_two() as f64),
+        ];
+        (shaders::ATTENTION_WIDE, constants)
+    } else {
+        (shaders::ATTENTION, vec![("WG", f64::from(INVOCATIONS))])
     };
+    let mut parts = vec![shaders::ROWS, cache.part(), shaders::ATTENTION_SHAPE];
+    if !by_thread(gpu) {
+        parts.push(gpu.reduction_part());
+    }
+    parts.push(text);
     gpu.kernel(&KernelDescriptor {
         label: "attention",
-        parts: &[shaders::ROWS, gpu.reduction_part(), cache.part(), text],
+        parts: &parts,
         constants: &constants,
         bindings: BINDINGS,
     })
+}
+
+/// The grids of that kernel.
+#[derive(Clone, Copy)]
+pub struct AttentionGrid {
+    /// Query heads of a row.
+    pub heads: u32,
+    by_thread: bool,
+}
+
+impl AttentionGrid {
+    /// Those of rows of `heads` query heads.
+    pub fn new(gpu: &Gpu, heads: u32) -> Self {
+        Self {
+            heads,
+            by_thread: by_thread(gpu),
+        }
+    }
+
+    /// The grid of `rows` rows whose positions are read in `splits` pieces.
+    pub fn of(&self, rows: u32, splits: u32) -> Grid {
+        match self.by_thread {
+            true => [(rows * self.heads).div_ceil(THREADS), 1, splits],
+            false => [self.heads, rows, splits],
+        }
+    }
 }

@@ -1,11 +1,11 @@
 //! The kernels of the forward pass, and one block's dispatches.
 
-use super::attention::attention_kernel;
+use super::attention::{AttentionGrid, attention_kernel};
 use super::cache::{Cache, CacheFormat};
 use super::rows::MAX_ROWS;
 use super::weights::{LayerWeights, Weights};
 use super::{Config, ModelError};
-use crate::gpu::{Access, Buffer, Gpu, Grid, Kernel, KernelDescriptor, Step, shaders};
+use crate::gpu::{Access, Buffer, Gpu, Kernel, KernelDescriptor, Step, shaders};
 use crate::matrix::{
     Operands, Product, ProductShape, ProductStep, Prologue, weights_bindings, weights_part,
 };
@@ -200,7 +200,7 @@ pub(super) struct Steps {
     layers: Vec<LayerSteps>,
     merge: Step,
     merge_groups: u32,
-    heads: u32,
+    attention: AttentionGrid,
     /// One a part of the table.
     head: Vec<ProductStep>,
     may_split: bool,
@@ -307,7 +307,7 @@ impl Steps {
                 ],
             ),
             merge_groups: (c.head_dim as u32 / 2).div_ceil(64),
-            heads: c.num_attention_heads as u32,
+            attention: AttentionGrid::new(gpu, c.num_attention_heads as u32),
             head: head.collect(),
             may_split: !b.many,
         }
@@ -332,14 +332,15 @@ impl Steps {
     /// Block `i`'s attention.
     fn attention(&self, pass: &mut wgpu::ComputePass<'_>, i: usize, rows: u32, seen: usize) {
         if self.may_split && seen >= SPLIT_FROM {
-            let grid: Grid = [self.heads, rows, SPLITS];
-            self.layers[i].attention_split.dispatch(pass, grid);
-            self.merge
-                .dispatch(pass, [self.merge_groups, self.heads, rows]);
+            let heads = self.attention.heads;
+            self.layers[i]
+                .attention_split
+                .dispatch(pass, self.attention.of(rows, SPLITS));
+            self.merge.dispatch(pass, [self.merge_groups, heads, rows]);
         } else {
             self.layers[i]
                 .attention
-                .dispatch(pass, [self.heads, rows, 1]);
+                .dispatch(pass, self.attention.of(rows, 1));
         }
     }
 

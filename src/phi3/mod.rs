@@ -17,7 +17,7 @@ mod rows;
 mod tensors;
 mod weights;
 
-pub use attention::attention_kernel;
+pub use attention::{AttentionGrid, attention_kernel};
 pub use cache::CacheFormat;
 pub use config::Config;
 pub use error::ModelError;

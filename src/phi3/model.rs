@@ -273,14 +273,14 @@ impl Model {
     }
 
     /// Bytes of weights and cache that a decode pass reads from GPU memory, caches of the GPU aside,
-    /// when each lane sees `seen` positions: weights once for every four lanes.
+    /// when each lane sees `seen` positions: weights once for the lanes that share a read.
     pub fn decode_bytes(&self, seen: usize) -> u64 {
         let gathered = match self.config.tie_word_embeddings {
             true => 0,
             false => self.weights.embed.gpu_bytes(),
         };
         let weights = self.weights.gpu_bytes() - gathered;
-        weights * few_reads(self.lanes()) + self.cache.bytes_of(seen.min(self.config.window()))
+        weights * few_reads(&self.gpu, self.lanes()) + self.cache.bytes_of(seen.min(self.config.window()))
     }
 
     /// The residual stream, `[MAX_ROWS, hidden]` f32.

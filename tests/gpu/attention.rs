@@ -2,7 +2,7 @@
 
 use half::f16;
 use phi3_steer::gpu::{Access, Buffer, Gpu, Kernel, KernelDescriptor, shaders};
-use phi3_steer::phi3::{CacheFormat, Row, attention_kernel};
+use phi3_steer::phi3::{AttentionGrid, CacheFormat, Row, attention_kernel};
 use rand::{Rng, rngs::StdRng};
 
 use crate::reference::attend;
@@ -184,7 +184,8 @@ fn check(
         );
         run(gpu, |pass| {
             // One more row in the grid than in the pass.
-            step.dispatch(pass, [heads as u32, count as u32 + 1, splits as u32]);
+            let grid = AttentionGrid::new(gpu, heads as u32);
+            step.dispatch(pass, grid.of(count as u32 + 1, splits as u32));
             if splits > 1 {
                 let across = (pairs as u32).div_ceil(64);
                 merge.dispatch(pass, [across, heads as u32, count as u32 + 1]);
