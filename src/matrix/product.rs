@@ -253,11 +253,7 @@ impl ProductStep {
             }
             MatmulKind::Tile => [self.units.div_ceil(16), rows.div_ceil(32), 1],
             MatmulKind::Matrices => [self.units.div_ceil(32), rows.div_ceil(64), 1],
-            MatmulKind::Block => [
-                self.units.div_ceil(4 * 16),
-                rows.div_ceil(BLOCK_ROWS),
-                1,
-            ],
+            MatmulKind::Block => [self.units.div_ceil(4 * 16), rows.div_ceil(BLOCK_ROWS), 1],
         }
     }
 }

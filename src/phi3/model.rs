@@ -280,7 +280,8 @@ impl Model {
             false => self.weights.embed.gpu_bytes(),
         };
         let weights = self.weights.gpu_bytes() - gathered;
-        weights * few_reads(&self.gpu, self.lanes()) + self.cache.bytes_of(seen.min(self.config.window()))
+        weights * few_reads(&self.gpu, self.lanes())
+            + self.cache.bytes_of(seen.min(self.config.window()))
     }
 
     /// The residual stream, `[MAX_ROWS, hidden]` f32.

@@ -8,8 +8,8 @@ import { drawDose } from "../dose-chart.js";
 import { RecipeForm } from "./form.js";
 import { byDirection, chosen, findWords, percent, reportOf } from "./found.js";
 import { drawPlots } from "./plots.js";
-import { SCHEMA } from "./recipes.js";
 import { sortable } from "./sortable.js";
+import { usualFind } from "./usual.js";
 import { WorkCard } from "./work-card.js";
 
 /** @import { LabResult } from "../types.d.ts" */
@@ -47,8 +47,7 @@ export class FindView {
 
   /** @returns {Recipe} */
   usual() {
-    const hook = this.page.engine()?.info.sae?.hook;
-    return { schema: SCHEMA, task: "find", ...(hook ? { hook } : {}), sets: { name: this.page.sets() }, seed: 1 };
+    return usualFind(this.page);
   }
 
   /** Another engine is there, or none. */
@@ -166,10 +165,10 @@ const FIELDS = [
 const STEPS = [
   { path: "prompts", label: "Prompts to search with", kind: "number", about: "of each class; empty: 16" },
   { path: "held", label: "Prompts to try on", kind: "number", about: "of each class; empty: 10" },
-  { path: "candidates", label: "Candidates whose effect is computed", kind: "number", about: "empty: 48" },
+  { path: "candidates", label: "Candidates whose effect is computed", kind: "number", about: "empty: 64" },
   { path: "confirm", label: "Candidates that are tried", kind: "number", about: "empty: 6" },
   { path: "most", label: "Features together", kind: "number", about: "at most; empty: 3" },
-  { path: "tokens", label: "Longest reply", kind: "number", about: "tokens; empty: 14" },
+  { path: "tokens", label: "Longest reply", kind: "number", about: "tokens; empty: 20" },
 ];
 
 export { FIELDS as SET_FIELDS };

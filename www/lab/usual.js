@@ -24,6 +24,16 @@ function common(page) {
 }
 
 /**
+ * A search; fewer candidates are tried, on fewer prompts, where the processor does the graphics card's work.
+ * @param {LabPage} page
+ * @returns {Recipe}
+ */
+export function usualFind(page) {
+  const hook = page.engine()?.info.sae?.hook;
+  return { schema: SCHEMA, task: "find", ...(hook ? { hook } : {}), sets: { name: page.sets() }, ...(inSoftware(page) ? { confirm: 4, held: 8 } : {}), seed: 1 };
+}
+
+/**
  * What is steered: the set that was found, or the chosen feature.
  * @param {LabPage} page
  */
