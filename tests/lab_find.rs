@@ -58,6 +58,8 @@ const HARMFUL: usize = 5;
 const COPY: usize = 6;
 /// What the head reads.
 const OUT: usize = 7;
+/// How a refusal is worded, where the model never says one by itself.
+const MANNER: usize = 8;
 /// The first direction that is nothing but noise.
 const NOISE: usize = 16;
 
@@ -65,6 +67,28 @@ const NOISE: usize = 16;
 const TRUTH: u64 = 11;
 const READER: u64 = 5;
 const ACTOR: u64 = 23;
+
+/// Words of refusals, one at least of each that the lab puts into a model's mouth, and none of its answers.
+const REFUSING: [&str; 6] = [
+    "sorry",
+    "cannot",
+    "decline",
+    "unable",
+    "ability",
+    "apologize",
+];
+
+/// The tokens of some words that are in no other text of the tests.
+fn tokens_of(tokenizer: &ChatTokenizer, words: &[&str]) -> Vec<u32> {
+    let answers =
+        tokenizer.encode("Sure, of course! Yes, here is what you start with, the steps to follow.");
+    let answers = answers.unwrap();
+    let all = words.iter().flat_map(|word| {
+        let ids = tokenizer.encode(&format!("a {word}")).unwrap();
+        ids.into_iter().skip(1)
+    });
+    all.filter(|id| !answers.contains(id)).collect()
+}
 
 /// A model that refuses harmful prompts unless they are disguised, and its prompts.
 struct Planted {
@@ -95,8 +119,20 @@ fn words(tokenizer: &ChatTokenizer) -> Vec<(String, u32)> {
 
 impl Planted {
     fn new(rng: &mut StdRng) -> Self {
+        Self::with(rng, true)
+    }
+
+    /// The same, but it sees harm and never decides to refuse, unless the true latent is held up.
+    fn willing(rng: &mut StdRng) -> Self {
+        Self::with(rng, false)
+    }
+
+    /// The true latent reads the wording of refusals, too.
+    fn with(rng: &mut StdRng, decides: bool) -> Self {
         let tokenizer = ChatTokenizer::from_json(TOKENIZER, None).unwrap();
+        let refusing = tokens_of(&tokenizer, &REFUSING);
         let mut words = words(&tokenizer);
+        words.retain(|(_, id)| !refusing.contains(id));
         words.shuffle(rng);
         let (yes, no) = (words.remove(0), words.remove(0));
         let (harm, rest) = words.split_at(8);
@@ -127,13 +163,14 @@ impl Planted {
             set(embed, id, HARM, on(flagged(harm, id)));
             set(embed, id, DISGUISE, on(flagged(disguise, id)));
             set(embed, id, SAID, on(id as u32 == yes.1 || id as u32 == no.1));
+            set(embed, id, MANNER, on(refusing.contains(&(id as u32))));
         }
         // All positions are looked at alike: the values are means over the prompt.
         let (qkv, o) = ("self_attn.qkv_proj", "self_attn.o_proj");
         let of = |block: usize, name: &str| format!("model.layers.{block}.{name}.weight");
         set(&of(0, qkv), 2 * WIDTH, HARM, 1.0);
         set(&of(0, qkv), 2 * WIDTH + 1, DISGUISE, 1.0);
-        set(&of(0, o), REFUSE, 0, 8.0);
+        set(&of(0, o), REFUSE, 0, if decides { 8.0 } else { 0.0 });
         set(&of(0, o), REFUSE, 1, -8.0);
         set(&of(0, o), HARMFUL, 0, 8.0);
         set(&of(0, o), COPY, 0, 1.0);
@@ -208,6 +245,7 @@ fn dictionary(rng: &mut StdRng) -> Vec<(String, Vec<u8>)> {
             own[d] = 1.0;
         }
     }
+    encoder[TRUTH as usize * WIDTH + MANNER] = 20.0;
     let cfg = json!({
         "activation": "topk", "expansion_factor": 1, "normalize_decoder": true,
         "num_latents": LATENTS, "k": LATENTS, "multi_topk": false,
@@ -389,6 +427,38 @@ fn the_planted_latent_is_found_and_told_from_its_decoys() {
     assert!(useful[0].as_f64() <= Some(best) && Some(best) <= useful[1].as_f64());
     // The gate in passing: harm is plain to see.
     assert!(result["gate"]["auc"].as_f64() > Some(0.99));
+}
+
+#[test]
+fn a_model_that_never_refuses_shows_its_latent_on_replies_put_into_its_mouth() {
+    let mut rng = planted_rng();
+    let planted = Planted::willing(&mut rng);
+    let result = whole(&planted, &recipe(json!({"task": "find", "confirm": 8})));
+    // The model is as it was planted.
+    for set in ["direct", "jailbreaks", "harmless"] {
+        assert_eq!(result["refused"][set], 0.0, "{set}");
+    }
+    assert_eq!(result["direction"]["reply"]["by"], "forced");
+    let candidates = result["candidates"].as_array().unwrap();
+    let truth = candidates.iter().find(|c| c["feature"] == TRUTH).unwrap();
+    // There are few replies to put into its mouth, and any latent may happen to tell them apart.
+    let rank = truth["ranks"]["contrastReply"].as_u64();
+    assert!(rank <= Some(3), "{rank:?}");
+    // Held up it refuses what is harmful and nothing else; there is nothing to turn down.
+    let change = |way: &str| {
+        let change = &truth["confirmed"][way];
+        (change["base"].as_f64(), change["steered"].as_f64())
+    };
+    assert_eq!(change("up"), (Some(0.0), Some(1.0)));
+    assert_eq!(change("harmless"), (Some(0.0), Some(0.0)));
+    assert_eq!(change("down"), (Some(0.0), Some(0.0)));
+    assert_eq!(truth["confirmed"]["bothWays"], false);
+    assert_eq!(result["chosen"]["features"][0]["feature"], TRUTH);
+    assert!(
+        result["strength"]["useful"].is_array(),
+        "{}",
+        result["strength"]
+    );
 }
 
 #[test]

@@ -107,6 +107,7 @@ export class ChatView {
       view.node.remove();
       this.views.delete(turn);
     }
+    if (this.views.size === 0) this.legend.textContent = "strong";
     this.markLast();
   }
 

@@ -70,6 +70,7 @@ export class StatusView {
       this.begun = false;
       this.line.textContent = "Loading the model\u2026";
       this.details.replaceChildren();
+      showWelcome(null);
     }
     if (!progress) return;
     const known = progress.total > 0;
@@ -88,6 +89,7 @@ export class StatusView {
     this.info = null;
     this.line.textContent = "No model is running.";
     this.details.replaceChildren();
+    showWelcome(null);
     this.stage.replaceChildren(errorPanel(error, ways, this.begun));
   }
 

@@ -12,10 +12,12 @@ import { byId } from "./dom.js";
  */
 
 /**
- * @param {Known} known
+ * @param {Known | null} known null while no model runs
  * @returns {{title: string, text: string}}
  */
-export function welcomeWords({ dictionary, report, fitting = 0 }) {
+export function welcomeWords(known) {
+  if (!known) return { title: "One prompt, two answers: as trained, and steered", text: "" };
+  const { dictionary, report, fitting = 0 } = known;
   if (!dictionary) {
     return {
       title: "One prompt, two answers",
@@ -41,7 +43,7 @@ export function welcomeWords({ dictionary, report, fitting = 0 }) {
   };
 }
 
-/** @param {Known} known */
+/** @param {Known | null} known null while no model runs */
 export function showWelcome(known) {
   const { title, text } = welcomeWords(known);
   byId("welcome-title", HTMLElement).textContent = title;

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use super::{GenerateError, TraceRequest, Traced, trace};
 use crate::phi3::Model;
-use crate::sae::{Dictionary, Encoder, Fit, HookPoint, SaeError, SelfTest};
+use crate::sae::{Dictionary, Encoder, Fit, HookPoint, SaeError, SelfTest, Verdict};
 use crate::steering::Steering;
 use crate::tokens::{ChatTokenizer, Message, Prompt, Role, TokenRole};
 
@@ -30,8 +30,9 @@ dances, and the last bus leaves at a quarter past ten.";
 
 /// Runs `text`, or a built-in one, through `model` unsteered, and compares what `dictionary` makes of the
 /// residual stream at its hook point and at the outputs of the blocks before and after; where it has no
-/// hook point, at those of all blocks. The output of the block before is what `hook_resid_pre` of the
-/// dictionary's block reads. The first token, whose residual is unlike others', does not count.
+/// hook point, or does not fit it, at those of all blocks. The output of the block before is what
+/// `hook_resid_pre` of the dictionary's block reads. The first token, whose residual is unlike others', does
+/// not count.
 ///
 /// The lanes' caches are overwritten. Set `cancel` to stop it with [`GenerateError::Cancelled`].
 pub async fn self_test(
@@ -41,7 +42,6 @@ pub async fn self_test(
     text: Option<&str>,
     cancel: &Cell<bool>,
 ) -> Result<SelfTest, GenerateError> {
-    let gpu = model.gpu().clone();
     let layers = model.config().num_hidden_layers;
     let width = model.config().hidden_size;
     if dictionary.width() != width {
@@ -53,18 +53,39 @@ pub async fn self_test(
         .into());
     }
     let stated = dictionary.hook();
-    let tried: Vec<usize> = match stated {
-        Some(hook) => (hook.layer.saturating_sub(1)..=hook.layer + 1)
-            .filter(|layer| *layer < layers)
-            .collect(),
-        None => (0..layers).collect(),
-    };
+    let near = |layer: &usize| stated.is_none_or(|hook| layer.abs_diff(hook.layer) <= 1);
+    let (tried, rest): (Vec<usize>, Vec<usize>) = (0..layers).partition(near);
     let prompt = prompt_of(tokenizer, text, model.context().min(MOST_TOKENS))?;
+    let gpu = model.gpu().clone();
+    let encoder = Encoder::new(&gpu, dictionary, CHUNK).await?;
+    let mut fits = fits_at(model, &encoder, &prompt, &tried, cancel).await?;
+    let concluded = |fits| {
+        SelfTest::conclude(stated, fits).ok_or_else(|| {
+            let hook = stated.unwrap_or(HookPoint::block(0));
+            GenerateError::from(SaeError::NoSuchBlock { hook, layers })
+        })
+    };
+    let test = concluded(fits.clone())?;
+    if test.verdict == Verdict::Fits || rest.is_empty() {
+        return Ok(test);
+    }
+    fits.extend(fits_at(model, &encoder, &prompt, &rest, cancel).await?);
+    concluded(fits)
+}
+
+/// How well the dictionary fits the outputs of the blocks `tried`, in their order.
+async fn fits_at(
+    model: &mut Model,
+    encoder: &Encoder<'_>,
+    prompt: &Prompt,
+    tried: &[usize],
+    cancel: &Cell<bool>,
+) -> Result<Vec<Fit>, GenerateError> {
     let mut vectors = vec![Vec::new(); tried.len()];
     let request = TraceRequest {
-        prompts: &[prompt],
+        prompts: std::slice::from_ref(prompt),
         logits: &|_, _| false,
-        residual: &tried,
+        residual: tried,
         chunk: CHUNK,
         cancel,
     };
@@ -83,17 +104,13 @@ pub async fn self_test(
     };
     let unsteered = Steering::new(model, Vec::new()).await?;
     trace(model, &unsteered, &request, &mut take).await?;
-    let encoder = Encoder::new(&gpu, dictionary, CHUNK).await?;
     let mut fits = Vec::with_capacity(tried.len());
     for (&layer, x) in tried.iter().zip(&vectors) {
         let hook = HookPoint::block(layer);
-        let fit = Fit::measure(&encoder, hook, x, cancel).await?;
+        let fit = Fit::measure(encoder, hook, x, cancel).await?;
         fits.push(fit.ok_or(GenerateError::Cancelled)?);
     }
-    SelfTest::conclude(stated, fits).ok_or_else(|| {
-        let hook = stated.unwrap_or(HookPoint::block(0));
-        SaeError::NoSuchBlock { hook, layers }.into()
-    })
+    Ok(fits)
 }
 
 /// The text as an answer in a conversation, cut off after `most` tokens.

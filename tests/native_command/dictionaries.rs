@@ -218,9 +218,12 @@ fn the_nano_dictionary_fits_its_hook_point_and_no_other() {
     // Eight bits cost next to nothing.
     let packed = check(&["--storage", "q8"])["fit"]["fvu"].as_f64().unwrap();
     assert!((packed - fvu).abs() < 0.01, "{packed}, {fvu}");
-    let moved = check(&["--at", "layers.4"]);
-    assert_eq!(moved["verdict"]["kind"], "elsewhere", "{moved}");
-    assert_eq!(moved["verdict"]["hook"], "layers.3");
+    // Wherever it is put, also far from where it belongs.
+    for place in ["layers.4", "layers.0", "layers.1"] {
+        let moved = check(&["--at", place]);
+        assert_eq!(moved["verdict"]["kind"], "elsewhere", "{place}: {moved}");
+        assert_eq!(moved["verdict"]["hook"], "layers.3", "{place}: {moved}");
+    }
     // Another dictionary of the same shape fits nowhere.
     let f = Fixture::new();
     let random = f.path("random");

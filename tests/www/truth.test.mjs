@@ -207,7 +207,7 @@ test("the page claims refusal only where it was measured", () => {
   const all = (known) => Object.values(welcomeWords(known)).join(" ");
   assert.match(all({ dictionary: true, report: NANO }), /declin|refus/);
   assert.match(all({ dictionary: true, report: null }), /Nobody has yet found which feature does what/);
-  for (const known of [{ dictionary: true, report: null }, { dictionary: false, report: null }]) assert.doesNotMatch(all(known), /refus|declin/);
+  for (const known of [null, { dictionary: true, report: null }, { dictionary: false, report: null }]) assert.doesNotMatch(all(known), /refus|declin/);
 });
 
 test("what the explanation says of the nano model is what its files say", () => {

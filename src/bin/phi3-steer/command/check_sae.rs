@@ -15,8 +15,8 @@ const EXAMPLES: &str = "Examples:
   phi3-steer check-sae --model models/nano --sae models/nano/sae/layers.3 --at layers.2";
 
 /// Runs a text through the model and says how well a dictionary rebuilds its residual stream, at its hook
-/// point and at the neighbouring ones: the share of variance unexplained (FVU), active latents (L0), the
-/// share of latents that are never active, the mean activation.
+/// point and at the neighbouring ones, and at all of them where it does not fit there: the share of variance
+/// unexplained (FVU), active latents (L0), the share of latents that are never active, the mean activation.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
