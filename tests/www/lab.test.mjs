@@ -9,7 +9,7 @@ import { controlsOf, groupsOf, measureWords } from "../../www/lab/measured.js";
 import { parseSvg } from "../../www/lab/plots.js";
 import { canonical, fromLink, parseRecipe, SCHEMA, toLink } from "../../www/lab/recipes.js";
 import { hashFor, onlyView, routeOf, withoutView } from "../../www/lab/route.js";
-import { Runner, timeLeft } from "../../www/lab/runner.js";
+import { Runner, timeLeft, wholeOf } from "../../www/lab/runner.js";
 import { MAX_CARDS, MAX_RUNS, memory, Shelf } from "../../www/lab/shelf.js";
 import { sorted } from "../../www/lab/sortable.js";
 import { numbersOf, parseStrengths, readTargets, usualStrengths } from "../../www/lab/written.js";
@@ -158,6 +158,17 @@ test("strengths, targets and numbers as people write them", () => {
   assert.deepEqual(numbersOf("1, 2.5 \u22123"), [1, 2.5, -3]);
   assert.deepEqual(withAt(withAt({ a: { b: 1 } }, "a.c", 2), "a.b", undefined), { a: { c: 2 } });
   assert.deepEqual([null, 3, 40, 300].map(timeLeft), ["", "a few seconds left", "about 40 seconds left", "about 5 minutes left"]);
+});
+
+test("a search's bar is of the whole search, a measurement's of its one stage", () => {
+  const at = (task, stage, done, total) => Object.values(wholeOf(task, { stage, done, total }));
+  assert.deepEqual(Object.values(wholeOf("find", null)), [null, ""]);
+  assert.deepEqual(at("find", "reading", 0, 10), [0, "part 1 of 4"]);
+  assert.deepEqual(at("find", "confirm", 13, 26), [0.625, "part 3 of 4"]);
+  assert.deepEqual(at("find", "strength", 26, 26), [1, "part 4 of 4"]);
+  assert.deepEqual(at("find", "strength", 0, 0), [0.75, "part 4 of 4"]);
+  assert.deepEqual(at("measure", "measure", 1, 4), [0.25, ""]);
+  assert.deepEqual(at("measure", "measure", 0, 0), [null, ""]);
 });
 
 test("a table sorts both ways, and what has no figure comes last", () => {

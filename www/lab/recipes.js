@@ -8,9 +8,9 @@ import { EngineError } from "../line.js";
 
 export const SCHEMA = "phi3-steer.recipe/1";
 
-/** @type {Record<string, {title: string, doing: string}>} */
+/** @type {Record<string, {title: string, doing: string, stages?: string[]}>} stages: those of the longer tasks, in order */
 export const TASKS = {
-  find: { title: "Find the refusal feature", doing: "Looking for the refusal feature" },
+  find: { title: "Find the refusal feature", doing: "Looking for the refusal feature", stages: ["reading", "search", "confirm", "strength"] },
   measure: { title: "Measure what it costs", doing: "Measuring what it costs" },
   sweep: { title: "Sweep", doing: "Sweeping" },
   gate: { title: "Fit the gate", doing: "Fitting the gate" },

@@ -2,7 +2,7 @@
 // the engine was lost, after the tab was closed.
 
 import { asEngineError, EngineError } from "../line.js";
-import { canonical, digest } from "./recipes.js";
+import { canonical, digest, TASKS } from "./recipes.js";
 import { setsText } from "./sets.js";
 
 /** @import { Engine } from "../engine-client.js" */
@@ -238,6 +238,21 @@ export class Runner extends EventTarget {
   changed() {
     this.dispatchEvent(new Event("change"));
   }
+}
+
+/**
+ * How far a task is as a whole, its stages taken as equally long.
+ * @param {string} task
+ * @param {{stage: string, done: number, total: number} | null} progress
+ * @returns {{share: number | null, part: string}} share: 0 to 1, null while nothing is known; part: "part 2 of 4", "" for tasks of one stage
+ */
+export function wholeOf(task, progress) {
+  if (!progress) return { share: null, part: "" };
+  const here = progress.total > 0 ? progress.done / progress.total : null;
+  const stages = TASKS[task]?.stages ?? [];
+  const at = stages.indexOf(progress.stage);
+  if (at < 0) return { share: here, part: "" };
+  return { share: (at + (here ?? 0)) / stages.length, part: `part ${at + 1} of ${stages.length}` };
 }
 
 /**

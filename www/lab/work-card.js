@@ -3,7 +3,7 @@
 import { h, number } from "../dom.js";
 import { errorPanel } from "../errors.js";
 import { TASKS, titleOf } from "./recipes.js";
-import { timeLeft } from "./runner.js";
+import { timeLeft, wholeOf } from "./runner.js";
 
 /** @import { Runner } from "./runner.js" */
 /** @import { Kept } from "./shelf.js" */
@@ -67,11 +67,13 @@ export class WorkCard {
       const doing = TASKS[run.recipe.task]?.doing ?? "At work";
       const stage = progress ? stageWords(progress.stage) : "Making room on the GPU";
       this.title.textContent = doing;
-      if (progress && progress.total > 0) this.bar.value = progress.done / progress.total;
+      const { share, part } = wholeOf(run.recipe.task, progress);
+      if (share !== null) this.bar.value = share;
       else this.bar.removeAttribute("value");
       const left = timeLeft(progress?.secondsLeft ?? null);
       const count = progress && progress.total > 1 ? `, ${number(progress.done)} of ${number(progress.total)}` : "";
-      this.text.textContent = asked ? "Ending the step under way\u2026" : `${stage}${count}${left ? `; ${left}` : ""}`;
+      const rest = [part, left && part ? `${left} of it` : left].filter(Boolean).join(", ");
+      this.text.textContent = asked ? "Ending the step under way\u2026" : `${stage}${count}${rest ? `; ${rest}` : ""}`;
       this.pause.disabled = this.cancel.disabled = asked !== null;
       if (this.said.textContent !== stage) this.said.textContent = stage;
     }
