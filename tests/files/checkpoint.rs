@@ -1,6 +1,5 @@
 //! Checkpoints from folders and memory: what is read is what was written, and hostile or damaged
 //! files are refused with a sentence that says what is wrong and where.
-#![cfg(not(target_arch = "wasm32"))]
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

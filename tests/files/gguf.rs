@@ -1,15 +1,11 @@
 //! The GGUF reader: what is read is what was written, by hand and by candle; hostile and damaged
 //! files are refused with a sentence that says what is wrong and where.
-#![cfg(not(target_arch = "wasm32"))]
-
-#[path = "support/gguf.rs"]
-mod file;
 
 use std::collections::BTreeMap;
 
+use crate::file::{File, Stored};
 use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
 use candle_core::{Device, Tensor};
-use file::{File, Stored};
 use phi3_steer::checkpoint::*;
 use pollster::block_on;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -143,7 +139,7 @@ fn random_value(rng: &mut StdRng, kind: u32, depth: usize) -> (Stored, String) {
         8 => {
             let chars = (0..rng.random_range(0..9)).map(|_| rng.random::<char>());
             let text: String = chars.collect();
-            (file::text(&text), format!("Text({text:?})"))
+            (crate::file::text(&text), format!("Text({text:?})"))
         }
         10 => number!(u64, |n| format!("Unsigned({n})")),
         11 => number!(i64, |n| format!("Signed({n})")),

@@ -1,14 +1,13 @@
 //! What is checked before the first weight is read: every tensor is there, in its shape, and nothing is that
 //! would change what the model computes.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod support;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 
+use crate::support::checkpoint::{RandomModel, config};
+use crate::support::fresh_rng;
 use phi3_steer::checkpoint::Folder;
 use phi3_steer::gpu::{Gpu, GpuOptions};
 use phi3_steer::phi3::{Model, ModelOptions};
@@ -17,8 +16,6 @@ use rand::Rng;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
-use support::checkpoint::{RandomModel, config};
-use support::fresh_rng;
 
 /// Loads the model in a folder; the bytes that were read of each file, and the refusal.
 fn load(gpu: &Rc<Gpu>, place: &Path) -> (BTreeMap<String, u64>, Result<(), String>) {

@@ -1,6 +1,5 @@
 //! `phi3-steer convert` and `synth`: the nano model in every format is the same model, what is
 //! written says truly what it is, and nothing that is cut off looks whole.
-#![cfg(not(target_arch = "wasm32"))]
 
 use std::collections::BTreeMap;
 use std::fs;

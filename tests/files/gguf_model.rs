@@ -1,18 +1,12 @@
 //! Models of GGUF files: their configuration, and which file of a folder is opened.
-#![cfg(not(target_arch = "wasm32"))]
 
-#[path = "support/gguf.rs"]
-mod file;
-#[path = "support/vocabulary.rs"]
-mod vocabulary;
-
-use file::{File, Stored};
+use crate::file::{File, Stored};
+use crate::vocabulary::{NANO, NANO_CONFIG, Vocabulary};
 use phi3_steer::checkpoint::{Folder, Gguf, MemorySource};
 use phi3_steer::phi3::{Config, ModelError, ModelFiles};
 use pollster::block_on;
 use rand::Rng;
 use serde_json::{Value, json};
-use vocabulary::{NANO, NANO_CONFIG, Vocabulary};
 
 /// The keys of Phi-3-mini-4k-instruct as Microsoft published it, before there was one for the window.
 fn mini() -> File {

@@ -1,13 +1,12 @@
 //! Tensors that a model's file has beside those of Phi-3.
-#![cfg(not(target_arch = "wasm32"))]
 
 use phi3_steer::checkpoint::Folder;
 use phi3_steer::phi3::ModelFiles;
 use pollster::block_on;
 use serde_json::{Value, json};
 
-const NANO: &[u8] = include_bytes!("../models/nano/model.safetensors");
-const CONFIG: &[u8] = include_bytes!("../models/nano/config.json");
+const NANO: &[u8] = include_bytes!("../../models/nano/model.safetensors");
+const CONFIG: &[u8] = include_bytes!("../../models/nano/config.json");
 
 /// The nano model with one more tensor.
 fn with(name: &str) -> Result<ModelFiles, String> {

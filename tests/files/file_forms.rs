@@ -1,13 +1,8 @@
 //! What folders hold, in whatever form: the only model is taken, what is not needed is not missed, what
 //! cannot be read is named for what it is, and nothing from a file is shown as it is.
-#![cfg(not(target_arch = "wasm32"))]
 
-#[path = "support/gguf.rs"]
-mod file;
-#[path = "support/vocabulary.rs"]
-mod vocabulary;
-
-use file::{File, Stored};
+use crate::file::{File, Stored};
+use crate::vocabulary::Vocabulary;
 use phi3_steer::checkpoint::*;
 use phi3_steer::phi3::ModelFiles;
 use phi3_steer::tokens::ChatTokenizer;
@@ -16,9 +11,8 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
-use vocabulary::Vocabulary;
 
-const NANO_TOKENIZER: &[u8] = include_bytes!("../models/nano/tokenizer.json");
+const NANO_TOKENIZER: &[u8] = include_bytes!("../../models/nano/tokenizer.json");
 
 fn seeded(test: &str) -> StdRng {
     let seed = rand::rng().random();

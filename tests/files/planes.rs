@@ -1,12 +1,9 @@
 //! Weights as planes: what candle writes to GGUF files is read as candle reads it, whatever its
 //! encoding; the project's own files are read as they are; what is damaged is refused.
-#![cfg(not(target_arch = "wasm32"))]
-
-#[path = "support/gguf.rs"]
-mod gguf;
 
 use std::io::Cursor;
 
+use crate::file as gguf;
 use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
 use candle_core::{Device, Tensor};
 use half::f16;

@@ -1,20 +1,14 @@
 //! What a GGUF file says of its tokens and positions: types that are not to be trusted, the tokens that
 //! end an answer, texts that are empty or there twice, and settings that would change the numbers.
-#![cfg(not(target_arch = "wasm32"))]
 
-#[path = "support/gguf.rs"]
-mod file;
-#[path = "support/vocabulary.rs"]
-mod vocabulary;
-
-use file::{File, Stored};
+use crate::file::{File, Stored};
+use crate::vocabulary::Vocabulary;
 use phi3_steer::checkpoint::{Gguf, MemorySource};
 use phi3_steer::phi3::Config;
 use phi3_steer::tokens::{ChatTokenizer, Message, Role, TokenError};
 use pollster::block_on;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use vocabulary::Vocabulary;
 
 const MARKS: [&str; 6] = [
     "<|endoftext|>",

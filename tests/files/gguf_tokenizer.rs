@@ -1,20 +1,14 @@
 //! The tokenizer of a GGUF file: the tokens of the `tokenizer.json` it was made of, and those of
 //! SentencePiece's own rule.
-#![cfg(not(target_arch = "wasm32"))]
 
-#[path = "support/gguf.rs"]
-mod file;
-#[path = "support/vocabulary.rs"]
-mod vocabulary;
-
-use file::{File, Stored};
+use crate::file::{File, Stored};
+use crate::vocabulary::{NANO, NANO_CONFIG, Vocabulary};
 use phi3_steer::checkpoint::{Gguf, MemorySource};
 use phi3_steer::tokens::{ChatTokenizer, Message, Role, TokenError};
 use pollster::block_on;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::Value;
-use vocabulary::{NANO, NANO_CONFIG, Vocabulary};
 
 fn seeded(test: &str) -> StdRng {
     let seed = rand::rng().random();
@@ -100,7 +94,8 @@ fn the_nano_models_two_vocabularies_are_one() {
     assert_eq!(gguf.vocab_size(), json.vocab_size());
     assert_eq!((gguf.bos(), gguf.end()), (json.bos(), json.end()));
     assert_eq!(gguf.stop_tokens(), json.stop_tokens());
-    let eval: Value = serde_json::from_slice(include_bytes!("../models/nano/eval.json")).unwrap();
+    let eval: Value =
+        serde_json::from_slice(include_bytes!("../../models/nano/eval.json")).unwrap();
     let mut texts = Vec::new();
     collect(&eval, &mut texts);
     assert!(texts.len() > 1000);

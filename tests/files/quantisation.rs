@@ -1,7 +1,4 @@
 //! What the quantiser's search for scales buys over plain rounding, on the nano model's logits.
-#![cfg(not(target_arch = "wasm32"))]
-
-mod support;
 
 use std::path::Path;
 
@@ -13,8 +10,8 @@ use phi3_steer::tokens::Message;
 use pollster::block_on;
 use serde_json::{Value, json};
 
-use support::checkpoint::{RandomModel, Tensor};
-use support::reference;
+use crate::support::checkpoint::{RandomModel, Tensor};
+use crate::support::reference;
 
 /// Prompts of the evaluation set that are run.
 const PROMPTS: usize = 12;
