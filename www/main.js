@@ -21,6 +21,7 @@ import { Heartbeat } from "./heartbeat.js";
 import { History } from "./history.js";
 import { HistoryView } from "./history-view.js";
 import { Keeper } from "./keeper.js";
+import { LabDoor } from "./lab/door.js";
 import { hashFor, routeOf, withoutView } from "./lab/route.js";
 import { asEngineError, EngineError } from "./line.js";
 import { Ladder } from "./ladder.js";
@@ -78,7 +79,7 @@ const outbox = new Outbox(composer.form, (messages) => {
   composer.field.focus();
   refresh();
 });
-const fitCheck = new FitCheck({ show: (fit) => status.showFit(fit), free: () => canRun() && outbox.messages.length === 0 && !lab?.runner.running });
+const fitCheck = new FitCheck({ show: (fit) => status.showFit(fit), free: () => canRun() && outbox.messages.length === 0 && !door.lab?.runner.running });
 const keepFocus = startFocus(() => (matchMedia("(pointer: coarse)").matches ? byId("scroller", HTMLElement) : composer.field));
 const heartbeat = new Heartbeat({ silent: showSilence, back: () => status.clear() });
 const panel = new SteeringPanel(settings);
@@ -91,15 +92,21 @@ const view = new ChatView(conversation, byId("turns", HTMLElement), byId("scroll
   },
   choose: (feature) => settings.set({ feature }),
   canRun,
-  compare: (prompt) => openLab().then((lab) => lab.compare(prompt)),
+  compare: (prompt) => door.open().then((lab) => lab.compare(prompt)),
 });
 const chooser = new Chooser(catalogue, downloads, (next) => switchTo(next));
 const notes = new Notes(composer.form);
 const follower = new Follower({ catalogue, downloads, settings, composer, chooser, notes });
-/** The lab, once it is there. */
-let lab = /** @type {import("./lab/lab.js").Lab | null} */ (null);
-/** @type {Promise<import("./lab/lab.js").Lab> | null} */
-let labComes = null;
+const door = new LabDoor({
+  given: () => ({
+    settings,
+    engine: () => conversation.engine,
+    borrow,
+    places: () => placesOf(choice),
+    sets: () => (choice.model.builtIn ? "nano" : "real"),
+  }),
+  trouble: (error) => notes.add(`The lab could not be loaded: ${asEngineError(error).message}`),
+});
 const keeper = new Keeper(await History.open(), conversation, {
   places: () => placesOf(choice),
   trouble: (error) => notes.add(`This conversation cannot be kept: ${asEngineError(error).message}`),
@@ -180,7 +187,7 @@ async function load(again = false) {
       lanes: 2,
       onProgress: (/** @type {import("./types.d.ts").LoadProgress} */ progress) => {
         // What takes the longest is there.
-        if (progress.stage === "warmup") openLab();
+        if (progress.stage === "warmup") door.open();
         if (loading === abort) status.loading(progress, again);
       },
     };
@@ -203,7 +210,7 @@ async function load(again = false) {
     status.ready(engine.info, choice.model.name, catalogue.fitting(choice.model).length);
     ladder.follow(choice.model, true);
     const { names } = conversation;
-    Promise.all([openLab(), identity(engine, choice)])
+    Promise.all([door.open(), identity(engine, choice)])
       .then(([lab, place]) => lab.ready(engine, place, { model: names.model, dictionary: names.dictionary ?? "no dictionary" }, again))
       .catch((error) => console.error(error));
     fitCheck.watch(engine, choice, settings.report).catch((error) => console.error(error));
@@ -238,29 +245,6 @@ function waysOf(code, again) {
       load(again);
     },
   });
-}
-
-/** The lab, whose modules and style sheets are no part of the first load. */
-function openLab() {
-  labComes ??= (async () => {
-    const [{ Lab, styled }, { Shelf }] = await Promise.all([import("./lab/lab.js"), import("./lab/shelf.js")]);
-    const [shelf] = await Promise.all([Shelf.open(), styled()]);
-    lab = new Lab({
-      settings,
-      engine: () => conversation.engine,
-      borrow,
-      places: () => placesOf(choice),
-      sets: () => (choice.model.builtIn ? "nano" : "real"),
-      shelf,
-    });
-    return lab;
-  })();
-  // What did not come may come later.
-  labComes.catch((error) => {
-    labComes = null;
-    notes.add(`The lab could not be loaded: ${asEngineError(error).message}`);
-  });
-  return labComes;
 }
 
 /** Whether there is an engine that can answer now. */
@@ -336,7 +320,7 @@ function leave() {
   conversation.engine = null;
   busy = null;
   borrowed = null;
-  lab?.gone();
+  door.lab?.gone();
   heartbeat.rest();
   fitCheck.rest();
 }
@@ -485,7 +469,7 @@ function heldElsewhere(turns) {
   if (name && name !== choice.model.name) notes.add(`This conversation was held with ${name}. It goes on with ${choice.model.name}.`);
 }
 
-startTips((place) => openLab().then((lab) => lab.firing(conversation, place)));
+startTips((place) => door.open().then((lab) => lab.firing(conversation, place)));
 startAbout();
 startTheme(byId("theme", HTMLButtonElement));
 startShare(byId("share", HTMLButtonElement), settings, {
@@ -506,7 +490,7 @@ document.addEventListener("click", (event) => {
   location.hash = hashFor(view, part, location.hash);
 });
 addEventListener("hashchange", async () => {
-  if (routeOf(location.hash).view !== "chat") openLab();
+  if (routeOf(location.hash).view !== "chat") door.open();
   // Another part of the page is shown: nothing of what runs has changed.
   if (withoutView(location.hash) === followed) return;
   followed = withoutView(location.hash);
@@ -523,6 +507,6 @@ choice = recall(catalogue);
 const resumed = await keeper.resume().catch(() => undefined);
 choice = (await follower.follow(location.hash, choice)) ?? choice;
 if (resumed) heldElsewhere(conversation.turns);
-if (routeOf(location.hash).view !== "chat") await openLab().catch(() => {});
+if (routeOf(location.hash).view !== "chat") await door.open().catch(() => {});
 await startOffline();
 load();
