@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::GenerateError;
-use crate::gpu::{Access, Buffer, Gpu, GpuError, KernelDescriptor, Step, shaders};
+use crate::gpu::{Access, Buffer, Gpu, GpuError, KernelDescriptor, MatmulKind, Step, shaders};
 use crate::phi3::{Model, Phase};
 
 /// How the next token is chosen.
@@ -94,7 +94,8 @@ struct LaneState {
     unused: u32,
 }
 
-/// Invocations of a lane's workgroup on CPU adapters, which compile the zeroing of workgroup memory an element at a time.
+/// Invocations of a lane's workgroup where an invocation computes a unit, as on CPU adapters: those compile the zeroing
+/// of workgroup memory an element at a time.
 const CPU_INVOCATIONS: u32 = 64;
 /// Invocations of a lane's workgroup on GPUs of little workgroup memory.
 const FEW_INVOCATIONS: u32 = 256;
@@ -108,7 +109,7 @@ fn invocations(gpu: &Gpu) -> u32 {
         && limits.max_compute_workgroup_size_x >= INVOCATIONS
         && limits.max_compute_workgroup_storage_size >= 32 * INVOCATIONS;
     match fits {
-        _ if gpu.capabilities().cpu => CPU_INVOCATIONS,
+        _ if gpu.capabilities().few_rows == MatmulKind::Thread => CPU_INVOCATIONS,
         true => INVOCATIONS,
         false => FEW_INVOCATIONS,
     }
