@@ -142,7 +142,10 @@ async function switchTo(next, linked = follower.settingsFor(next)) {
   remember(choice);
   // Loading ends the engine, whatever it is doing.
   script = [];
-  await replace(conversation.stop(0), beginAnew, load);
+  await replace(conversation.stop(0), () => {
+    beginAnew();
+    load();
+  });
 }
 
 /**
@@ -423,14 +426,12 @@ function beginAnew() {
  * is part of what comes.
  * @param {Promise<unknown>} ended
  * @param {() => void} change
- * @param {() => void} [then] what else is to be done before messages go out again
  */
-async function replace(ended, change, then) {
+async function replace(ended, change) {
   replacing++;
   try {
     await ended;
     change();
-    then?.();
   } finally {
     replacing--;
     refresh();
