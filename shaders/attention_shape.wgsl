@@ -50,3 +50,15 @@ fn weight_of(score: f32, top: f32) -> f32 {
     }
     return exp(max(score - top, -80.0));
 }
+
+// What the sums of a split whose pairs begin at `at` are divided by. Where attention_merge divides, one invocation,
+// the `first`, leaves it the maximum and the sum.
+fn divisor_of(at: u32, top: f32, total: f32, first: bool) -> f32 {
+    if shape.splits == 1u {
+        return total;
+    }
+    if first {
+        out[at + shape.pairs] = vec2f(top, total);
+    }
+    return 1.0;
+}

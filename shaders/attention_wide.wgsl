@@ -94,13 +94,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     more_shares[tid] = sum1;
     workgroupBarrier();
     let at = out_from(row, head, split);
-    var divisor = total;
-    if shape.splits > 1u {
-        divisor = 1.0;
-        if tid == 0u {
-            out[at + shape.pairs] = vec2f(top, total);
-        }
-    }
+    let divisor = divisor_of(at, top, total, tid == 0u);
     if tid < QUADS {
         for (var i = tid + COLUMNS; i < WG; i += COLUMNS) {
             sum0 += shares[i];
