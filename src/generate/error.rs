@@ -51,6 +51,26 @@ pub enum GenerateError {
         /// The model's vocabulary.
         vocab: usize,
     },
+    /// What is known of the prompts' residual stream is not of these prompts.
+    #[error(
+        "{values} values were given as the residual stream of lane {lane}: its tokens have {expected}"
+    )]
+    OtherResidual {
+        /// The lane.
+        lane: usize,
+        /// Values given.
+        values: usize,
+        /// Values that its tokens have.
+        expected: usize,
+    },
+    /// The output of a block that is not computed.
+    #[error("block {layer} has no output to show: only blocks after block {known} are computed")]
+    NotComputed {
+        /// The block asked for.
+        layer: usize,
+        /// The block whose output is known.
+        known: usize,
+    },
     /// A sampling parameter makes no sense.
     #[error("{name} is {value}: {rule}")]
     BadSampling {

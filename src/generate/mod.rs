@@ -18,4 +18,4 @@ pub use error::GenerateError;
 pub use event::{DoneReason, Event, PromptToken, Stats};
 pub use sampler::{Sampled, Sampler, Sampling};
 pub use self_test::self_test;
-pub use trace::{TraceRequest, Traced, bare_prompt, trace};
+pub use trace::{Known, TraceRequest, Traced, bare_prompt, trace, trace_after};

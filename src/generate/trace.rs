@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use super::GenerateError;
 use super::prefill::rows_of;
-use crate::phi3::{MAX_ROWS, Model, ModelError, Row, Tap};
+use crate::phi3::{MAX_ROWS, Model, ModelError, Row, Start, Tap};
 use crate::steering::Steering;
 use crate::tokens::{Prompt, TokenRole};
 
@@ -20,6 +20,16 @@ pub struct TraceRequest<'a> {
     pub chunk: usize,
     /// Set to stop after the chunk under way.
     pub cancel: &'a Cell<bool>,
+}
+
+/// What is known of the prompts of a trace: what one pass made of a prompt serves many that are steered in
+/// different ways from a block on.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// The block.
+    pub layer: usize,
+    /// The residual stream at its output, before its hooks, of each lane: `[tokens, hidden]`.
+    pub residuals: &'a [&'a [f32]],
 }
 
 /// What a trace shows.
@@ -55,6 +65,32 @@ pub async fn trace(
     request: &TraceRequest<'_>,
     tell: &mut dyn FnMut(Traced<'_>),
 ) -> Result<(), GenerateError> {
+    run(model, steering, request, None, tell).await
+}
+
+/// As [`trace`], from the output of a block on, whose hooks are the first that act.
+///
+/// # Errors
+/// [`GenerateError::OtherResidual`] if what is known is not of as many tokens as the prompts have, and
+/// [`GenerateError::NotComputed`] if the output of that block, or of one before it, is asked for.
+pub async fn trace_after(
+    model: &mut Model,
+    steering: &Steering,
+    known: &Known<'_>,
+    request: &TraceRequest<'_>,
+    tell: &mut dyn FnMut(Traced<'_>),
+) -> Result<(), GenerateError> {
+    check_known(model, known, request)?;
+    run(model, steering, request, Some(known), tell).await
+}
+
+async fn run(
+    model: &mut Model,
+    steering: &Steering,
+    request: &TraceRequest<'_>,
+    known: Option<&Known<'_>>,
+    tell: &mut dyn FnMut(Traced<'_>),
+) -> Result<(), GenerateError> {
     check(model, request)?;
     let longest = request.prompts.iter().map(|p| p.ids.len()).max();
     let longest = longest.unwrap_or(0);
@@ -75,7 +111,8 @@ pub async fn trace(
         true => model.config().num_hidden_layers,
         false => last_tap.map_or(0, |layer| layer + 1),
     };
-    for chunk in rows.chunks(chunk_rows) {
+    let all_known: Vec<f32> = known.map_or(Vec::new(), |known| known.residuals.concat());
+    for (number, chunk) in rows.chunks(chunk_rows).enumerate() {
         if request.cancel.get() {
             return Err(GenerateError::Cancelled);
         }
@@ -87,7 +124,14 @@ pub async fn trace(
                 offset: 0,
             })
             .collect();
-        model.prefill_blocks(blocks, chunk, &[], &steering.hooks(), &taps);
+        let start = match known {
+            None => Start::Tokens,
+            Some(known) => Start::After {
+                layer: known.layer,
+                residual: &all_known[number * chunk_rows * hidden..][..chunk.len() * hidden],
+            },
+        };
+        model.prefill_blocks(start, blocks, chunk, &[], &steering.hooks(), &taps);
         for (layer, buffer) in &buffers {
             let values: Vec<f32> = model
                 .gpu()
@@ -161,6 +205,35 @@ fn check(model: &Model, request: &TraceRequest<'_>) -> Result<(), GenerateError>
                 context: model.context(),
             }
             .into());
+        }
+    }
+    Ok(())
+}
+
+fn check_known(
+    model: &Model,
+    known: &Known<'_>,
+    request: &TraceRequest<'_>,
+) -> Result<(), GenerateError> {
+    let config = model.config();
+    let layers = config.num_hidden_layers;
+    if known.layer >= layers {
+        let layer = known.layer;
+        return Err(ModelError::NoBlock { layer, layers }.into());
+    }
+    if let Some(&layer) = request.residual.iter().find(|l| **l <= known.layer) {
+        let known = known.layer;
+        return Err(GenerateError::NotComputed { layer, known });
+    }
+    for (lane, prompt) in request.prompts.iter().enumerate() {
+        let values = known.residuals.get(lane).map_or(0, |own| own.len());
+        let expected = prompt.ids.len() * config.hidden_size;
+        if values != expected {
+            return Err(GenerateError::OtherResidual {
+                lane,
+                values,
+                expected,
+            });
         }
     }
     Ok(())

@@ -24,7 +24,7 @@ pub use error::ModelError;
 pub use files::ModelFiles;
 pub use layer::Part;
 pub use long_rope::LongRope;
-pub use model::{BlockHook, Model, ModelOptions, Phase, Tap};
+pub use model::{BlockHook, Model, ModelOptions, Phase, Start, Tap};
 pub use precision::{PlainFormats, Precision};
 pub use rows::{MAX_ROWS, ROW_BOS, ROW_DONE, ROW_GENERATED, Row};
 

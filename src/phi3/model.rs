@@ -64,6 +64,31 @@ pub struct Tap<'a> {
     pub offset: u64,
 }
 
+/// What a pass of given tokens begins with.
+#[derive(Clone, Copy, Debug)]
+pub enum Start<'a> {
+    /// The tokens' embeddings.
+    Tokens,
+    /// The residual stream at the output of a block, before its hooks: what the blocks up to it make of the
+    /// tokens is known.
+    After {
+        /// The block.
+        layer: usize,
+        /// `[rows, hidden]`
+        residual: &'a [f32],
+    },
+}
+
+impl Start<'_> {
+    /// The first block that is computed.
+    fn block(&self) -> usize {
+        match self {
+            Self::Tokens => 0,
+            Self::After { layer, .. } => layer + 1,
+        }
+    }
+}
+
 /// Positions that the cache holds at first.
 const FIRST_CAPACITY: usize = 256;
 /// Positions by which the cache grows at least, where there is no memory to double it.
@@ -106,8 +131,10 @@ fn context_of(gpu: &Gpu, config: &Config, options: &ModelOptions) -> Result<usiz
 /// A pass through blocks.
 struct Blocks {
     phase: Phase,
-    /// Blocks, from the first on.
-    count: usize,
+    /// The first block; from any but block 0 on, the residual stream is there already.
+    first: usize,
+    /// The block that it ends before.
+    end: usize,
     rows: u32,
     /// Positions that a lane sees at most (decode).
     seen: usize,
@@ -371,13 +398,14 @@ impl Model {
         taps: &[Tap<'_>],
     ) {
         let all = self.config.num_hidden_layers;
-        self.prefill_blocks(all, rows, heads, hooks, taps);
+        self.prefill_blocks(Start::Tokens, all, rows, heads, hooks, taps);
     }
 
-    /// As [`Model::prefill`], through the first `blocks` blocks alone: enough for taps in them. The cache
-    /// of later blocks stays as it is.
+    /// As [`Model::prefill`], from `start` on and no further than the first `blocks` blocks: enough for taps in
+    /// them. The cache of the other blocks stays as it is.
     pub fn prefill_blocks(
         &self,
+        start: Start<'_>,
         blocks: usize,
         rows: &[Row],
         heads: &[(usize, usize)],
@@ -385,16 +413,19 @@ impl Model {
         taps: &[Tap<'_>],
     ) {
         self.gpu.write(&self.prefill_rows, 0, &[Rows::new(rows)]);
+        if let Start::After { residual, .. } = start {
+            self.gpu.write(self.residual(), 0, residual);
+        }
         self.set_prefill_heads(heads);
         let mut encoder = self
             .gpu
             .device()
             .create_command_encoder(&Default::default());
-        let count = rows.len() as u32;
         let run = Blocks {
             phase: Phase::Prefill,
-            count: blocks,
-            rows: count,
+            first: start.block(),
+            end: blocks,
+            rows: rows.len() as u32,
             seen: 0,
         };
         self.blocks(&mut encoder, &run, hooks, taps);
@@ -409,20 +440,7 @@ impl Model {
     /// to `last`, whose output [`Model::residual`] is then. What the cache holds of later blocks at these
     /// positions is void.
     pub fn prefill_to(&self, last: usize, rows: &[Row], hooks: &[&dyn BlockHook]) {
-        self.gpu.write(&self.prefill_rows, 0, &[Rows::new(rows)]);
-        let mut encoder = self
-            .gpu
-            .device()
-            .create_command_encoder(&Default::default());
-        let count = rows.len() as u32;
-        let run = Blocks {
-            phase: Phase::Prefill,
-            count: last + 1,
-            rows: count,
-            seen: 0,
-        };
-        self.blocks(&mut encoder, &run, hooks, &[]);
-        self.gpu.queue().submit([encoder.finish()]);
+        self.prefill_blocks(Start::Tokens, last + 1, rows, &[], hooks, &[]);
     }
 
     /// Makes the prefill's head read each row of `heads` (row, lane) for its lane.
@@ -483,7 +501,8 @@ impl Model {
         let lanes = self.lanes() as u32;
         let run = Blocks {
             phase: Phase::Decode,
-            count: self.config.num_hidden_layers,
+            first: 0,
+            end: self.config.num_hidden_layers,
             rows: lanes,
             seen,
         };
@@ -513,8 +532,16 @@ impl Model {
             Phase::Decode => &self.decode,
         };
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        steps.embed(&mut pass, rows);
-        for layer in 0..run.count.min(self.config.num_hidden_layers) {
+        let first = run.first;
+        match first.checked_sub(1) {
+            None => steps.embed(&mut pass, rows),
+            Some(known) => {
+                for hook in hooks.iter().filter(|h| h.layer() == known) {
+                    hook.record(&mut pass, phase, rows);
+                }
+            }
+        }
+        for layer in first..run.end.min(self.config.num_hidden_layers) {
             steps.block(&mut pass, layer, rows, seen);
             for hook in hooks.iter().filter(|h| h.layer() == layer) {
                 hook.record(&mut pass, phase, rows);

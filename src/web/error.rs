@@ -191,7 +191,10 @@ impl Code for GenerateError {
             GenerateError::EmptyPrompt { .. } => "empty-prompt",
             GenerateError::NotFinite { .. } => "overflow",
             GenerateError::ForeignToken { .. } => "bad-tokenizer",
-            GenerateError::TooManyLanes { .. } | GenerateError::BadSampling { .. } => "bad-request",
+            GenerateError::TooManyLanes { .. }
+            | GenerateError::BadSampling { .. }
+            | GenerateError::OtherResidual { .. }
+            | GenerateError::NotComputed { .. } => "bad-request",
         }
     }
 }

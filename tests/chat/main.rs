@@ -6,6 +6,7 @@ mod bench;
 mod features;
 mod forks;
 mod gates;
+mod known;
 mod long_rope;
 mod overflow;
 mod steering;

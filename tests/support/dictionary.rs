@@ -15,13 +15,13 @@ pub struct RandomDictionary {
     pub latents: usize,
     pub k: usize,
     /// `[latents, width]`
-    encoder: Vec<f32>,
+    pub encoder: Vec<f32>,
     /// `[latents]`
-    bias: Vec<f32>,
+    pub bias: Vec<f32>,
     /// `[latents, width]`
-    decoder: Vec<f32>,
+    pub decoder: Vec<f32>,
     /// `[width]`
-    b_dec: Vec<f32>,
+    pub b_dec: Vec<f32>,
 }
 
 /// What a token is to an intervention.
@@ -108,7 +108,8 @@ impl RandomDictionary {
         }
     }
 
-    fn direction(&self, latent: usize) -> Vec<f64> {
+    /// A latent's row of the decoder, `[width]`.
+    pub fn direction(&self, latent: usize) -> Vec<f64> {
         let row = &self.decoder[latent * self.width..][..self.width];
         row.iter().map(|v| f64::from(*v)).collect()
     }

@@ -7,7 +7,7 @@ use super::super::stats::mean;
 use super::super::{LabError, Run, Stage};
 use super::Source;
 use super::confirm::{Member, held};
-use super::effect::{self, Openings};
+use super::effect::{self, Parting};
 use super::evidence::activation;
 use super::rank::all_cosines;
 use super::reading::{Job, batches, hook_at, read_some};
@@ -212,7 +212,7 @@ async fn effect_of(
     asked: &[Prompt],
     member: Member,
 ) -> Result<Value, LabError> {
-    let openings = Openings::of(&[], &[], &from.file.judge()?, chat.tokenizer())?;
+    let parting = Parting::of(&[], &[], &from.file.judge()?, chat.tokenizer())?;
     let kept = PROBES.min(asked.len());
     let probes: Vec<&Prompt> = (0..kept).map(|i| &asked[i * asked.len() / kept]).collect();
     let mut jobs = Vec::new();
@@ -222,7 +222,7 @@ async fn effect_of(
             jobs.push(Job { prompt, steering });
         }
     }
-    let odds = effect::odds(chat, run, "card/effect", &openings, &jobs).await?;
+    let odds = effect::odds(chat, run, "card/effect", hook, &parting, &jobs).await?;
     let (base, steered) = odds.split_at(probes.len());
     let delta = mean(steered) - mean(base);
     Ok(json!({"delta": delta, "at": member.max, "prompts": probes.len()}))

@@ -5,8 +5,8 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::super::{Judge, LabError, Run};
-use super::reading::{Job, batches, hook_at, read_some, request, steer};
-use crate::generate::{Chat, TraceRequest, Traced, trace};
+use super::reading::{Job, batches, hook_at, read_some, request, residuals, steer, unsteer};
+use crate::generate::{Chat, Known, TraceRequest, Traced, trace_after};
 use crate::phi3::MAX_ROWS;
 use crate::sae::{Encoder, HookPoint};
 use crate::steering::{Intervention, Operator, Positions};
@@ -19,9 +19,9 @@ const DEEPEST: usize = 3;
 /// The share of refusals that the openings must account for, less that of other replies.
 const CLEAR: f64 = 0.5;
 
-/// How refusals begin: after `before`, with one of `tokens`.
+/// Where refusals part from other replies: after `before`, with one of `tokens`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Openings {
+pub struct Parting {
     /// What both refusals and other replies begin with.
     pub before: Vec<u32>,
     /// What only refusals go on with.
@@ -30,9 +30,9 @@ pub struct Openings {
     pub own: bool,
 }
 
-impl Openings {
-    /// The openings in which `refusals` part from `others`, the model's own replies; where there are too few
-    /// refusals, those of `judge`'s phrases.
+impl Parting {
+    /// Where `refusals` part from `others`, the model's own replies; where there are too few refusals, where
+    /// `judge`'s phrases do.
     pub fn of(
         refusals: &[&[u32]],
         others: &[&[u32]],
@@ -140,37 +140,72 @@ pub fn softmax(logits: &[f32]) -> Vec<f64> {
     all.into_iter().map(|p| p / sum).collect()
 }
 
-/// The log-odds of the openings after each job's prompt, in steps whose keys begin with `key`.
+/// The log-odds that the reply to each job's prompt begins as a refusal, in steps whose keys begin with `key`.
+/// The jobs steer at `hook` and after it: the blocks before are computed once for each prompt.
 pub async fn odds(
     chat: &mut Chat,
     run: &mut Run<'_>,
     key: &str,
-    openings: &Openings,
+    hook: HookPoint,
+    parting: &Parting,
     jobs: &[Job<'_>],
 ) -> Result<Vec<f64>, LabError> {
     let lengths: Vec<usize> = jobs.iter().map(|job| job.prompt.ids.len()).collect();
     let mut all = vec![0.0; jobs.len()];
+    let mut known = Vec::new();
     for (number, batch) in batches(&lengths, chat.model().lanes()).iter().enumerate() {
         let some: Vec<&Job<'_>> = batch.iter().map(|&i| &jobs[i]).collect();
         let key = format!("{key}/{number}");
-        let odds = run.step(&key, after(chat, openings, &some)).await?;
-        batch
-            .iter()
-            .zip(odds)
-            .for_each(|(&i, value)| all[i] = value);
+        let odds = run.step(&key, after(chat, hook, parting, &some, &mut known));
+        for (&i, odds) in batch.iter().zip(odds.await?) {
+            all[i] = odds;
+        }
     }
     Ok(all)
+}
+
+/// A prompt with what comes before the parting, and its residual stream at the hook, `[tokens, hidden]`.
+type Read = (Prompt, Vec<f32>);
+
+/// Reads those of `prompts` that are not among `known` yet, which then holds them and no others.
+async fn know(
+    chat: &mut Chat,
+    hook: HookPoint,
+    prompts: &[Prompt],
+    known: &mut Vec<Read>,
+) -> Result<(), LabError> {
+    known.retain(|(prompt, _)| prompts.contains(prompt));
+    let mut new: Vec<Prompt> = Vec::new();
+    for prompt in prompts {
+        if !new.contains(prompt) && known.iter().all(|(own, _)| own != prompt) {
+            new.push(prompt.clone());
+        }
+    }
+    if !new.is_empty() {
+        unsteer(chat)?;
+        let residuals = residuals(chat, hook.layer, &new).await?;
+        known.extend(new.into_iter().zip(residuals));
+    }
+    Ok(())
 }
 
 /// The log-odds after each job's prompt: that the reply begins as a refusal, what comes before the parting and
 /// all.
 async fn after(
     chat: &mut Chat,
-    openings: &Openings,
+    hook: HookPoint,
+    parting: &Parting,
     jobs: &[&Job<'_>],
+    known: &mut Vec<Read>,
 ) -> Result<Vec<f64>, LabError> {
+    let prompts: Vec<Prompt> = jobs.iter().map(|job| parting.after(job.prompt)).collect();
+    know(chat, hook, &prompts, known).await?;
+    let of = |prompt: &Prompt| {
+        let own = known.iter().find(|(own, _)| own == prompt);
+        own.map_or(&[][..], |(_, residual)| residual)
+    };
+    let residuals: Vec<&[f32]> = prompts.iter().map(of).collect();
     steer(chat, jobs)?;
-    let prompts: Vec<Prompt> = jobs.iter().map(|job| openings.after(job.prompt)).collect();
     let starts: Vec<usize> = jobs.iter().map(|job| job.prompt.ids.len() - 1).collect();
     let mut all = vec![1.0; jobs.len()];
     let (model, steering) = chat.model_and_steering();
@@ -189,10 +224,14 @@ async fn after(
             logits,
         } = traced
         {
-            all[lane] *= openings.chance(position - starts[lane], logits);
+            all[lane] *= parting.chance(position - starts[lane], logits);
         }
     };
-    trace(model, &steering, &request, &mut hear).await?;
+    let known = Known {
+        layer: hook.layer,
+        residuals: &residuals,
+    };
+    trace_after(model, &steering, &known, &request, &mut hear).await?;
     Ok(all.into_iter().map(log_odds).collect())
 }
 
@@ -313,14 +352,14 @@ mod tests {
 
     #[test]
     fn odds_are_those_of_the_whole_opening() {
-        let openings = Openings {
+        let parting = Parting {
             before: vec![3],
             tokens: vec![0, 2],
             own: true,
         };
         let logits = |p: [f64; 4]| p.map(|p| p.ln() as f32 + 9.0);
-        let first = openings.chance(0, &logits([0.3, 0.3, 0.2, 0.2]));
-        let second = openings.chance(1, &logits([0.3, 0.5, 0.15, 0.05]));
+        let first = parting.chance(0, &logits([0.3, 0.3, 0.2, 0.2]));
+        let second = parting.chance(1, &logits([0.3, 0.5, 0.15, 0.05]));
         let expected = 0.2 * 0.45;
         assert!((first * second - expected).abs() < 1e-6);
         assert!((log_odds(0.75) - 3f64.ln()).abs() < 1e-12);

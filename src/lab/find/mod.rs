@@ -29,7 +29,7 @@ pub use survival::{Observed, observe, survival};
 
 use asks::{Ask, Asks, Class};
 use confirm::{ALONG, CURVE, Confirmed, Dose, Member, Trial, useful, worth};
-use effect::Openings;
+use effect::Parting;
 use evidence::{Evidence, Groups};
 use rank::{Method, Ranking, Scores};
 pub(super) use reading::packed;
@@ -171,7 +171,7 @@ pub async fn find(
         let all = said.iter().zip(&refused).filter(|(_, r)| **r == wanted);
         all.map(|(reply, _)| &reply.tokens[..]).collect()
     };
-    let openings = Openings::of(&parted(true), &parted(false), &judge, &tokenizer)?;
+    let parting = Parting::of(&parted(true), &parted(false), &judge, &tokenizer)?;
     let likely = scores.likely(options.candidates);
     let probes = probed(search, &refused);
     let trials = scores.archetypal(GRID).len();
@@ -200,7 +200,7 @@ pub async fn find(
     };
     let members: Vec<Member> = likely.iter().map(|i| member(*i)).collect();
     let jobs = causal_jobs(hook, search, &probes, &members);
-    let odds = effect::odds(chat, run, "causal", &openings, &jobs).await?;
+    let odds = effect::odds(chat, run, "causal", hook, &parting, &jobs).await?;
     scores.set(Method::Causal, &likely, &effects(&odds, probes.len()));
     let features: Vec<u32> = likely.iter().map(|i| evidence[*i].feature).collect();
     let output = effect::output_scores(chat, run, hook, &features).await?;
@@ -299,9 +299,9 @@ pub async fn find(
         },
         "gate": gate_json(search, &readings, hook, seed),
         "openings": {
-            "own": openings.own,
-            "after": tokenizer.decode(&openings.before),
-            "tokens": openings.tokens.iter().map(|t| tokenizer.token_text(*t)).collect::<Vec<_>>(),
+            "own": parting.own,
+            "after": tokenizer.decode(&parting.before),
+            "tokens": parting.tokens.iter().map(|t| tokenizer.token_text(*t)).collect::<Vec<_>>(),
         },
         "archetype": archetype.map(|i| tokenizer.decode(&search[i].prompt.ids)),
         "alive": evidence.len(),

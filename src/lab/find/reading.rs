@@ -101,6 +101,14 @@ pub fn steer(chat: &Chat, jobs: &[&Job<'_>]) -> Result<(), LabError> {
     Ok(())
 }
 
+/// Leaves every lane alone.
+pub fn unsteer(chat: &Chat) -> Result<(), LabError> {
+    for lane in 0..chat.model().lanes() {
+        chat.steering().set(lane, &[])?;
+    }
+    Ok(())
+}
+
 /// A greedy request.
 pub fn request(prompts: &[Prompt], max_tokens: usize) -> ChatRequest<'_> {
     ChatRequest {
@@ -227,9 +235,7 @@ pub async fn read_some(
     prompts: &[Prompt],
     froms: &[usize],
 ) -> Result<Vec<Reading>, LabError> {
-    for lane in 0..chat.model().lanes() {
-        chat.steering().set(lane, &[])?;
-    }
+    unsteer(chat)?;
     let hidden = chat.model().config().hidden_size;
     let residuals = residuals(chat, point.layer, prompts).await?;
     let mut all = Vec::with_capacity(prompts.len());
@@ -298,9 +304,7 @@ pub async fn last_residuals(
     layers: &[usize],
     prompts: &[Prompt],
 ) -> Result<Vec<Vec<f32>>, LabError> {
-    for lane in 0..chat.model().lanes() {
-        chat.steering().set(lane, &[])?;
-    }
+    unsteer(chat)?;
     let hidden = chat.model().config().hidden_size;
     let mut all = vec![vec![0.0; layers.len() * hidden]; prompts.len()];
     let (model, steering) = chat.model_and_steering();
