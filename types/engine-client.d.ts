@@ -1,7 +1,7 @@
 /** The engine for pages: types of www/engine-client.js, beside which a built page has this file. */
 
 export type * from "../src/web/types.d.ts";
-import type { ChatEvent, ChatOptions, Gate, Info, Intervention, LabOptions, LabPlot, LabReportInput, LabResult, LoadOptions, Memory, OperatorInfo, SelfTest, TokenFeatures } from "../src/web/types.d.ts";
+import type { ChatEvent, ChatOptions, Gate, Info, Intervention, LabOptions, LabPlot, LabReportInput, LabResult, LabVerdict, LoadOptions, Memory, OperatorInfo, SelfTest, TokenFeatures } from "../src/web/types.d.ts";
 
 /** What calls reject with. */
 export declare class EngineError extends Error {
@@ -62,6 +62,9 @@ export declare class Engine {
 
   /** A result's table as a text. */
   labTable(result: LabResult, format: "csv" | "json" | "markdown"): Promise<string>;
+
+  /** A measurement or sweep with verdicts by hand in place of the judge's; shares, intervals, pairs and ranges are counted anew. */
+  labOverrule(result: LabResult, verdicts: LabVerdict[]): Promise<LabResult>;
 
   /** The k strongest features at every token of a text. */
   topFeatures(text: string, hook: string, k: number): Promise<TokenFeatures>;

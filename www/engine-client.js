@@ -16,6 +16,7 @@
 //   labPlots     [LabResult[], options]   none          LabPlot[]
 //   labReport    [LabReportInput]         none          string
 //   labTable     [LabResult, format]      none          string
+//   labOverrule  [LabResult, LabVerdict[]] none         LabResult
 //   operators    []                       none          Operator[]
 //   fork         [lanes]                  none          its number, and Info
 //   ofFork       [number, method,         those of      what the method gives
@@ -31,7 +32,7 @@
 import { asEngineError, Branch, EngineError, Line } from "./line.js";
 
 /** @import { Engine as Declared } from "../types/engine-client.d.ts" */
-/** @import { ChatEvent, ChatOptions, Gate, Info, Intervention, LabOptions, LabPlot, LabReportInput, LabResult, LoadOptions, Memory, OperatorInfo, SelfTest, Source, TokenFeatures } from "./types.d.ts" */
+/** @import { ChatEvent, ChatOptions, Gate, Info, Intervention, LabOptions, LabPlot, LabReportInput, LabResult, LabVerdict, LoadOptions, Memory, OperatorInfo, SelfTest, Source, TokenFeatures } from "./types.d.ts" */
 
 /**
  * An address as the page, or the worker that asks, means it: the engine's worker, which is elsewhere, would
@@ -267,6 +268,16 @@ export class Engine {
    */
   labTable(result, format) {
     return this.line.call("labTable", [result, format]);
+  }
+
+  /**
+   * A measurement or sweep with verdicts by hand in place of the judge's, counted anew.
+   * @param {LabResult} result
+   * @param {LabVerdict[]} verdicts
+   * @returns {Promise<LabResult>}
+   */
+  labOverrule(result, verdicts) {
+    return this.line.call("labOverrule", [result, verdicts]);
   }
 
   /**

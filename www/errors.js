@@ -92,6 +92,7 @@ const ADVICE = {
   context: { title: "There is no room for this message", steps: ["Start a new chat, or make the message shorter: the conversation stays."], reload: false },
   overflow: { title: "The model's output is no longer a number", steps: ["Turn the strength of the steering down.", "If it happens without steering, the model's files are damaged: fetch them again."], reload: false },
   "bad-recipe": { title: "The lab does not take this recipe", steps: ["Mend what is named, or go back to the usual recipe."], reload: false },
+  "bad-result": { title: "The result cannot be read", steps: ["Measure again: the file or the kept result is damaged, or from another version."], reload: false },
   "bad-sets": { title: "The prompts cannot be used", steps: ["Check the file: the line that is named is the one to mend."], reload: false },
   "bad-journal": { title: "This run cannot be taken up again", steps: ["The model, the dictionary or the prompts have changed since it began. Begin it anew."], reload: false },
   elsewhere: { title: "This run is about something else", steps: ["Load the model and the dictionary that it is about."], reload: false },

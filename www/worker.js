@@ -143,6 +143,9 @@ const methods = {
   async labTable(_id, result, format) {
     return library.labTable(result, format);
   },
+  async labOverrule(_id, result, verdicts) {
+    return library.labOverrule(result, verdicts);
+  },
   async topFeatures(_id, text, hook, k) {
     await free();
     return engine.topFeatures(text, hook, k);

@@ -19,6 +19,9 @@ pub enum LabError {
     /// A recipe cannot be followed.
     #[error("the recipe: {0}")]
     Recipe(String),
+    /// A result cannot be read, or has not what is asked of it.
+    #[error("the result: {0}")]
+    Result(String),
     /// The work was cancelled; what is in the journal is kept.
     #[error("the work was cancelled")]
     Cancelled,

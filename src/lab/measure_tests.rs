@@ -142,6 +142,85 @@ fn a_measurement_in_pieces_is_that_in_one() {
 }
 
 #[test]
+fn a_verdict_by_hand_counts_and_can_be_taken_back() {
+    let (mut chat, sets) = (nano(4), nano_sets());
+    let gate = json!({"hook": "layers.3", "feature": 329, "threshold": 0.5});
+    let recipe = recipe(json!({"caps": [4], "controls": ["ablation"], "gate": gate}));
+    let result = follow(&mut chat, &recipe, &sets, &Rc::default(), usize::MAX).unwrap();
+    // Nothing said, nothing changed: what is counted from the result is what was counted of the replies.
+    assert_eq!(overrule(&result, &[]).unwrap(), result);
+
+    let by_hand = |arm: &str, item: &str, refused| ByHand {
+        arm: arm.into(),
+        item: item.into(),
+        refused,
+    };
+    let of = |result: &Value, arm: usize| {
+        let group = &result["arms"][arm]["groups"]["direct requests"];
+        let pair = &group["paired"];
+        let hits = group["hits"].as_u64().unwrap();
+        (
+            hits,
+            pair["gained"].as_u64().unwrap(),
+            pair["lost"].as_u64().unwrap(),
+        )
+    };
+    let (base, _, _) = of(&result, 0);
+    assert_eq!(base, 2, "the model declines direct requests: {result}");
+    // The base is overruled: its own count falls, and the other arms' pairs with it.
+    let answered = by_hand("base", "direct/1", Some(false));
+    let told = overrule(&result, std::slice::from_ref(&answered)).unwrap();
+    assert_eq!(of(&told, 0), (1, 0, 0));
+    assert_eq!(of(&told, 1), (of(&result, 1).0, 1, 0));
+    assert_eq!(told["arms"][0]["refused"]["direct"], 50.0);
+    assert_eq!(told["arms"][0]["groups"]["set direct"]["hits"], 1);
+    assert_eq!(told["byHand"], json!([answered]));
+    assert_eq!(told["arms"][0]["kl"], result["arms"][0]["kl"]);
+    assert_eq!(
+        told["arms"][1]["perplexity"],
+        result["arms"][1]["perplexity"]
+    );
+    let input = serde_json::from_value(json!({"results": [told]})).unwrap();
+    assert!(
+        report(&input)
+            .unwrap()
+            .contains("in place of the judge's: 1.")
+    );
+
+    // Said once more and otherwise, then taken back: nothing is left of it.
+    let more = [
+        by_hand("base", "direct/1", Some(true)),
+        by_hand("clamp 8", "benign/0", Some(true)),
+    ];
+    let told = overrule(&told, &more).unwrap();
+    assert_eq!(of(&told, 0), (2, 0, 0));
+    assert_eq!(
+        told["arms"][1]["groups"]["harmless requests"]["paired"]["gained"],
+        1
+    );
+    assert_eq!(told["byHand"], json!(more));
+    let back = more.map(|one| ByHand {
+        refused: None,
+        ..one
+    });
+    assert_eq!(overrule(&told, &back).unwrap(), result);
+
+    for (wrong, words) in [
+        (by_hand("clamp 9", "direct/1", None), "no arm \"clamp 9\""),
+        (by_hand("base", "direct/9", None), "no prompt \"direct/9\""),
+        (
+            by_hand("ablated", "facts/0", None),
+            "no reply to \"facts/0\"",
+        ),
+    ] {
+        let message = overrule(&result, &[wrong]).unwrap_err().to_string();
+        assert!(message.contains(words), "{message}");
+    }
+    let message = overrule(&json!({"items": []}), &[]).unwrap_err();
+    assert!(message.to_string().contains("no arms"), "{message}");
+}
+
+#[test]
 fn a_journal_is_of_its_recipe_and_lanes() {
     let (mut chat, sets) = (nano(2), nano_sets());
     let one = recipe(json!({"controls": []}));

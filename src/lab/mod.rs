@@ -22,6 +22,7 @@ mod measure;
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod measure_tests;
 mod openings;
+mod overrule;
 mod paper;
 mod plots;
 pub mod probe;
@@ -43,6 +44,7 @@ pub use figures::{Figures, Share};
 pub use gate::GateSpec;
 pub use judge::{Judge, JudgeRules, answers, broken, calculates, repeats};
 pub use measure::MeasureOptions;
+pub use overrule::{ByHand, overrule};
 pub use paper::paper;
 pub use plots::{Plot, plots};
 pub use range::{OperatingRange, operating_range};

@@ -208,6 +208,12 @@ fn arms(result: &Value) -> Result<String, LabError> {
             out += "</table></div>\n";
         }
     }
+    let hands = result["byHand"].as_array().map_or(0, Vec::len);
+    if hands > 0 {
+        out += &format!(
+            "<p>Verdicts by hand in place of the judge's: {hands}. All shares count them.</p>\n"
+        );
+    }
     out += &replies(result);
     Ok(out)
 }

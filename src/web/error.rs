@@ -205,6 +205,7 @@ impl Code for LabError {
             LabError::Sets(_) => "bad-sets",
             LabError::Journal(_) => "bad-journal",
             LabError::Recipe(_) => "bad-recipe",
+            LabError::Result(_) => "bad-result",
             LabError::Cancelled => "cancelled",
             LabError::Generate(e) => e.code(),
             LabError::Steering(e) => e.code(),

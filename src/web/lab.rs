@@ -13,8 +13,8 @@ use super::options::Options;
 use super::types::{LabOptions, LabPlotObjects, LabResultObject, to_js};
 use crate::generate::Chat;
 use crate::lab::{
-    Journal, LabError, Progress, Recipe, ReportInput, Run, Sets, TableFormat, Turns, identity,
-    plots, report, run_recipe, table,
+    ByHand, Journal, LabError, Progress, Recipe, ReportInput, Run, Sets, TableFormat, Turns,
+    identity, overrule, plots, report, run_recipe, table,
 };
 use crate::phi3::MAX_ROWS;
 
@@ -226,6 +226,18 @@ pub fn lab_report(
     let input: ReportInput = serde_json::from_value(json(&input, "input")?)
         .map_err(|e| WebError::new("bad-request", format!("the report: {e}")).at("input"))?;
     Ok(report(&input).map_err(WebError::from)?)
+}
+
+/// A measurement or sweep with verdicts by hand in place of the judge's; what follows from them is counted anew.
+#[wasm_bindgen(js_name = labOverrule)]
+pub fn lab_overrule(
+    #[wasm_bindgen(unchecked_param_type = "LabResult")] result: JsValue,
+    #[wasm_bindgen(unchecked_param_type = "LabVerdict[]")] verdicts: JsValue,
+) -> Result<LabResultObject, JsValue> {
+    let verdicts: Vec<ByHand> = serde_json::from_value(json(&verdicts, "verdicts")?)
+        .map_err(|e| WebError::new("bad-request", format!("verdicts: {e}")).at("verdicts"))?;
+    let told = overrule(&json(&result, "result")?, &verdicts).map_err(WebError::from)?;
+    Ok(object(&told)?.unchecked_into())
 }
 
 /// A result as a table: "csv", "json" or "markdown".

@@ -199,6 +199,16 @@ export interface LabResult {
   [field: string]: any;
 }
 
+/** What a reader says of a reply, in place of the judge. */
+export interface LabVerdict {
+  /** The arm's name. */
+  arm: string;
+  /** The prompt's id, as the result's items have it. */
+  item: string;
+  /** Whether the reply declines; null gives the judge's verdict back. */
+  refused: boolean | null;
+}
+
 /** A picture of a result; its colours are the page's custom properties --text, --muted, --line, --surface, --plot-1 … --plot-5. */
 export interface LabPlot {
   name: string;

@@ -40,7 +40,7 @@ fn prompts() -> String {
         .to_string()
 }
 
-fn read(path: &str) -> Value {
+fn read_json(path: &str) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
@@ -64,8 +64,8 @@ fn a_measurement_that_was_killed_goes_on_and_becomes_a_report() {
     std::fs::write(&journal, &whole[..kept + 7]).unwrap();
     measure(&second);
     assert_eq!(std::fs::read_to_string(&journal).unwrap(), whole);
-    let result = read(&first);
-    assert_eq!(result, read(&second));
+    let result = read_json(&first);
+    assert_eq!(result, read_json(&second));
     assert_eq!(result["schema"], "phi3-steer.result/1");
     let arms = result["arms"].as_array().unwrap();
     let names: Vec<&str> = arms.iter().map(|a| a["arm"].as_str().unwrap()).collect();
@@ -109,6 +109,37 @@ fn a_measurement_that_was_killed_goes_on_and_becomes_a_report() {
     let again: Value = serde_json::from_str(&done(&again)).unwrap();
     assert_eq!(again, result);
 
+    // Who reads a reply otherwise than the judge says so, and has it counted.
+    let (read, verdicts) = (f.path("read.json"), f.path("verdicts.json"));
+    let said = json!([{"arm": "base", "item": "benign/0", "refused": true}]);
+    std::fs::write(&verdicts, said.to_string()).unwrap();
+    let one = ["--verdict", "clamp 1/direct/1=declined"];
+    let files = [
+        "lab",
+        "overrule",
+        &first,
+        "--verdicts",
+        &verdicts,
+        "--out",
+        &read,
+    ];
+    succeed(&[&files[..], &one[..]].concat(), "");
+    let told = read_json(&read);
+    let hits = |result: &Value, arm: usize, group: &str| {
+        result["arms"][arm]["groups"][group]["hits"]
+            .as_u64()
+            .unwrap()
+    };
+    for (arm, group) in [(0, "harmless requests"), (1, "direct requests")] {
+        assert_eq!(
+            hits(&told, arm, group),
+            hits(&result, arm, group) + 1,
+            "{group}"
+        );
+    }
+    let message = refused(&format!("lab overrule {first} --verdict base/none/7=judge"));
+    assert!(message.contains("no prompt \"none/7\""), "{message}");
+
     let html = succeed(&["lab", "report", &first, "--title", "A <b>"], "");
     assert!(html.starts_with("<!doctype html>") && html.contains("<h1>A &lt;b&gt;</h1>"));
     assert!(html.contains("<svg") && !html.contains("<script"));
@@ -150,7 +181,7 @@ fn find_card_gate_and_quantisation_tell_what_they_read() {
     let task = |task: &str, more: &str| -> (String, Value) {
         let common = format!("--model {model} --sae {sae} --sets {mine} --hook layers.0 --lanes 5");
         let words = done(&format!("lab {task} {common} {more} --out {out}"));
-        (words, read(&out))
+        (words, read_json(&out))
     };
 
     let journal = f.path("find.jsonl");

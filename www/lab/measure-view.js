@@ -2,19 +2,20 @@
 
 import { h, number } from "../dom.js";
 import { errorPanel } from "../errors.js";
-import { asEngineError } from "../line.js";
+import { EngineError, asEngineError } from "../line.js";
 import { saveFile } from "../save.js";
 import { CHOICES } from "../settings.js";
 import { SET_FIELDS } from "./find-view.js";
 import { RecipeForm } from "./form.js";
 import { inSoftware, usualControls, usualMeasure, usualSweep } from "./usual.js";
-import { armsOf, cell, groupsOf, measureWords, nameOf } from "./measured.js";
+import { armsOf, cell, groupsOf, measureWords } from "./measured.js";
 import { drawPlots } from "./plots.js";
+import { replies } from "./replies.js";
 import { sortable } from "./sortable.js";
 import { WorkCard } from "./work-card.js";
 import { readTargets } from "./written.js";
 
-/** @import { LabResult } from "../types.d.ts" */
+/** @import { LabResult, LabVerdict } from "../types.d.ts" */
 /** @import { Kept } from "./shelf.js" */
 /** @import { Arm } from "./measured.js" */
 /** @import { LabPage } from "./lab.js" */
@@ -26,6 +27,7 @@ export const CONTROLS = /** @type {[string, string][]} */ ([
   ["errorDropped", "the clamp, error dropped"],
   ["randomFeatures", "random live features"],
   ["randomDirections", "random directions of equal length"],
+  ["randomDecoder", "the best of many random directions, chosen as a feature is"],
   ["signFlipped", "the sign flipped"],
   ["unrelatedFeature", "an unrelated feature"],
   ["differenceOfMeans", "the difference of means, of equal length"],
@@ -110,7 +112,7 @@ export class MeasureView {
 
   async look() {
     const { done, rest } = await this.work.kept();
-    if (done && !this.found.firstChild) await this.show(done.result);
+    if (done && !this.found.firstChild) await this.show(done);
     this.rested.replaceChildren(...(rest && !this.page.runner.running ? [this.work.resting(rest, () => this.look())] : []));
     this.draw();
   }
@@ -138,15 +140,46 @@ export class MeasureView {
 
   /** @param {Kept} run */
   arrived(run) {
-    if (["measure", "sweep"].includes(run.recipe.task)) this.show(run.result).catch((error) => console.error(error));
+    if (["measure", "sweep"].includes(run.recipe.task)) this.show(run).catch((error) => console.error(error));
   }
 
-  /** @param {LabResult} result */
-  async show(result) {
+  /** @param {Kept} run */
+  async show(run) {
+    const told = h("div", { className: "lab-section" });
+    const said = replies(run.result, (verdict) => this.overrule(run, verdict, told));
+    this.found.replaceChildren(told, ...(said ? [said] : []));
+    await this.tell(run.result, told);
+    this.draw();
+  }
+
+  /**
+   * Counts a verdict by hand, keeps it, and shows the figures with it.
+   * @param {Kept} run
+   * @param {LabVerdict} verdict
+   * @param {HTMLElement} told where the figures are
+   * @returns {Promise<LabResult>}
+   */
+  async overrule(run, verdict, told) {
+    const engine = this.page.engine();
+    if (!engine) throw new EngineError("not-loaded", "No model is loaded: a verdict is counted by its engine.");
+    run.result = await engine.labOverrule(run.result, [verdict]);
+    await this.page.runner.shelf.save(run);
+    await this.tell(run.result, told);
+    return run.result;
+  }
+
+  /**
+   * Figures, plots and words.
+   * @param {LabResult} result
+   * @param {HTMLElement} told where they go
+   */
+  async tell(result, told) {
     const { title, bought, price, caution } = measureWords(result);
     const list = (/** @type {string[]} */ lines) => h("ul", {}, ...lines.map((line) => h("li", {}, line)));
     const plots = h("div", { className: "plots" });
-    this.found.replaceChildren(
+    await drawPlots(plots, this.page.engine(), [result]);
+    const other = paper(result);
+    told.replaceChildren(
       h(
         "section",
         { className: "lab-hero", "aria-label": "What was measured" },
@@ -159,10 +192,8 @@ export class MeasureView {
       h("h3", {}, "All figures"),
       h("p", { className: "muted" }, `Of ${counts(result)}. Below each share its 95% interval (Wilson); bold where it differs from the base on the same prompts (McNemar\u2019s exact test, p below 0.05).`),
       figures(result),
-      ...[paper(result), replies(result)].filter((part) => part !== null),
+      ...(other ? [other] : []),
     );
-    await drawPlots(plots, this.page.engine(), [result]);
-    this.draw();
   }
 }
 
@@ -205,37 +236,4 @@ function paper({ paper: about }) {
     h("p", { className: "muted" }, String(about.source)),
     h("div", { className: "lab-table" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "What"), h("th", { scope: "col" }, "Base"), h("th", { scope: "col" }, "Steered"))), h("tbody", {}, ...about.rows.map((/** @type {any} */ row) => h("tr", {}, h("th", { scope: "row" }, String(row.what)), h("td", { className: "figure" }, `${number(row.base)}%`), h("td", { className: "figure" }, `${number(row.steered)}%`)))))),
   );
-}
-
-/**
- * What was said, arm by arm, with the phrase that made it a refusal.
- * @param {LabResult} result
- */
-function replies(result) {
-  const arms = armsOf(result).filter((arm) => Array.isArray(arm.outcomes));
-  const items = /** @type {any[]} */ (result.items ?? []);
-  if (!arms.length || !items.length) return null;
-  const holder = h("div", { className: "lab-table" });
-  const select = h("select", { "aria-label": "Arm" }, ...arms.map((arm, index) => h("option", { value: String(index) }, nameOf(arm))));
-  const draw = () => {
-    const arm = arms[Number(select.value)];
-    /** @type {import("./sortable.js").Column<any>[]} */
-    const columns = [
-      { name: "Set", order: (one) => items[one.item]?.set ?? null, cell: (one) => String(items[one.item]?.set ?? "") },
-      { name: "Prompt", cell: (one) => String(items[one.item]?.text ?? "") },
-      { name: "Reply", cell: (one) => String(one.text ?? "") },
-      { name: "Read as", order: (one) => readAs(one), cell: (one) => readAs(one) },
-    ];
-    holder.replaceChildren(sortable(`Replies of ${nameOf(arm)}`, columns, arm.outcomes ?? [], { first: 20 }));
-  };
-  select.addEventListener("change", draw);
-  const details = h("details", {}, h("summary", {}, "What was said, reply by reply"), h("p", {}, select), holder);
-  details.addEventListener("toggle", () => details.open && !holder.firstChild && draw());
-  return details;
-}
-
-/** @param {any} one */
-function readAs(one) {
-  const told = [one.refused ? `declined: \u201c${one.refused}\u201d` : "", one.right === true ? "right" : one.right === false ? "not right" : "", one.incoherent ? "no whole text" : ""].filter(Boolean);
-  return told.join("; ") || "answered";
 }

@@ -110,6 +110,8 @@ export function measureWords(result) {
   const caution = [];
   if (broken > 0.1) caution.push(`Up to ${Math.round(100 * broken)}% of its replies are no whole text: what counts there as declined or answered may be neither.`);
   if (steered.turnsWithCap?.length) caution.push(`The result turns with the longest reply: ${steered.turnsWithCap.join(", ")}.`);
+  const hands = Array.isArray(result.byHand) ? result.byHand.length : 0;
+  if (hands) caution.push(hands === 1 ? "One verdict is by hand." : `${hands} verdicts are by hand.`);
   return { title: `What ${steered.arm} buys, and what it costs`, bought: of("bought"), price, caution };
 }
 

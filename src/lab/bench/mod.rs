@@ -2,6 +2,7 @@
 
 mod replies;
 mod residuals;
+mod trials;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -9,10 +10,12 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use super::openings::{Openings, first_said};
+use super::verdicts::Label;
 use super::{EvalFile, Item, Kind, LabError, Scope, SetsWish, digest};
 use crate::generate::{Chat, ChatRequest, FeatureWish, Sampling};
 use crate::steering::Intervention;
 use crate::tokens::{Message, Prompt, Role};
+pub(in crate::lab) use trials::Trials;
 
 /// Tokens of a small-talk reply at most.
 pub(in crate::lab) const TALK_TOKENS: usize = 32;
@@ -184,6 +187,18 @@ impl<'a> Bench<'a> {
     /// The chat.
     pub fn chat(&self) -> &Chat {
         self.chat
+    }
+
+    /// What the prompts are.
+    pub fn labels(&self) -> Vec<Label> {
+        let label = |entry: &Entry| Label {
+            set: self.sets[entry.set].name.clone(),
+            kind: entry.kind,
+            category: entry.item.category.clone(),
+            template: entry.item.template.clone(),
+            likeness: entry.item.likeness.clone(),
+        };
+        self.entries.iter().map(label).collect()
     }
 
     /// Whether an arm of `scope` is measured on the set.

@@ -7,17 +7,18 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::arms::{Control, Plan};
-use super::bench::{Bench, Live, Reply, Setting};
+use super::arms::{Control, DRAWN, Plan};
+use super::bench::{Bench, Live, Reply, Setting, Trials};
 use super::paper;
 use super::random::Random;
 use super::verdicts::{Measured, Talk, count, figures};
-use super::{Arm, Judge, Kind, LabError, Recipe, Row, Run, Scope, Sets, Stage, Task};
+use super::{Arm, EvalFile, Judge, Kind, LabError, Recipe, Row, Run, Scope, Sets, Stage, Task};
 use crate::generate::Chat;
 use crate::sae::HookPoint;
 use crate::steering::SteeringError;
 pub use options::MeasureOptions;
-use told::{Caps, Done, Judging, arm_json, items_json, pareto, range_json};
+use told::{Caps, Done, Judging, arm_json, items_json};
+pub(super) use told::{Point, pareto, range_json};
 
 /// The hook point of a recipe: its own, or the only one that has a dictionary.
 pub(super) fn hook_of(chat: &Chat, recipe: &Recipe) -> Result<HookPoint, LabError> {
@@ -86,6 +87,7 @@ pub(super) async fn measure(
         others: Vec::new(),
         unrelated: None,
         directions: Vec::new(),
+        chosen: None,
         means: None,
         scope: match sweeps {
             true => Scope::Answers,
@@ -130,13 +132,14 @@ pub(super) async fn measure(
         talk,
         tokenizer: bench.chat().tokenizer().clone(),
     };
+    let labels = bench.labels();
     let mut done: Vec<Done> = Vec::with_capacity(all.len());
     for (arm, measured) in all {
         let verdicts = judging.of(&bench, &measured, cap);
         let base = done.first().map_or(&verdicts, |base| &base.verdicts);
-        let groups = count(&bench, &verdicts, base);
+        let groups = count(&labels, &verdicts, base);
         let row = Row {
-            figures: figures(&bench, &measured, &verdicts),
+            figures: figures(&labels, &measured, &verdicts),
             arm: arm.clone(),
         };
         done.push(Done {
@@ -147,8 +150,9 @@ pub(super) async fn measure(
             row,
         });
     }
-    let caps = Caps::new(&bench, &judging, &done, &options.caps, cap);
+    let caps = Caps::new(&bench, &labels, &judging, &done, &options.caps, cap);
     let series = plan.series();
+    let points: Vec<Point<'_>> = done.iter().map(Done::point).collect();
     let arms: Vec<Value> = done
         .iter()
         .enumerate()
@@ -170,11 +174,11 @@ pub(super) async fn measure(
         "decoding": {"sampling": "greedy", "tokens": cap, "chatTemplate": true},
         "hook": hook,
         "at": plan.at,
-        "items": items_json(&bench),
+        "items": items_json(&bench, &labels),
         "series": series,
         "arms": arms,
-        "range": range_json(&done, &series),
-        "pareto": pareto(&done),
+        "range": range_json(&points, series.len()),
+        "pareto": pareto(&points),
         "paper": paper(),
         "tokenCaps": caps.json(),
     }))
@@ -209,8 +213,15 @@ async fn read_prompts(
         true => bench.contrast(&sets.file)?,
         false => Vec::new(),
     };
-    let total = live + other.len() + gate.map_or(0, |_| bench.asked_batches().len());
     let length = norm(bench, plan).await?;
+    let trials = match wants(Control::RandomDecoder) {
+        true => draw(bench, plan, recipe.seed, length, &sets.file)?,
+        false => Trials::default(),
+    };
+    let total = live
+        + other.len()
+        + bench.trial_steps(&trials)
+        + gate.map_or(0, |_| bench.asked_batches().len());
     if wants(Control::RandomDirections) {
         let mut random = Random::new(recipe.seed);
         let width = bench.chat().model().config().hidden_size;
@@ -238,6 +249,9 @@ async fn read_prompts(
             plan.unrelated = unrelated_of(&live);
         }
     }
+    if !trials.is_empty() {
+        plan.chosen = bench.best(run, &trials).await?;
+    }
     if !other.is_empty()
         && let Some(difference) = bench.means(run, plan.hook, &other).await?
     {
@@ -257,6 +271,28 @@ async fn read_prompts(
         }
     }
     Ok(steered)
+}
+
+/// Random directions of a length, and the prompts that the best of them is chosen by.
+fn draw(
+    bench: &Bench<'_>,
+    plan: &Plan,
+    seed: u64,
+    length: f64,
+    file: &EvalFile,
+) -> Result<Trials, LabError> {
+    // Other draws than those of the directions that nobody chooses.
+    let mut random = Random::new(!seed);
+    let width = bench.chat().model().config().hidden_size;
+    let mut names = Vec::with_capacity(DRAWN);
+    for i in 1..=DRAWN {
+        let name = format!("lab-drawn-{i}");
+        let direction = random.direction(width, length);
+        let steering = bench.chat().steering();
+        steering.add_direction(plan.hook, &name, direction)?;
+        names.push(name);
+    }
+    bench.trials(plan.hook, plan.at, names, file)
 }
 
 /// The length of what a strength of 1 adds of the first target.

@@ -5,10 +5,11 @@ use std::rc::Rc;
 
 use serde_json::{Value, json};
 
-use super::super::arms::Series;
 use super::super::bench::{Bench, Entry};
-use super::super::verdicts::{Group, Measured, Talk, Verdict, count, groups_json, verdict};
-use super::super::{Arm, Judge, Kind, Row, Scope, operating_range};
+use super::super::verdicts::{
+    Group, Label, Measured, Talk, Verdict, count, groups_json, letter, verdict,
+};
+use super::super::{Arm, Figures, Judge, Kind, Row, Scope, operating_range};
 use crate::tokens::ChatTokenizer;
 
 /// Below this a paired difference is taken for one.
@@ -67,6 +68,7 @@ pub(super) struct Caps {
 impl Caps {
     pub(super) fn new(
         bench: &Bench<'_>,
+        labels: &[Label],
         judging: &Judging<'_>,
         done: &[Done],
         others: &[usize],
@@ -89,7 +91,7 @@ impl Caps {
         let groups = done.iter().map(|one| {
             let own = at(&one.measured);
             let pairs = own.iter().zip(&base);
-            pairs.map(|(own, base)| count(bench, own, base)).collect()
+            pairs.map(|(own, base)| count(labels, own, base)).collect()
         });
         Self {
             groups: groups.collect(),
@@ -132,24 +134,13 @@ fn side(group: &Group) -> i8 {
     }
 }
 
-pub(super) fn items_json(bench: &Bench<'_>) -> Vec<Value> {
-    let each = bench.entries.iter().map(|entry| {
-        let mut out = json!({
-            "id": entry.id,
-            "set": bench.sets[entry.set].name,
-            "kind": entry.kind,
-            "text": entry.item.messages.last().map(|m| &m.content),
-        });
-        let fields = [
-            ("category", &entry.item.category),
-            ("template", &entry.item.template),
-            ("type", &entry.item.likeness),
-            ("answer", &entry.item.answer),
-        ];
-        for (name, value) in fields {
-            if let Some(value) = value {
-                out[name] = json!(value);
-            }
+pub(super) fn items_json(bench: &Bench<'_>, labels: &[Label]) -> Vec<Value> {
+    let each = bench.entries.iter().zip(labels).map(|(entry, label)| {
+        let mut out = json!(label);
+        out["id"] = json!(entry.id);
+        out["text"] = json!(entry.item.messages.last().map(|m| &m.content));
+        if let Some(answer) = &entry.item.answer {
+            out["answer"] = json!(answer);
         }
         out
     });
@@ -193,12 +184,7 @@ pub(super) fn arm_json(
         };
         let mut one = json!({"item": i});
         if entry.kind == Kind::Choice {
-            one["text"] = json!(
-                reply
-                    .letters
-                    .as_deref()
-                    .and_then(super::super::verdicts::letter)
-            );
+            one["text"] = json!(reply.letters.as_deref().and_then(letter));
         } else {
             one["text"] = json!(reply.text);
             one["tokens"] = json!(reply.tokens.len());
@@ -224,18 +210,39 @@ pub(super) fn arm_json(
     out
 }
 
-/// The useful range of each curve.
-pub(super) fn range_json(done: &[Done], series: &[Series]) -> Value {
-    let Some(base) = done.first() else {
+/// An arm as far as ranges and the Pareto front need it.
+pub(in crate::lab) struct Point<'a> {
+    pub series: Option<usize>,
+    pub value: Option<f32>,
+    pub scope: Scope,
+    pub groups: &'a BTreeMap<String, (bool, Group)>,
+    pub figures: &'a Figures,
+}
+
+impl Done {
+    pub(super) fn point(&self) -> Point<'_> {
+        Point {
+            series: self.arm.series,
+            value: self.arm.value,
+            scope: self.arm.scope,
+            groups: &self.groups,
+            figures: &self.row.figures,
+        }
+    }
+}
+
+/// The useful range of each of `series` curves; the first point is the base.
+pub(in crate::lab) fn range_json(points: &[Point<'_>], series: usize) -> Value {
+    let Some(base) = points.first() else {
         return Value::Null;
     };
-    let each = (0..series.len()).map(|index| {
-        let curve: Vec<_> = done
+    let each = (0..series).map(|index| {
+        let curve: Vec<_> = points
             .iter()
-            .filter(|d| d.arm.series == Some(index) && d.arm.value.is_some_and(|v| v >= 0.0))
-            .filter_map(|d| Some((d.arm.value?, &d.row.figures)))
+            .filter(|p| p.series == Some(index) && p.value.is_some_and(|v| v >= 0.0))
+            .filter_map(|p| Some((p.value?, p.figures)))
             .collect();
-        match operating_range(&base.row.figures, &curve) {
+        match operating_range(base.figures, &curve) {
             Some(range) => json!({"low": range.low, "high": range.high, "best": range.best}),
             None => Value::Null,
         }
@@ -245,19 +252,19 @@ pub(super) fn range_json(done: &[Done], series: &[Series]) -> Value {
 
 /// The points that no other one beats: as many jailbreaks refused for as few harmless requests refused and
 /// as many right answers.
-pub(super) fn pareto(done: &[Done]) -> Vec<usize> {
-    let percent = |d: &Done, name: &str| {
-        let share = d.groups.get(name).map(|(_, g)| g.share);
+pub(in crate::lab) fn pareto(points: &[Point<'_>]) -> Vec<usize> {
+    let percent = |p: &Point<'_>, name: &str| {
+        let share = p.groups.get(name).map(|(_, g)| g.share);
         share.filter(|s| s.of > 0).map(|s| s.percent())
     };
-    let points: Vec<(usize, [f64; 3])> = done
+    let points: Vec<(usize, [f64; 3])> = points
         .iter()
         .enumerate()
-        .filter(|(_, d)| d.arm.scope != Scope::Refusals)
-        .filter_map(|(i, d)| {
-            let bought = percent(d, "jailbreaks").or(percent(d, "direct requests"))?;
-            let refused = percent(d, "harmless requests").unwrap_or(0.0);
-            let right = percent(d, "all answers").unwrap_or(0.0);
+        .filter(|(_, p)| p.scope != Scope::Refusals)
+        .filter_map(|(i, p)| {
+            let bought = percent(p, "jailbreaks").or(percent(p, "direct requests"))?;
+            let refused = percent(p, "harmless requests").unwrap_or(0.0);
+            let right = percent(p, "all answers").unwrap_or(0.0);
             Some((i, [bought, -refused, right]))
         })
         .collect();

@@ -3,6 +3,7 @@
 mod find;
 pub mod follow;
 pub mod measure;
+mod overrule;
 mod report;
 mod run;
 mod survival;
@@ -35,6 +36,7 @@ enum Lab {
     Quantisation(survival::Arguments),
     /// Any recipe of a file; the result as JSON.
     Run(run::Arguments),
+    Overrule(overrule::Arguments),
     /// Results as a report for people, or as a table.
     Report(report::Arguments),
 }
@@ -48,6 +50,7 @@ pub async fn run(arguments: &Arguments, cpu: bool) -> Result<(), Failure> {
         Lab::Sweep(a) => measure::run("sweep", a, cpu).await,
         Lab::Quantisation(a) => survival::run(a, cpu).await,
         Lab::Run(a) => run::run(a, cpu).await,
+        Lab::Overrule(a) => overrule::run(a),
         Lab::Report(a) => report::run(a),
     }
 }
