@@ -29,6 +29,10 @@ pub struct Settings {
     pub auxiliary: usize,
     /// The weight of the auxiliary loss.
     pub auxiliary_weight: f32,
+    /// Whether the decoder stays the random one that training begins with: a control for what is said of a
+    /// trained one (arXiv 2602.14111).
+    #[serde(default)]
+    pub frozen_decoder: bool,
     /// What all random choices come from.
     pub seed: u64,
 }
@@ -46,6 +50,7 @@ impl Default for Settings {
             dead_after: 60,
             auxiliary: 64,
             auxiliary_weight: 1.0 / 32.0,
+            frozen_decoder: false,
             seed: 1,
         }
     }

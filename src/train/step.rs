@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::bound::{BIAS, Bound, Buffers, Tensor, bind, factor};
+use super::bound::{BIAS, Bound, Buffers, DECODER, Tensor, bind, factor};
 use super::kernels::Kernels;
 use super::lists::{AUXILIARY, Listed, Use, by_latent};
 use super::{Scale, Settings, TrainError, Weights};
@@ -387,12 +387,16 @@ impl Trainer {
         bound
             .by_offset
             .dispatch(&mut pass, [(self.padded / 4) as u32, 1, 1]);
+        let frozen = self.settings.frozen_decoder;
         bound.tangent.dispatch(&mut pass, [1, y, z]);
-        for tensor in &self.tensors {
+        let moving = self.tensors.iter().enumerate();
+        for (_, tensor) in moving.filter(|(which, _)| !(frozen && *which == DECODER)) {
             let [x, y] = folded(tensor.elements.div_ceil(4 * 64));
             tensor.adam.dispatch(&mut pass, [x, y, 1]);
         }
-        bound.unit_rows.dispatch(&mut pass, [1, y, z]);
+        if !frozen {
+            bound.unit_rows.dispatch(&mut pass, [1, y, z]);
+        }
         drop(pass);
         self.gpu.queue().submit([encoder.finish()]);
     }

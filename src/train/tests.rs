@@ -182,6 +182,44 @@ fn planted_features_are_found() {
 }
 
 #[test]
+fn a_frozen_decoder_stays_and_the_encoder_learns_to_use_it() {
+    let mut rng = fresh_rng();
+    let width = 40;
+    let (rows, _) = planted(&mut rng, width, 60, 4000);
+    let settings = Settings {
+        steps: 300,
+        frozen_decoder: true,
+        ..small(rng.random())
+    };
+    let gpu = software_gpu(GpuOptions::default());
+    let mut ring = Ring::memory(width, 4000);
+    ring.push(&rows).unwrap();
+    let training = Training {
+        settings: &settings,
+        ring: &mut ring,
+        harvest: None,
+        cancel: &Cell::new(false),
+    };
+    let mut losses = Vec::new();
+    let mut tell = |progress: Progress| {
+        if let Progress::Stepped { step, .. } = progress {
+            losses.push(step.loss);
+        }
+    };
+    let mut keep = |_: &State| Ok(());
+    let trainer = pollster::block_on(training.run(&gpu, None, &mut keep, &mut tell)).unwrap();
+    let found = pollster::block_on(trainer.weights()).unwrap();
+    let fresh = Weights::fresh(settings.latents, trainer.scale(), settings.seed);
+    assert!(found.decoder == fresh.decoder, "the decoder has moved");
+    assert!(found.encoder != fresh.encoder && found.b_dec != fresh.b_dec);
+    // What three random rows can rebuild of a vector is little, but it is learnt.
+    let mean = |some: &[f64]| some.iter().sum::<f64>() / some.len() as f64;
+    let (first, last) = (mean(&losses[..50]), mean(&losses[losses.len() - 50..]));
+    println!("loss {first} to {last}");
+    assert!(last < first, "{losses:?}");
+}
+
+#[test]
 fn a_run_that_was_stopped_goes_on_as_if_it_had_not_been() {
     let mut rng = fresh_rng();
     let width = 17;

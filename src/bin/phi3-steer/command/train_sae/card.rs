@@ -133,6 +133,9 @@ impl Card<'_> {
             settings.auxiliary,
             settings.auxiliary_weight,
         );
+        if settings.frozen_decoder {
+            out += "The decoder's rows are random and were not trained: this dictionary is a control.\n\n";
+        }
         out += &format!("    {}\n\n## Figures\n\n", command());
         for line in self.figures() {
             out += &format!("- {line}\n");

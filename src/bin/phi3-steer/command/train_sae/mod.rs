@@ -101,6 +101,9 @@ pub struct Course {
     /// The weight of the auxiliary loss.
     #[arg(long, value_name = "W", default_value_t = Settings::default().auxiliary_weight)]
     auxiliary_weight: f32,
+    /// Leave the decoder random: a control, to compare a trained dictionary with.
+    #[arg(long)]
+    frozen_decoder: bool,
     /// Seed of all random choices.
     #[arg(long, value_name = "S", default_value_t = Settings::default().seed)]
     seed: u64,
@@ -123,6 +126,7 @@ impl Course {
             dead_after: self.dead_after,
             auxiliary: self.auxiliary.min(latents),
             auxiliary_weight: self.auxiliary_weight,
+            frozen_decoder: self.frozen_decoder,
             seed: self.seed,
         }
     }
