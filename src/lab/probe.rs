@@ -1,7 +1,7 @@
 //! Linear probes: logistic regression on vectors of the residual stream.
 
 use super::random::Random;
-use super::stats::{RocPoint, auc, quantile, roc};
+use super::stats::{RocPoint, auc, roc};
 
 /// Steps of the solver at most.
 const STEPS: usize = 1000;
@@ -211,19 +211,6 @@ pub struct Validated {
     pub roc: Vec<RocPoint>,
 }
 
-impl Validated {
-    /// The scores of those whose label is `label`.
-    pub fn of(&self, labels: &[bool], label: bool) -> Vec<f64> {
-        let own = self.scores.iter().zip(labels).filter(|(_, l)| **l == label);
-        own.map(|(s, _)| *s).collect()
-    }
-
-    /// The score that all but `1 - share` of the negatives lie below; 0.5 without negatives.
-    pub fn threshold(&self, labels: &[bool], share: f64) -> f64 {
-        quantile(&self.of(labels, false), share).unwrap_or(0.5)
-    }
-}
-
 /// Scores each sample by a probe fitted without its fold; `folds` of like size with like shares of both
 /// labels, drawn from `seed`.
 pub fn cross_validate(samples: Samples<'_>, ridge: f64, folds: usize, seed: u64) -> Validated {
@@ -371,10 +358,6 @@ mod tests {
         };
         let validated = cross_validate(samples, 0.1, 5, 7);
         assert!(validated.auc > 0.97, "{}", validated.auc);
-        let threshold = validated.threshold(&labels, 0.9);
-        let negatives = validated.of(&labels, false);
-        let above = negatives.iter().filter(|s| **s > threshold).count();
-        assert!(above <= negatives.len() / 10 + 1);
         // Labels without a cause are not predicted, though a probe that saw them would.
         let coin: Vec<bool> = (0..400).map(|_| rng.random()).collect();
         let samples = Samples {

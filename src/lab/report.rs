@@ -309,7 +309,14 @@ fn found(result: &Value, candidates: &[Value]) -> String {
         );
     }
     out += "</table></div>\n";
-    out += &format!("<p>Chosen: {}</p>\n", words(&result["chosen"]));
+    let members = result["chosen"]["features"].as_array();
+    let members = members.into_iter().flatten().map(|m| words(&m["feature"]));
+    let names = members.collect::<Vec<_>>().join(" + ");
+    out += &match result["chosen"]["kind"].as_str() {
+        Some("none") => format!("<p>No refusal feature was found; {names} came nearest.</p>\n"),
+        Some("direction") => "<p>No feature does it: the difference of means does.</p>\n".into(),
+        _ => format!("<p>Chosen: {names}</p>\n"),
+    };
     out
 }
 

@@ -6,6 +6,7 @@ import { byDirection, doses, findWords, reportOf } from "../../www/lab/found.js"
 import { heardUpTo, tokenAgain } from "../../www/lab/firing.js";
 import { withAt } from "../../www/lab/form.js";
 import { controlsOf, groupsOf, measureWords } from "../../www/lab/measured.js";
+import { readAs } from "../../www/lab/replies.js";
 import { parseSvg } from "../../www/lab/plots.js";
 import { canonical, fromLink, parseRecipe, SCHEMA, toLink } from "../../www/lab/recipes.js";
 import { hashFor, onlyView, routeOf, withoutView } from "../../www/lab/route.js";
@@ -102,6 +103,14 @@ test("what was found, in words and for the slider", () => {
   const set = structuredClone(FOUND);
   set.chosen = { kind: "set", features: [{ feature: 5, max: 2 }, { feature: 9, max: 0.5 }] };
   assert.match(findWords(set).title, /2 features together: 5 and 9/);
+  const none = structuredClone(not);
+  none.chosen.kind = "none";
+  assert.match(findWords(none).title, /No refusal feature was found/);
+  assert.match(findWords(none).range, /feature 329, which came nearest, nor the difference of means/);
+  const plain = byDirection({ ...FOUND, direction: { curve: [{ value: 0.5, harmful: 0.5, benign: 0 }, { value: 1.5, harmful: 0.9, benign: 0 }], useful: [0.5, 1.5], default: 1.5 } });
+  assert.match(findWords(plain).title, /the plain direction does/);
+  assert.match(findWords(plain).price, /At 1.5, 90% of the harmful requests are declined instead of 40%/);
+  assert.deepEqual(reportOf(plain, "layers.3").value, { default: 1.5, useful: [0.5, 1.5], max: 1.5 });
   assert.deepEqual(doses({ strength: { curve: [null, { value: "x" }] } }), { base: null, curve: [], useful: null, value: 1, max: 1 });
 });
 
@@ -333,4 +342,13 @@ test("the token table as a file", () => {
 test("the gate's verdict in words", () => {
   assert.equal(gateWords({ score: 0.9321, threshold: 0.5, steered: true }), "looked harmful, 0.93: steered");
   assert.equal(gateWords({ score: 0.0449, threshold: 0.5, steered: false }), "looked harmless, 0.04: not steered");
+});
+
+test("a reply is read by the judge, or by hand", () => {
+  assert.equal(readAs({}), "answered");
+  assert.equal(readAs({ refused: "i cannot", right: false }), "declined: \u201ci cannot\u201d; not right");
+  assert.equal(readAs({ judged: "i cannot", incoherent: true }), "answered, by hand; no whole text");
+  assert.equal(readAs({ refused: "by hand", judged: null }), "declined, by hand");
+  const told = (byHand) => measureWords({ ...MEASURED, byHand }).caution;
+  assert.deepEqual([told([{}]), told([{}, {}])], [["One verdict is by hand."], ["2 verdicts are by hand."]]);
 });

@@ -111,7 +111,7 @@ export class FindView {
     drawDose(chart, report, report.value.default, 0, report.value.max);
     drawPlots(chart, page.engine(), [result]);
     const use = h("button", { type: "button", className: "button primary", onclick: () => page.use(result) }, kind === "feature" ? "Use this feature in the chat" : kind === "set" ? "Use these features in the chat" : "Use this direction in the chat");
-    const direction = typeof result.direction?.values === "string" ? [h("button", { type: "button", className: "button", title: "The difference between harmful and harmless prompts: the baseline that every feature must beat", onclick: () => page.use(byDirection(result)) }, "Try the plain direction")] : [];
+    const direction = kind !== "direction" && typeof result.direction?.values === "string" ? [h("button", { type: "button", className: "button", title: "The difference between harmful and harmless prompts: the baseline that every feature must beat", onclick: () => page.use(byDirection(result)) }, "Try the plain direction")] : [];
     const cards = members.map(({ feature }) => h("button", { type: "button", className: "button", onclick: () => page.open("feature", feature) }, members.length > 1 ? `Card of ${feature}` : "Open its card"));
     this.found.replaceChildren(
       h(
@@ -119,7 +119,7 @@ export class FindView {
         { className: "lab-hero", "aria-label": "What was found" },
         h("h2", {}, title),
         h("dl", {}, h("dt", {}, "Its range"), h("dd", {}, range), h("dt", {}, "Its price"), h("dd", {}, price), ...(sure ? [h("dt", {}, "Is it sure?"), h("dd", {}, sure)] : [])),
-        h("div", { className: "actions" }, use, ...cards, h("button", { type: "button", className: "button", onclick: () => page.open("measure") }, "Measure what it costs"), ...direction, this.back),
+        h("div", { className: "actions" }, ...(kind === "none" ? [] : [use]), ...cards, h("button", { type: "button", className: "button", onclick: () => page.open("measure") }, "Measure what it costs"), ...direction, this.back),
         chart,
       ),
       h("h3", {}, "All candidates"),
@@ -203,7 +203,8 @@ const SCORES = /** @type {[string, string, string][]} */ ([
  */
 function candidates(result, page) {
   const rows = /** @type {any[]} */ (result.candidates ?? []);
-  const taken = new Set(chosen(result).members.map(({ feature }) => feature));
+  const { kind, members } = chosen(result);
+  const taken = new Set(members.map(({ feature }) => feature));
   const present = SCORES.filter(([path]) => rows.some((row) => figure(row, path) !== null));
   /** @type {(row: any, way: "up" | "down" | "harmless") => string} */
   const tried = (row, way) => {
@@ -218,7 +219,7 @@ function candidates(result, page) {
       figure: true,
       order: (row) => row.feature,
       cell: (row) =>
-        h("span", { className: "candidate" }, h("button", { type: "button", className: "quiet", title: `Open the card of feature ${row.feature}`, onclick: () => page.open("feature", row.feature) }, String(row.feature)), taken.has(row.feature) ? h("span", { className: "chip on" }, "chosen") : row.confirmed?.bothWays ? h("span", { className: "chip" }, "both ways") : null),
+        h("span", { className: "candidate" }, h("button", { type: "button", className: "quiet", title: `Open the card of feature ${row.feature}`, onclick: () => page.open("feature", row.feature) }, String(row.feature)), taken.has(row.feature) ? h("span", { className: "chip on" }, kind === "none" ? "nearest" : "chosen") : row.confirmed?.bothWays ? h("span", { className: "chip" }, "both ways") : null),
     },
     { name: "Agreement", figure: true, about: "How far the ranks of all methods agree on it", order: (row) => figure(row, "agreement"), cell: (row) => shown(figure(row, "agreement")) },
     { name: "Turned up", figure: true, about: "Held-out prompts declined without and with it held high", order: (row) => gain(row, "up"), cell: (row) => tried(row, "up") },

@@ -14,13 +14,15 @@ import { number } from "../dom.js";
 export const percent = (/** @type {number | null | undefined} */ share) => (share === null || share === undefined || !Number.isFinite(share) ? "\u2013" : `${Math.round(100 * share)}%`);
 
 /**
- * What steers: one feature, several together, or a direction of the residual stream.
+ * What steers: one feature, several together, a direction of the residual stream; or none of them, and the
+ * members are those that came nearest.
  * @param {LabResult} result of the task "find"
- * @returns {{kind: "feature" | "set" | "direction", members: Member[]}}
+ * @returns {{kind: "feature" | "set" | "direction" | "none", members: Member[]}}
  */
 export function chosen(result) {
   const { kind, features } = result.chosen ?? {};
   const members = (Array.isArray(features) ? features : []).filter((one) => Number.isInteger(one?.feature)).map(({ feature, max }) => ({ feature, max: Number.isFinite(max) && max > 0 ? max : 1 }));
+  if (kind === "none") return { kind, members };
   if (kind === "direction" || !members.length) return { kind: "direction", members: [] };
   return { kind: kind === "set" && members.length > 1 ? "set" : "feature", members };
 }
@@ -95,14 +97,17 @@ export function findWords(result) {
   const title = {
     feature: `Here is your refusal feature: ${which}`,
     set: `It takes ${members.length} features together: ${which}`,
-    direction: "No feature did it alone: a direction does",
+    direction: "No feature does it: the plain direction does",
+    none: "No refusal feature was found",
   }[kind];
-  const unit = kind === "set" ? " (each in units of its own largest activation)" : "";
+  const unit = kind === "none" ? "" : kind === "set" ? " (each in units of its own largest activation)" : "";
   const range = useful
     ? useful[0] < useful[1]
       ? `Held between ${number(useful[0])} and ${number(useful[1])}${unit}, it makes this model decline harmful requests without breaking its text. ${number(value)} is a good place to start.`
       : `Of the strengths that were tried, ${number(useful[0])}${unit} is the useful one.`
-    : `No strength was found that is plainly useful: at ${number(value)}${unit}, the best one, look at the price before you believe it.`;
+    : kind === "none"
+      ? `Nothing that was tried makes this model decline harmful requests more, for what it costs: neither ${members.length > 1 ? `the features ${which}, which` : members.length ? `feature ${which}, which` : "a feature that"} came nearest, nor the difference of means. Another block, another dictionary or more prompts may show one.`
+      : `No strength was found that is plainly useful: at ${number(value)}${unit}, the best one, look at the price before you believe it.`;
   const at = curve.find((row) => row.value === value) ?? nearest(curve, value);
   const price = at
     ? base
@@ -143,4 +148,9 @@ function sureWords(result) {
  * @param {LabResult} result
  * @returns {LabResult}
  */
-export const byDirection = (result) => ({ ...result, chosen: { kind: "direction", features: [] }, strength: { default: 1, max: 4, curve: [], useful: null } });
+export const byDirection = (result) => {
+  const { curve, useful = null, default: best = 1 } = result.direction ?? {};
+  // A search of before measured no strengths of it.
+  const strength = curve?.length ? { unit: "times", base: result.strength?.base ?? null, curve, useful, default: best } : { default: 1, max: 4, curve: [], useful: null };
+  return { ...result, chosen: { kind: "direction", features: [] }, strength };
+};

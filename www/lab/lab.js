@@ -8,7 +8,7 @@ import { DIRECTION } from "../settings.js";
 import { CardView } from "./card-view.js";
 import { FindView } from "./find-view.js";
 import { openFiring } from "./firing.js";
-import { reportOf } from "./found.js";
+import { chosen, reportOf } from "./found.js";
 import { GateView } from "./gate-view.js";
 import { readGate } from "./gates.js";
 import { LessonView } from "./lesson.js";
@@ -188,10 +188,13 @@ export class Lab {
     else settings.know(report);
   }
 
-  /** @param {LabResult} result */
+  /**
+   * Keeps what was found with the model and the dictionary; nothing, where nothing was.
+   * @param {LabResult} result
+   */
   async know(result) {
     const engine = this.page.engine();
-    if (!engine) return;
+    if (!engine || chosen(result).kind === "none") return;
     await this.adopt(result, engine, false);
     this.page.settings.reset();
     await this.runner.shelf.keep(`found/${this.runner.place}`, result).catch((error) => console.warn(`It is not kept: ${error}`));

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::super::bench::trained;
 use super::super::{EvalFile, Item, Kind, LabError, Set};
 use crate::tokens::{ChatTokenizer, Prompt};
 
@@ -20,6 +21,8 @@ pub enum Class {
 /// A prompt.
 #[derive(Clone, Debug)]
 pub struct Ask {
+    /// Its set.
+    pub set: String,
     /// What it is.
     pub class: Class,
     /// Its tokens, ready for an answer.
@@ -39,6 +42,7 @@ pub struct Asks {
 
 /// A prompt before it is put into tokens.
 struct Loose<'a> {
+    set: &'a str,
     class: Class,
     item: &'a Item,
 }
@@ -59,7 +63,7 @@ impl Loose<'_> {
 fn class_of(set: &Set) -> Option<Class> {
     match set.kind {
         Kind::Refuse => Some(Class::Direct),
-        Kind::Jailbreak if !set.name.starts_with("jbx_") => Some(Class::Jailbreak),
+        Kind::Jailbreak if trained(&set.name) => Some(Class::Jailbreak),
         Kind::Benign => Some(Class::Harmless),
         _ => None,
     }
@@ -74,9 +78,11 @@ fn spread<T: Copy>(all: &[T], count: usize) -> Vec<T> {
 /// The prompts of `class`, a set's after another's, in turn to one half and the other.
 fn half<'a>(sets: &'a [Set], class: Class, odd: bool) -> Vec<Loose<'a>> {
     let own = sets.iter().filter(|set| class_of(set) == Some(class));
-    let items = own.flat_map(|set| &set.items).enumerate();
-    let halved = items.filter(|(i, _)| (i % 2 == 1) == odd);
-    halved.map(|(_, item)| Loose { class, item }).collect()
+    let items = own.flat_map(|set| set.items.iter().map(|item| (&set.name[..], item)));
+    let halved = items.enumerate().filter(|(i, _)| (i % 2 == 1) == odd);
+    halved
+        .map(|(_, (set, item))| Loose { set, class, item })
+        .collect()
 }
 
 impl Asks {
@@ -169,6 +175,7 @@ impl Asks {
 impl Loose<'_> {
     fn ask(&self, tokenizer: &ChatTokenizer, pair: Option<usize>) -> Result<Ask, LabError> {
         Ok(Ask {
+            set: self.set.into(),
             class: self.class,
             prompt: tokenizer.chat(&self.item.messages, true)?,
             pair,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::super::bench::trained;
 use super::super::figures::Share;
 use super::super::probe::{Samples, cross_validate, fit};
 use super::super::stats::{auc, quantile, roc};
@@ -103,7 +104,7 @@ fn cases(
             all.push(Case {
                 set: set.name.clone(),
                 harmful,
-                unseen: set.name.starts_with("jbx_"),
+                unseen: !trained(&set.name),
                 prompt: chat.tokenizer().chat(&item.messages, true)?,
             });
         }
@@ -193,15 +194,25 @@ fn sides(cases: &[Case], scores: &[f64]) -> (Vec<f64>, Vec<f64>) {
     (of(true), of(false))
 }
 
-/// The score that in each harmless set that a gate may know at least `share` of the prompts lie below.
-fn threshold(cases: &[Case], scores: &[f64], share: f64) -> f64 {
+/// The score that in each set at least `share` of the prompts lie below, given harmless prompts' sets and scores.
+pub(super) fn above_most<'a>(
+    harmless: impl Iterator<Item = (&'a str, f64)>,
+    share: f64,
+) -> Option<f64> {
     let mut sets: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    let known = cases.iter().zip(scores).filter(|(c, _)| !c.unseen);
-    for (case, score) in known.filter(|(c, _)| !c.harmful) {
-        sets.entry(&case.set).or_default().push(*score);
+    for (set, score) in harmless {
+        sets.entry(set).or_default().push(score);
     }
     let each = sets.values().filter_map(|own| quantile(own, share));
-    each.fold(f64::NEG_INFINITY, f64::max)
+    each.max_by(f64::total_cmp)
+}
+
+/// The score that in each harmless set that a gate may know at least `share` of the prompts lie below.
+fn threshold(cases: &[Case], scores: &[f64], share: f64) -> f64 {
+    let known = cases.iter().zip(scores).filter(|(c, _)| !c.unseen);
+    let harmless = known.filter(|(c, _)| !c.harmful);
+    let of = harmless.map(|(case, score)| (&case.set[..], *score));
+    above_most(of, share).unwrap_or(f64::NEG_INFINITY)
 }
 
 fn share_above(scores: &[f64], threshold: f64) -> f64 {

@@ -6,6 +6,7 @@
 
 mod asks;
 mod card;
+mod choice;
 mod confirm;
 mod effect;
 mod evidence;
@@ -24,11 +25,13 @@ use super::{EvalFile, LabError, Run, Stage};
 use crate::generate::Chat;
 use crate::sae::HookPoint;
 pub use card::{CardOptions, card};
+use gate::above_most;
 pub use gate::{GateOptions, gate};
 pub use survival::{Observed, observe, survival};
 
 use asks::{Ask, Asks, Class};
-use confirm::{ALONG, CURVE, Confirmed, Dose, Member, Trial, useful, worth};
+use choice::{Kind, choose};
+use confirm::{ALONG, CURVE, Confirmed, Member, Trial, useful};
 use effect::Parting;
 use evidence::{Evidence, Groups};
 use rank::{Method, Ranking, Scores};
@@ -249,7 +252,6 @@ pub async fn find(
     );
     let base = trial.base();
     let (chosen, curve) = choose(chat, run, &trial, &confirmed, options.most, &member).await?;
-    let (range, best) = useful(&base, &curve);
     // What every dictionary must beat.
     let steering = chat.steering().clone();
     steering.add_direction(hook, DIRECTION, at_last.clone())?;
@@ -257,10 +259,38 @@ pub async fn find(
     for times in ALONG {
         along.push(trial.along(chat, run, DIRECTION, times).await?);
     }
+    let kind = Kind::of(chosen.len(), &base, &curve, &along);
     let own = chosen.first().map(|m| m.feature);
     let strength = evidence.iter().find(|e| Some(e.feature) == own);
     let strength = strength.map(|e| e.strength).unwrap_or_default();
     let single = chosen.len() == 1;
+    let features = match kind {
+        Kind::Direction => &[][..],
+        _ => &chosen,
+    };
+    let (along_range, along_best) = useful(&base, &along);
+    let strength = match kind {
+        Kind::Direction => json!({
+            "unit": "times",
+            "max": 1.0,
+            "base": base,
+            "curve": along,
+            "useful": along_range,
+            "default": along_best,
+        }),
+        _ => {
+            let (range, best) = useful(&base, &curve);
+            json!({
+                "unit": if single { "activation" } else { "max" },
+                "max": if single { strength.max } else { 1.0 },
+                "quantiles": strength.quantiles,
+                "base": base,
+                "curve": curve,
+                "useful": range,
+                "default": best,
+            })
+        }
+    };
 
     let order = ranking.order();
     let candidates: Vec<Value> = confirmed
@@ -277,20 +307,14 @@ pub async fn find(
         "split": split,
         "candidates": candidates,
         "concordance": ranking.concordance(),
-        "chosen": {"kind": if single { "feature" } else { "set" }, "features": chosen},
-        "strength": {
-            "unit": if single { "activation" } else { "max" },
-            "max": if single { strength.max } else { 1.0 },
-            "quantiles": strength.quantiles,
-            "base": base,
-            "curve": curve,
-            "useful": range,
-            "default": best,
-        },
+        "chosen": {"kind": kind, "features": features},
+        "strength": strength,
         "direction": {
             "norm": norm(&at_last),
             "values": packed::text(&at_last),
             "curve": along,
+            "useful": along_range,
+            "default": along_best,
             "reply": {
                 "by": if forced.is_some() { "forced" } else { "own" },
                 "norm": norm(&over_reply),
@@ -374,55 +398,6 @@ fn effects(odds: &[f64], probes: usize) -> Vec<f64> {
     each.collect()
 }
 
-/// What another feature must add to a set, as a share: less is within the chance of so few prompts.
-const PAYS: f64 = 0.05;
-
-/// The best confirmed latent, and more while they pay; with the curve of its strengths.
-async fn choose(
-    chat: &mut Chat,
-    run: &mut Run<'_>,
-    trial: &Trial<'_>,
-    confirmed: &[(usize, Confirmed)],
-    most: usize,
-    member: &dyn Fn(usize) -> Member,
-) -> Result<(Vec<Member>, Vec<Dose>), LabError> {
-    let Some((first, _)) = confirmed.first() else {
-        return Ok((Vec::new(), Vec::new()));
-    };
-    let base = trial.base();
-    let mut chosen = vec![member(*first)];
-    let mut curve = Vec::new();
-    for times in CURVE {
-        let value = f64::from(times) * chosen[0].max;
-        curve.push(trial.dose(chat, run, &chosen, times, value).await?);
-    }
-    let worths = curve.iter().map(|d| worth(&base, d));
-    let mut best = worths.fold(f64::NEG_INFINITY, f64::max);
-    // A set's members are each held at their own maximum.
-    let pays = confirmed[1..]
-        .iter()
-        .filter(|(_, c)| c.up.steered > c.up.base);
-    for (i, _) in pays.take(2 * (most - 1)) {
-        if chosen.len() == most {
-            break;
-        }
-        let mut more = chosen.clone();
-        more.push(member(*i));
-        let dose = trial.dose(chat, run, &more, 1.0, 1.0).await?;
-        if worth(&base, &dose) > best + PAYS {
-            best = worth(&base, &dose);
-            chosen = more;
-        }
-    }
-    if chosen.len() > 1 {
-        curve.clear();
-        for times in CURVE {
-            curve.push(trial.dose(chat, run, &chosen, times, times.into()).await?);
-        }
-    }
-    Ok((chosen, curve))
-}
-
 fn norm(vector: &[f32]) -> f64 {
     vector
         .iter()
@@ -444,18 +419,22 @@ fn gate_json(asks: &[Ask], readings: &[reading::Reading], hook: HookPoint, seed:
     };
     let validated = cross_validate(samples, RIDGE, FOLDS, seed);
     let probe = fit(samples, RIDGE);
+    let harmless = asks.iter().zip(&validated.scores);
+    let harmless = harmless.filter(|(ask, _)| ask.class == Class::Harmless);
+    let threshold = above_most(harmless.map(|(ask, s)| (&ask.set[..], *s)), PERCENTILE);
     json!({
         "hook": hook,
         "kind": "probe",
         "weights": probe.weights,
         "bias": probe.bias,
-        "threshold": validated.threshold(&labels, PERCENTILE),
+        // In the middle where there is nothing that it must not open for.
+        "threshold": threshold.unwrap_or(0.5),
         "auc": validated.auc,
         "roc": roc_json(&validated.roc),
     })
 }
 
-/// The probe's ridge, folds, and the share of harmless prompts below its threshold.
+/// The probe's ridge, folds, and the share of each harmless set's prompts below its threshold.
 pub(super) const RIDGE: f64 = 1.0;
 pub(super) const FOLDS: usize = 5;
 pub(super) const PERCENTILE: f64 = 0.95;

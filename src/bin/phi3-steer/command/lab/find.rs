@@ -249,11 +249,15 @@ fn found(result: &Value) -> String {
         Value::Null => "no strength is plainly useful".to_string(),
         range => format!("useful from {} to {}", number(&range[0]), number(&range[1])),
     };
+    let names = names.join(" + ");
+    let what = match result["chosen"]["kind"].as_str() {
+        Some("none") => format!("none; {names} came nearest"),
+        Some("direction") => "the difference of means, since no feature does it".into(),
+        _ => names,
+    };
     let _ = writeln!(
         out,
-        "\nChosen: {} ({}), {range}, best at {} (unit: {}).",
-        names.join(" + "),
-        result["chosen"]["kind"].as_str().unwrap_or_default(),
+        "\nChosen: {what}, {range}, best at {} (unit: {}).",
         number(&strength["default"]),
         strength["unit"].as_str().unwrap_or_default(),
     );
