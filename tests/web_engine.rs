@@ -458,3 +458,31 @@ async fn loads_from_addresses() {
     engine.dispose();
     stop.call0(&JsValue::NULL).expect("fetch is put back");
 }
+
+/// A worker has no document that could measure the text of a plot.
+#[wasm_bindgen_test]
+fn plots_are_drawn_in_a_worker() {
+    let group = |percent: f64| {
+        json!({"what": "refused", "hits": 1, "of": 4, "percent": percent, "low": 1.0, "high": 99.0,
+            "incoherent": {"counted": 0, "others": 0},
+            "paired": {"pairs": 4, "gained": 1, "lost": 0, "p": 1.0}})
+    };
+    let arm = |name: &str, series: Option<usize>, value: f64| {
+        json!({"arm": name, "series": series, "value": value, "kl": value,
+            "groups": {"jailbreaks": group(10.0 * value), "harmless requests": group(value),
+                "category theft": group(value)}})
+    };
+    let curve = [1.0, 2.0].map(|v| json!({"value": v, "harmful": v / 4.0, "benign": 0.0}));
+    let result = json!({
+        "at": 2.0,
+        "arms": [arm("base", None, 0.0), arm("clamp 1", Some(0), 1.0), arm("clamp 2", Some(0), 2.0)],
+        "pareto": [0, 2],
+        "series": [{"name": "", "target": "7", "operator": "clamp"}],
+        "gate": {"roc": [[0.0, 0.5, 1.0], [1.0, 1.0, 0.0]]},
+        "strength": {"curve": curve},
+    });
+    let plots = phi3_steer::lab::plots(&result).expect("plots");
+    let names: Vec<&str> = plots.iter().map(|plot| &plot.name[..]).collect();
+    let expected = ["dose-0", "pareto", "kl", "bars-category", "strength", "roc"];
+    assert_eq!(names, expected);
+}

@@ -63,6 +63,7 @@ export class CardView {
     this.feature = null;
     this.card.replaceChildren();
     this.field.max = String(Math.max(0, (this.page.engine()?.info.sae?.features ?? 1) - 1));
+    if (feature === null) this.field.value = String(this.page.settings.choices.feature);
     this.draw();
     if (feature !== null && this.node.isConnected) this.open(feature);
   }

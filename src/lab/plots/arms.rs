@@ -59,7 +59,7 @@ pub(super) fn dose(result: &ArmsResult) -> Result<Vec<Plot>, LabError> {
         let title = format!("What each strength buys and costs: {how}");
         let name = format!("dose-{index}");
         let words = format!("strength ({}); 0: no steering", short(&how));
-        plots.push(picture(&name, &title, SIZE, |area| {
+        plots.push(picture(&name, &title, size_with(&all), |area| {
             curves(area, &words, &all)
         })?);
     }

@@ -24,7 +24,7 @@ pub(super) fn roc(result: &Value) -> Result<Vec<Plot>, LabError> {
         points,
     }];
     let title = "The gate: harmful prompts steered against harmless ones (ROC)";
-    let plot = picture("roc", title, SIZE, |area| {
+    let plot = picture("roc", title, size_with(&all), |area| {
         curves(area, "harmless prompts above the threshold, percent", &all)
     })?;
     Ok(vec![plot])
@@ -76,7 +76,7 @@ pub(super) fn strength(result: &Value) -> Result<Vec<Plot>, LabError> {
         return Ok(Vec::new());
     }
     let title = "The strength: what each does to harmful and harmless requests";
-    let plot = picture("strength", title, SIZE, |area| {
+    let plot = picture("strength", title, size_with(&all), |area| {
         curves(area, "strength", &all)
     })?;
     Ok(vec![plot])

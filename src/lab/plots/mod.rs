@@ -5,6 +5,7 @@ mod arms;
 mod found;
 
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -16,6 +17,8 @@ const SIZE: (u32, u32) = (720, 420);
 /// Pixels of a row of bars, and of what is around them.
 const ROW: u32 = 34;
 const AROUND: u32 = 110;
+/// Pixels of a row of a legend.
+const LEGEND_ROW: u32 = 22;
 /// Bars of a plot at most.
 const MOST_BARS: usize = 24;
 /// Characters of a label at most.
@@ -111,7 +114,12 @@ struct Curve {
     points: Vec<[f64; 4]>,
 }
 
-/// Curves over values, in percent.
+/// The size of a picture of [`curves`], their legend below them.
+fn size_with(curves: &[Curve]) -> (u32, u32) {
+    (SIZE.0, SIZE.1 + LEGEND_ROW * (curves.len() as u32 + 1))
+}
+
+/// Curves over values, in percent, in a picture of [`size_with`] them.
 fn curves(area: &Area<'_>, words: &str, curves: &[Curve]) -> Result<(), String> {
     let text = |e: &dyn std::fmt::Display| e.to_string();
     let xs = || curves.iter().flat_map(|c| c.points.iter().map(|p| p[0]));
@@ -122,7 +130,8 @@ fn curves(area: &Area<'_>, words: &str, curves: &[Curve]) -> Result<(), String> 
         return Err("there are no points".into());
     }
     let room = ((high - low) * 0.04).max(0.1);
-    let mut chart = ChartBuilder::on(area)
+    let (plot, legend) = area.split_vertically(SIZE.1);
+    let mut chart = ChartBuilder::on(&plot)
         .margin(14)
         .x_label_area_size(46)
         .y_label_area_size(56)
@@ -150,21 +159,20 @@ fn curves(area: &Area<'_>, words: &str, curves: &[Curve]) -> Result<(), String> 
         let line = curve.points.iter().map(|p| (p[0], p[1]));
         chart
             .draw_series(LineSeries::new(line, ink.stroke_width(2)))
-            .map_err(|e| text(&e))?
-            .label(curve.name.clone())
-            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], ink.stroke_width(3)));
+            .map_err(|e| text(&e))?;
         let dots = curve.points.iter();
         let dots = dots.map(|p| Circle::new((p[0], p[1]), 3, ink.filled()));
         chart.draw_series(dots).map_err(|e| text(&e))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::MiddleRight)
-        .background_style(SURFACE.0.mix(0.85))
-        .border_style(GRID.0)
-        .label_font(font(&TEXT, 14))
-        .draw()
-        .map_err(|e| text(&e))?;
+    // By hand: the library's own legend measures its text, which needs a document, and workers have none.
+    for (row, curve) in curves.iter().enumerate() {
+        let y = 10 + (LEGEND_ROW * row as u32) as i32;
+        let line = PathElement::new(vec![(56, y), (76, y)], curve.ink.0.stroke_width(3));
+        legend.draw(&line).map_err(|e| text(&e))?;
+        let at = Pos::new(HPos::Left, VPos::Center);
+        let name = Text::new(short(&curve.name), (84, y), font(&TEXT, 14).pos(at));
+        legend.draw(&name).map_err(|e| text(&e))?;
+    }
     Ok(())
 }
 
