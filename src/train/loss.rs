@@ -65,7 +65,7 @@ async fn constant(model: &Model, hook: HookPoint, mean: &[f32]) -> Result<Dictio
         b_dec: mean.to_vec(),
     };
     let files = vec![
-        ("cfg.json".to_string(), nothing.config(1).into_bytes()),
+        ("cfg.json".to_string(), nothing.config(1, true).into_bytes()),
         ("sae.safetensors".to_string(), nothing.tensors(false)),
     ];
     let wanted = Wanted {

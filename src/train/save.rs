@@ -43,12 +43,13 @@ impl Weights {
         ]
     }
 
-    /// `cfg.json` of a TopK dictionary with `k` active latents, as sparsify writes it.
-    pub fn config(&self, k: usize) -> String {
+    /// `cfg.json` of a TopK dictionary with `k` active latents, as sparsify writes it; `unit_rows`: whether the
+    /// decoder's rows have the norm 1.
+    pub fn config(&self, k: usize, unit_rows: bool) -> String {
         let config = json!({
             "activation": "topk",
             "expansion_factor": self.latents / self.width.max(1),
-            "normalize_decoder": true,
+            "normalize_decoder": unit_rows,
             "num_latents": self.latents,
             "k": k,
             "multi_topk": false,

@@ -14,7 +14,7 @@ pub struct Weights {
     pub encoder: Vec<f32>,
     /// `[latents]`
     pub bias: Vec<f32>,
-    /// `[latents, width]`, rows of norm 1
+    /// `[latents, width]`, rows of norm 1 while it is trained
     pub decoder: Vec<f32>,
     /// `[width]`
     pub b_dec: Vec<f32>,
@@ -92,5 +92,59 @@ impl Weights {
         self.bias.iter_mut().for_each(|v| *v *= unit);
         self.b_dec.iter_mut().for_each(|v| *v *= unit);
         self
+    }
+
+    /// The same with activations as they were in training: of a like size in every model. Decoder rows have
+    /// the norm `unit`.
+    pub fn in_relative_units(mut self, unit: f32) -> Self {
+        self.encoder.iter_mut().for_each(|v| *v /= unit);
+        self.decoder.iter_mut().for_each(|v| *v *= unit);
+        self.b_dec.iter_mut().for_each(|v| *v *= unit);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dictionary_rebuilds_the_same_in_all_units() {
+        let rows: Vec<f32> = (0..60)
+            .map(|i| ((i * 37) % 19) as f32 * 5.0 - 30.0)
+            .collect();
+        let scale = Scale::of(&rows, 6).unwrap();
+        let mut trained = Weights::fresh(4, &scale, 3);
+        trained.bias = vec![0.25, -0.5, 0.0, 1.0];
+        // Every positive latent, of one vector.
+        let rebuild = |w: &Weights, x: &[f32]| -> (Vec<f32>, Vec<f32>) {
+            let dot = |row: &[f32]| -> f32 {
+                let pairs = row.iter().zip(x).zip(&w.b_dec);
+                pairs.map(|((w, x), b)| w * (x - b)).sum()
+            };
+            let codes = w.encoder.chunks(6).zip(&w.bias);
+            let codes: Vec<f32> = codes.map(|(row, b)| (dot(row) + b).max(0.0)).collect();
+            let mut out = w.b_dec.clone();
+            for (code, row) in codes.iter().zip(w.decoder.chunks(6)) {
+                out.iter_mut().zip(row).for_each(|(o, d)| *o += code * d);
+            }
+            (codes, out)
+        };
+        let unit = scale.unit;
+        let own: Vec<f32> = rows[..6].iter().map(|v| v / unit).collect();
+        let (codes, rebuilt) = rebuild(&trained, &own);
+        assert!(codes.iter().any(|c| *c > 0.0), "nothing is active");
+        let raw = rebuild(&trained.clone().in_residual_units(unit), &rows[..6]);
+        let relative = rebuild(&trained.in_relative_units(unit), &rows[..6]);
+        for (own, found, factor) in [
+            (&codes, &raw.0, unit),
+            (&codes, &relative.0, 1.0),
+            (&rebuilt, &raw.1, unit),
+            (&rebuilt, &relative.1, unit),
+        ] {
+            for (own, found) in own.iter().zip(found) {
+                assert!((own * factor - found).abs() < 1e-4 * unit, "{own} {found}");
+            }
+        }
     }
 }

@@ -68,6 +68,16 @@ fn a_dictionary_is_trained_written_and_read() {
         number("/fit/l0") > 2.0 && number("/fit/l0") <= 8.0,
         "{report}"
     );
+    // In other units it is the same dictionary.
+    done(&train("relative", 5, " --relative"));
+    let relative = contents(Path::new(&at("relative")));
+    let text = |name: &str| String::from_utf8(relative[name].clone()).unwrap();
+    assert!(text("layers.2/README.md").contains("decoder rows as long as a unit"));
+    let config: Value = serde_json::from_str(&text("layers.2/cfg.json")).unwrap();
+    assert_eq!(config["normalize_decoder"], false);
+    let other: Value = serde_json::from_str(&text("layers.2/report.json")).unwrap();
+    let other = other.pointer("/fit/fvu").and_then(Value::as_f64).unwrap();
+    assert!((other - fvu).abs() < 0.01 * fvu, "{other} {fvu}");
     let (clean, rebuilt, ablated) = (
         number("/loss/clean"),
         number("/loss/rebuilt"),

@@ -24,6 +24,8 @@ pub struct Card<'a> {
     pub hook: HookPoint,
     pub width: usize,
     pub settings: &'a Settings,
+    /// Whether activations are in units of the vectors' size.
+    pub relative: bool,
     pub ring: u64,
     pub data: &'a Data,
     pub fit: &'a Fit,
@@ -100,14 +102,19 @@ impl Card<'_> {
         let mut out = format!(
             "# A dictionary of {} at {}\n\nA TopK sparse autoencoder of the residual stream after block {} \
              (counted from 0), in the layout of EleutherAI's sparsify, trained with `phi3-steer train-sae`: \
-             {} latents of {} elements, of which {} are active at a token; decoder rows of norm 1, \
-             activations in the residual stream's units. `sae.safetensors` has {:.1} MB.\n\n## Data\n\n",
+             {} latents of {} elements, of which {} are active at a token; {}. `sae.safetensors` has {:.1} MB.\n\n## Data\n\n",
             super::name(self.model),
             self.hook,
             self.hook.layer,
             settings.latents,
             self.width,
             settings.k,
+            match self.relative {
+                true =>
+                    "activations in units of the vectors' mean norm over the root of their size, decoder \
+                         rows as long as a unit",
+                false => "decoder rows of norm 1, activations in the residual stream's units",
+            },
             self.bytes as f64 / 1e6,
         );
         out += "| source | tokens |\n|---|---|\n";

@@ -60,6 +60,10 @@ pub struct Arguments {
     /// Tokens, held out, on which the loss is measured with the dictionary in the loop.
     #[arg(long, value_name = "N", default_value_t = 1024)]
     loss_tokens: usize,
+    /// Activations in units of the vectors' mean norm over the root of their size, and decoder rows as long:
+    /// strengths are then of a like size in every model.
+    #[arg(long)]
+    relative: bool,
     /// Write the matrices in f32 rather than f16.
     #[arg(long)]
     f32: bool,
@@ -165,7 +169,7 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
 
     let started = Instant::now();
     let held = Held::read(model, hook.layer, &data.held).await?;
-    let config = trained.weights.config(settings.k);
+    let config = trained.weights.config(settings.k, !arguments.relative);
     let tensors = trained.weights.tensors(!arguments.f32);
     let dictionary = open(&gpu, hook, width, &config, &tensors).await?;
     let encoder = Encoder::new(&gpu, &dictionary, 256).await?;
@@ -180,6 +184,7 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
         hook,
         width,
         settings: &settings,
+        relative: arguments.relative,
         ring: arguments.course.ring,
         data: &data,
         fit: &fit,
@@ -324,8 +329,12 @@ async fn train(
         .filter(|s| **s > settings.dead_after)
         .count();
     let unit = trainer.scale().unit;
+    let weights = trainer.weights().await?;
     Ok(Trained {
-        weights: trainer.weights().await?.in_residual_units(unit),
+        weights: match arguments.relative {
+            true => weights.in_relative_units(unit),
+            false => weights.in_residual_units(unit),
+        },
         silent,
         loss,
     })
