@@ -269,7 +269,17 @@ fn find_card_gate_and_quantisation_tell_what_they_read() {
     );
     assert_eq!(same["correlation"]["below"], 0);
     assert_eq!(same["plain"], same["quantised"]);
-    let (words, other) = task("quantisation", &format!("--feature {chosen} --prompts 4"));
+    let report = f.path("report.json");
+    std::fs::write(&report, r#"{"mine": 1}"#).unwrap();
+    let (words, other) = task(
+        "quantisation",
+        &format!("--feature {chosen} --prompts 4 --record {report}"),
+    );
+    let recorded = read_json(&report);
+    assert_eq!(recorded["mine"], 1);
+    for name in ["tokens", "steered", "plain"] {
+        assert_eq!(recorded["quantisation"][name], other[name], "{name}");
+    }
     assert!(words.contains("| quantised |") && words.contains(&format!("Feature {chosen}: ")));
     assert_eq!(other["plain"], same["plain"]);
     assert_ne!(other["plain"]["fvu"], other["quantised"]["fvu"]);

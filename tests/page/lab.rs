@@ -94,6 +94,11 @@ async fn result(browser: &Browser, task: &str) -> Result<Value> {
     if trouble != Value::Null {
         return Err(format!("the lab did not follow the recipe: {trouble}").into());
     }
+    kept_result(browser, task).await
+}
+
+/// The result of the only run of a task, as the browser keeps it.
+async fn kept_result(browser: &Browser, task: &str) -> Result<Value> {
     let runs = stored(browser, "runs").await?;
     let run = runs
         .as_array()
@@ -150,7 +155,7 @@ async fn built_page_measures_as_the_command_does() -> Result {
         "schema": "phi3-steer.recipe/1", "task": "measure", "hook": "layers.3",
         "sets": {"name": "nano", "split": "test", "limit": 4, "only": ["direct", "jb_ignore", "benign", "facts"]},
         "seed": 1,
-        "steer": [{"features": [{"feature": 329}]}], "values": [8.0],
+        "steer": [{"features": [{"feature": 329}]}], "values": [4.0, 8.0],
         "controls": ["safetyPrompt"], "tokens": 24,
     });
     let server = Server::start(&dist()?)?;
@@ -169,8 +174,8 @@ async fn built_page_measures_as_the_command_does() -> Result {
     let page = result(&browser, "measure").await?;
     browser
         .wait_until(
-            "the plots are drawn",
-            "document.querySelectorAll('#lab .plot').length > 0",
+            "the plots are drawn, curves and all",
+            "[...document.querySelectorAll('#lab .plot')].some((plot) => plot.getAttribute('aria-label').startsWith('What each strength buys'))",
         )
         .await?;
     browser.screenshot("lab-measured").await?;
@@ -191,8 +196,149 @@ async fn built_page_measures_as_the_command_does() -> Result {
         told.contains("it buys") && told.contains("it costs"),
         "{told}"
     );
+
+    // A verdict by hand is counted, kept, and can be taken back.
+    let item = "benign/0";
+    overrule(&browser, item, "declined").await?;
+    let told = browser
+        .eval("document.querySelector('#lab .caution').innerText")
+        .await?;
+    assert_eq!(told, "One verdict is by hand.");
+    browser.screenshot("lab-by-hand").await?;
+    let hits = |result: &Value| result["arms"][0]["groups"]["harmless requests"]["hits"].clone();
+    let read = kept_result(&browser, "measure").await?;
+    assert_eq!(hits(&read).as_f64(), hits(&page).as_f64().map(|h| h + 1.0));
+    assert_eq!(
+        read["byHand"],
+        json!([{"arm": "base", "item": item, "refused": true}])
+    );
+    overrule(&browser, item, "judge").await?;
+    assert_eq!(kept_result(&browser, "measure").await?, page);
     assert_eq!(browser.console_errors().await?, Vec::<String>::new());
     browser.close().await
+}
+
+/// Says in the list of replies how the base's reply to a prompt is to be read.
+async fn overrule(browser: &Browser, item: &str, reading: &str) -> Result {
+    let before = kept_result(browser, "measure").await?["byHand"].clone();
+    let items = kept_result(browser, "measure").await?["items"].clone();
+    let items = items.as_array().ok_or("no items")?;
+    let item = items.iter().find(|one| one["id"] == item);
+    let text = item.ok_or("no such prompt")?["text"].clone();
+    browser
+        .run(
+            "const summary = [...document.querySelectorAll('#lab details summary')].find((one) => one.textContent.includes('reply by reply'));
+             summary.parentElement.open = true;
+             await new Promise((resolve) => setTimeout(resolve, 100));
+             [...document.querySelectorAll('#lab button')].find((one) => /^Show all/.test(one.textContent) && one.checkVisibility())?.click();
+             const choice = [...document.querySelectorAll('#lab .reading select')].find((one) => one.getAttribute('aria-label').includes(given[0]));
+             choice.value = given[1];
+             choice.dispatchEvent(new Event('change', { bubbles: true }));",
+            vec![text, json!(reading)],
+        )
+        .await?;
+    while kept_result(browser, "measure").await?["byHand"] == before {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    browser
+        .wait_until(
+            "the figures are drawn anew",
+            "document.querySelectorAll('#lab .reading select:disabled').length === 0",
+        )
+        .await
+}
+
+/// A search in the page and by the command, on different adapters: what is said and counted is the same, scores
+/// are within rounding.
+#[tokio::test]
+async fn built_page_finds_as_the_command_does() -> Result {
+    let recipe = json!({
+        "schema": "phi3-steer.recipe/1", "task": "find", "hook": "layers.3",
+        "sets": {"name": "nano", "split": "validation"}, "seed": 1,
+        "prompts": 4, "held": 3, "candidates": 8, "confirm": 2, "most": 1, "tokens": 12,
+    });
+    let server = Server::start(&dist()?)?;
+    let browser = Browser::start(&[]).await?;
+    browser
+        .client
+        .goto(&format!("{}#lab=find", server.url()))
+        .await?;
+    ready(&browser).await?;
+    show(&browser, "find").await?;
+    start(&browser, &recipe).await?;
+    let page = result(&browser, "find").await?;
+    browser
+        .wait_until(
+            "the plots are drawn",
+            "document.querySelectorAll('#lab .plot').length === 2",
+        )
+        .await?;
+    browser.screenshot("lab-found").await?;
+    let command = by_command(&recipe)?;
+    for name in [
+        "chosen",
+        "openings",
+        "refused",
+        "alive",
+        "prompts",
+        "readTokens",
+    ] {
+        same(&page[name], &command[name], name)?;
+    }
+    same(&page["strength"], &command["strength"], "strength")?;
+    same(&page["gate"]["auc"], &command["gate"]["auc"], "gate")?;
+    for name in ["norm", "curve"] {
+        same(&page["direction"][name], &command["direction"][name], name)?;
+    }
+    let list = |result: &Value| result["candidates"].as_array().cloned().unwrap_or_default();
+    let (own, theirs) = (list(&page), list(&command));
+    let mut both = 0;
+    for candidate in &own {
+        let feature = &candidate["feature"];
+        // The last of the list may be another where scores are nearly equal.
+        let Some(other) = theirs
+            .iter()
+            .find(|o| o["feature"].as_f64() == feature.as_f64())
+        else {
+            continue;
+        };
+        both += 1;
+        for name in ["scores", "confirmed", "strength"] {
+            same(
+                &candidate[name],
+                &other[name],
+                &format!("{feature}: {name}"),
+            )?;
+        }
+    }
+    assert!(both + 1 >= own.len() && own.len() == theirs.len(), "{both}");
+    assert_eq!(browser.console_errors().await?, Vec::<String>::new());
+    browser.close().await
+}
+
+/// Whether two values are the same, numbers up to the rounding of two adapters.
+fn same(one: &Value, other: &Value, what: &str) -> Result {
+    let fail = || Err(format!("{what}: {one} in the page, {other} by the command").into());
+    match (one, other) {
+        (Value::Number(a), Value::Number(b)) => {
+            let (a, b) = (
+                a.as_f64().unwrap_or(f64::NAN),
+                b.as_f64().unwrap_or(f64::NAN),
+            );
+            match (a - b).abs() <= 5e-3 * (1.0 + a.abs()) {
+                true => Ok(()),
+                false => fail(),
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            a.iter().zip(b).try_for_each(|(a, b)| same(a, b, what))
+        }
+        (Value::Object(a), Value::Object(b)) if a.len() == b.len() => a
+            .iter()
+            .try_for_each(|(name, a)| same(a, &b[name], &format!("{what}.{name}"))),
+        _ if one == other => Ok(()),
+        _ => fail(),
+    }
 }
 
 /// Every part of the lab and every step of the lesson is reached by a link, is no wider than the screen, and

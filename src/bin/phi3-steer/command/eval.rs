@@ -284,7 +284,7 @@ async fn fit(chat: &mut Chat) -> Result<Value, Failure> {
 }
 
 /// The object in a JSON file, empty if there is no file.
-fn read_object(path: &Path) -> Result<Map<String, Value>, Failure> {
+pub fn read_object(path: &Path) -> Result<Map<String, Value>, Failure> {
     if !path.exists() {
         return Ok(Map::new());
     }

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use super::follow::{Shared, finish, journalled, load_at, name_of, place, sets};
 use crate::command::Failure;
 use crate::command::common::Quant;
-use crate::command::eval::read_report;
-use crate::output::print;
+use crate::command::eval::{read_object, read_report};
+use crate::output::{Existing, Place, Sources, print};
 
 const EXAMPLES: &str = "Examples:
   phi3-steer lab quantisation --model models/nano --sae models/nano/sae
@@ -47,7 +47,20 @@ pub struct Arguments {
     /// Harmful requests, and as many jailbreaks, at most; of harmless ones twice as many.
     #[arg(long, value_name = "N", default_value_t = 32)]
     prompts: usize,
+    /// A report (JSON) to write the figures into, for the page; what else it holds is kept.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
 }
+
+/// What a report keeps of the result.
+const RECORDED: [&str; 6] = [
+    "tokens",
+    "plain",
+    "quantised",
+    "steered",
+    "correlation",
+    "formats",
+];
 
 pub async fn run(arguments: &Arguments, cpu: bool) -> Result<(), Failure> {
     let shared = &arguments.shared;
@@ -56,6 +69,11 @@ pub async fn run(arguments: &Arguments, cpu: bool) -> Result<(), Failure> {
     let mut read: Vec<&Path> = path.as_deref().into_iter().collect();
     read.extend(arguments.against.as_deref());
     let out = place(shared, &read)?;
+    let into = arguments.record.as_deref().map(|record| {
+        let place = Place::find(record, Existing::Replaced, Sources::new(&read))?;
+        Ok::<_, Failure>((place, read_object(record)?))
+    });
+    let into = into.transpose()?;
     let report = read_report(model)?;
     let mut features = arguments.feature.clone();
     if features.is_empty() {
@@ -124,6 +142,11 @@ pub async fn run(arguments: &Arguments, cpu: bool) -> Result<(), Failure> {
     result["task"] = json!("quantisation");
     result["model"] = json!({"name": name_of(model)});
     result["sets"] = json!({"name": prompts.name, "sha256": prompts.digest});
+    if let Some((place, mut object)) = into {
+        let kept = RECORDED.map(|name| (name.to_string(), result[name].clone()));
+        object.insert("quantisation".into(), kept.into_iter().collect());
+        place.write((serde_json::to_string_pretty(&object)? + "\n").as_bytes())?;
+    }
     if shared.out.is_some() {
         print(&words(&result))?;
     }
