@@ -8,6 +8,7 @@
 //   scale          h += (value - 1) f d
 //   project_out    h -= <h, d> d / <d, d>  of the h that the entries before have left
 //   cap            h += (value - p) d/|d|  where p = <h, d>/|d| > value, of the same h
+//   amplify        h += (value - 1) p d/|d| with the same p
 //   clamp_replace  as clamp, on the dictionary's reconstruction in place of h
 //   reconstruct    h := the reconstruction
 //
@@ -110,7 +111,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
             }
         }
         var c = 0.0;
-        if entry.op == OP_PROJECT_OUT || entry.op == OP_CAP || (along && entry.op == OP_CLAMP) {
+        let turns = entry.op == OP_PROJECT_OUT || entry.op == OP_CAP || entry.op == OP_AMPLIFY;
+        if turns || (along && entry.op == OP_CLAMP) {
             var part = vec4f(0.0);
             for (var i = tid; i < shape.hidden4; i += WG) {
                 let d = directions[direction + i];
@@ -126,6 +128,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
                     goal = entry.value;
                 } else if entry.op == OP_CAP {
                     goal = min(component, entry.value);
+                } else if entry.op == OP_AMPLIFY {
+                    goal = entry.value * component;
                 }
                 c = (goal - component) / norm;
             }

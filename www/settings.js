@@ -216,7 +216,7 @@ export class Settings extends EventTarget {
     const one = (what, times) => /** @type {Intervention} */ ({ hook, ...what, op, positions, includeBos, ...(direction ? {} : { onlyIfActive }), ...(value === null ? {} : { value: value * times }) });
     if (direction) return [one({ direction: DIRECTION }, 1)];
     // A factor is one, whatever it multiplies.
-    return set ? set.map(({ feature: member, max }) => one({ feature: member }, op === "scale" ? 1 : max)) : [one({ feature }, 1)];
+    return set ? set.map(({ feature: member, max }) => one({ feature: member }, OPERATORS.find(({ name }) => name === op)?.factor ? 1 : max)) : [one({ feature }, 1)];
   }
 
   /**

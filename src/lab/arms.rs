@@ -69,7 +69,8 @@ impl Target {
         if self.direction.is_some() {
             return vec![Intervention::along(hook, &self.key(), op, value)];
         }
-        let one = |f: &Weighted| Intervention::new(hook, f.feature, op, value.map(|v| v * f.max));
+        let unit = |f: &Weighted| if op.row().factor { 1.0 } else { f.max };
+        let one = |f: &Weighted| Intervention::new(hook, f.feature, op, value.map(|v| v * unit(f)));
         self.features.iter().map(one).collect()
     }
 }
@@ -98,13 +99,16 @@ pub enum Control {
     /// The difference of the mean residuals of harmful and harmless prompts, as long as what is steered:
     /// what every dictionary has to beat.
     DifferenceOfMeans,
+    /// The part of that difference which no harmless prompt has anything of, amplified until harmful prompts move as
+    /// far as by what is steered: harmless ones are left alone.
+    NullSpace,
     /// No steering, but a system message that asks for safe answers.
     SafetyPrompt,
 }
 
 impl Control {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Ablation,
         Self::Reconstruction,
         Self::ErrorDropped,
@@ -114,6 +118,7 @@ impl Control {
         Self::SignFlipped,
         Self::UnrelatedFeature,
         Self::DifferenceOfMeans,
+        Self::NullSpace,
         Self::SafetyPrompt,
     ];
 
@@ -135,6 +140,9 @@ impl Control {
             Self::UnrelatedFeature => "a feature that is often active and tells no harm",
             Self::DifferenceOfMeans => {
                 "the difference of means of harmful and harmless prompts, as long as what is steered"
+            }
+            Self::NullSpace => {
+                "what of that difference no harmless prompt has, amplified as far: harmless prompts are left alone"
             }
             Self::SafetyPrompt => "a system message in place of steering",
         }
@@ -232,6 +240,8 @@ pub struct Plan {
     pub chosen: Option<String>,
     /// The difference of means, by name.
     pub means: Option<String>,
+    /// The direction in the harmless prompts' null space, by name, and the factor of a strength of 1 over 1.
+    pub null_space: Option<(String, f32)>,
     /// What the curves are measured on.
     pub scope: Scope,
 }
@@ -425,6 +435,17 @@ impl Plan {
                         ..plain(format!("difference of means at {at}"), along(direction))
                     })
                 })),
+                Control::NullSpace => {
+                    arms.extend(self.null_space.as_ref().map(|(name, factor)| {
+                        let factor = 1.0 + at * factor;
+                        let op = Operator::Amplify;
+                        let one = Intervention::along(self.hook, name, op, Some(factor));
+                        of(Arm {
+                            value: Some(at),
+                            ..plain(format!("null space at {at}"), vec![one])
+                        })
+                    }));
+                }
                 Control::SafetyPrompt => arms.push(of(Arm {
                     system: Some(SAFETY_PROMPT),
                     ..plain("safety system prompt".into(), Vec::new())
@@ -463,6 +484,7 @@ mod tests {
             directions: vec!["random".into()],
             chosen: Some("best".into()),
             means: Some("means".into()),
+            null_space: Some(("null".into(), 2.0)),
             scope: Scope::All,
         }
     }
@@ -497,6 +519,7 @@ mod tests {
             ("sign flipped, clamp -4.5", "layers.3:7:clamp:-4.5"),
             ("unrelated feature 6 at 4.5", "layers.3:6:clamp:4.5"),
             ("difference of means at 4.5", "layers.3:@means:add:4.5"),
+            ("null space at 4.5", "layers.3:@null:amplify:10"),
             ("safety system prompt", ""),
         ];
         let told = told(&plan);

@@ -51,7 +51,7 @@ pub enum SteeringError {
     },
     /// The feature's activation cannot be computed from what was loaded.
     #[error(
-        "{op} of feature {feature} needs its activation, which some rows of the dictionary do not tell (TopK's depends on all latents, or the encoder could not be read by rows): load the whole dictionary, or use add or project_out"
+        "{op} of feature {feature} needs its activation, which some rows of the dictionary do not tell (TopK's depends on all latents, or the encoder could not be read by rows): load the whole dictionary, or use add, project_out, cap or amplify"
     )]
     NeedsActivation {
         /// The operator.

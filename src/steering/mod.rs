@@ -12,7 +12,7 @@
 //! 2. Where a `clamp_replace` or `reconstruct` applies to a token, h becomes the dictionary's
 //!    reconstruction with every replaced activation at its value.
 //! 3. The other interventions follow in the order given; `clamp`, `add` and `scale` add to h what they
-//!    add alone, whatever came before; `project_out`, `cap` and a direction's `clamp` work on h as it is
+//!    add alone, whatever came before; `project_out`, `cap`, `amplify` and a direction's `clamp` work on h as it is
 //!    by then.
 //!
 //! One feature may not be given two activations at one position, nor one direction two components.

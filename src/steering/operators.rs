@@ -18,6 +18,8 @@ pub struct OperatorInfo {
     pub deed: &'static str,
     /// What its value is; none if it has none.
     pub value: Option<&'static str>,
+    /// Whether its value is a factor, which is the same for features of whatever size.
+    pub factor: bool,
     /// Whether it needs a feature's activation, so that the residual stream is encoded.
     pub activation: bool,
     /// Whether it puts the dictionary's reconstruction in place of h.
@@ -66,6 +68,7 @@ operators! {
         words: "The feature is held at a strength, however strong it was; all else stays.",
         deed: "held at {value}",
         value: Some("the feature's activation"),
+        factor: false,
         activation: true,
         reconstruction: false,
         feature: true,
@@ -78,6 +81,7 @@ operators! {
         words: "The feature is held at a strength, and what the dictionary cannot express is dropped.",
         deed: "held at {value}, and the dictionary's error dropped",
         value: Some("the feature's activation"),
+        factor: false,
         activation: true,
         reconstruction: true,
         feature: true,
@@ -90,6 +94,7 @@ operators! {
         words: "The direction is added, so many times, to what is there.",
         deed: "{value} of its direction added",
         value: Some("how much of the direction"),
+        factor: false,
         activation: false,
         reconstruction: false,
         feature: true,
@@ -102,6 +107,7 @@ operators! {
         words: "The feature is multiplied: 0 takes it out, 2 doubles it, and where it is silent it stays so.",
         deed: "multiplied by {value}",
         value: Some("a factor"),
+        factor: true,
         activation: true,
         reconstruction: false,
         feature: true,
@@ -114,6 +120,7 @@ operators! {
         words: "All that points along the direction is taken out.",
         deed: "its direction taken out",
         value: None,
+        factor: false,
         activation: false,
         reconstruction: false,
         feature: true,
@@ -127,6 +134,20 @@ operators! {
         words: "What points along the direction is cut down to a bound where it is above it.",
         deed: "its direction held at {value} at most",
         value: Some("the largest component along the direction"),
+        factor: false,
+        activation: false,
+        reconstruction: false,
+        feature: true,
+        direction: true,
+    }
+    /// h + (value - 1) p d/|d|: its component p along d/|d| is multiplied; what has none stays as it is.
+    Amplify = 8 {
+        name: "amplify",
+        label: "amplify",
+        words: "What points along the direction is multiplied: what does not stays as it is.",
+        deed: "what points along its direction multiplied by {value}",
+        value: Some("a factor of the component along the direction"),
+        factor: true,
         activation: false,
         reconstruction: false,
         feature: true,
@@ -139,6 +160,7 @@ operators! {
         words: "The dictionary's reconstruction takes the place of what is there, no feature changed: a control.",
         deed: "replaced by the dictionary's reconstruction",
         value: None,
+        factor: false,
         activation: false,
         reconstruction: true,
         feature: false,

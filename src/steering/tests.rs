@@ -191,6 +191,7 @@ impl Bench {
                 Operator::Scale => (value - 1.0) * f(i),
                 Operator::ProjectOut => -along / squares,
                 Operator::Cap => (value - along / squares.sqrt()).min(0.0) / squares.sqrt(),
+                Operator::Amplify => (value - 1.0) * along / squares,
                 Operator::ClampReplace | Operator::Reconstruct => unreachable!(),
             };
             for (h, d) in out.iter_mut().zip(&d) {

@@ -108,6 +108,7 @@ fn clamps_use_each_rules_activation_and_the_residuals_units() {
                             let norm = dot(&d).sqrt();
                             (value - dot(&wide) / norm).min(0.0) / norm
                         }
+                        Operator::Amplify => (value - 1.0) * dot(&wide) / dot(&d),
                         _ => 0.0,
                     };
                     let mut expected: Vec<f64> =

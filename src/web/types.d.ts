@@ -83,7 +83,7 @@ export interface SelfTest {
 }
 
 /** What is done to a feature or along a direction; operators() tells about each. */
-export type Operator = "clamp" | "clamp_replace" | "add" | "scale" | "project_out" | "cap" | "reconstruct";
+export type Operator = "clamp" | "clamp_replace" | "add" | "scale" | "project_out" | "cap" | "amplify" | "reconstruct";
 
 /** What is said of an operator. */
 export interface OperatorInfo {
@@ -96,6 +96,8 @@ export interface OperatorInfo {
   deed: string;
   /** What its value is; null if it has none. */
   value: string | null;
+  /** Whether its value is a factor, which is the same for features of whatever size. */
+  factor: boolean;
   /** Whether it needs a feature's activation. */
   activation: boolean;
   /** Whether it puts the dictionary's reconstruction in place of what is there. */

@@ -148,6 +148,7 @@ impl RandomDictionary {
                 Operator::Add => value(i),
                 Operator::Scale => (value(i) - 1.0) * f(i),
                 Operator::Cap => (value(i) - along / squares.sqrt()).min(0.0) / squares.sqrt(),
+                Operator::Amplify => (value(i) - 1.0) * along / squares,
                 _ => -along / squares,
             };
             add(h, by, &d);

@@ -31,6 +31,7 @@ export const CONTROLS = /** @type {[string, string][]} */ ([
   ["signFlipped", "the sign flipped"],
   ["unrelatedFeature", "an unrelated feature"],
   ["differenceOfMeans", "the difference of means, of equal length"],
+  ["nullSpace", "what of it no harmless prompt has, amplified as far"],
   ["safetyPrompt", "a safety system message instead"],
 ]);
 

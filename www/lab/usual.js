@@ -15,7 +15,7 @@ const SOFTWARE_LIMIT = 4;
 export const inSoftware = (page) => page.engine()?.info.adapter.cpu === true;
 
 /** What an effect is compared with. */
-const ALL_CONTROLS = ["ablation", "reconstruction", "errorDropped", "randomFeatures", "randomDirections", "randomDecoder", "signFlipped", "unrelatedFeature", "differenceOfMeans", "safetyPrompt"];
+const ALL_CONTROLS = ["ablation", "reconstruction", "errorDropped", "randomFeatures", "randomDirections", "randomDecoder", "signFlipped", "unrelatedFeature", "differenceOfMeans", "nullSpace", "safetyPrompt"];
 
 /** @param {LabPage} page */
 function common(page) {

@@ -1,5 +1,6 @@
 //! Prompts and what the model makes of them, step by step.
 
+mod contrast;
 mod replies;
 mod residuals;
 mod trials;
@@ -15,6 +16,7 @@ use super::{EvalFile, Item, Kind, LabError, Scope, SetsWish, digest};
 use crate::generate::{Chat, ChatRequest, FeatureWish, Sampling};
 use crate::steering::Intervention;
 use crate::tokens::{Message, Prompt, Role};
+pub(in crate::lab) use contrast::{difference, null_space};
 pub(in crate::lab) use trials::Trials;
 
 /// Tokens of a small-talk reply at most.

@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::gate::GateSpec;
-use super::super::{EvalFile, Item, Kind, LabError, Run, Scope, digest};
-use super::{Bench, Contrast, KEY, Live, Setting, of_length, request};
+use super::super::{Kind, LabError, Run, Scope, digest};
+use super::{Bench, KEY, Live, Setting, of_length, request};
 use crate::generate::{Event, FeatureWish, TraceRequest, Traced, trace};
 use crate::phi3::MAX_ROWS;
 use crate::sae::HookPoint;
@@ -13,8 +13,6 @@ use crate::tokens::{Prompt, TokenRole};
 
 /// Prompts of each set that tell which features are alive.
 const LIVE_PROMPTS: usize = 12;
-/// Prompts of each side of a difference of means at most.
-const MEAN_PROMPTS: usize = 48;
 
 impl Bench<'_> {
     /// On how many prompts features are active at some token, of a sample of the requests.
@@ -131,89 +129,8 @@ impl Bench<'_> {
         Ok(all.map(|(feature, (a, b))| (feature, a, b)).collect())
     }
 
-    /// Prompts whose difference of means is a direction of harm, in batches: those of another split than
-    /// the measured one, where there is one.
-    pub fn contrast(&self, file: &EvalFile) -> Result<Vec<Contrast>, LabError> {
-        let own = &self.split;
-        let other = file.splits().find(|name| *name != own.as_str());
-        let split = other.unwrap_or(own.as_str());
-        let sets = file.sets(split, None)?;
-        let mut all = Vec::new();
-        for harmful in [true, false] {
-            let kind = |kind| match harmful {
-                true => matches!(kind, Kind::Refuse | Kind::Jailbreak),
-                false => kind == Kind::Benign,
-            };
-            let chosen: Vec<(String, &Item)> = sets
-                .iter()
-                .filter(|set| kind(set.kind))
-                .flat_map(|set| {
-                    let numbered = set.items.iter().enumerate();
-                    numbered.map(move |(i, item)| (format!("{split}/{}/{i}", set.name), item))
-                })
-                .collect();
-            let kept = MEAN_PROMPTS.min(chosen.len());
-            for i in 0..kept {
-                let (id, item) = &chosen[i * chosen.len() / kept];
-                let prompt = self.chat.tokenizer().chat(&item.messages, true)?;
-                all.push((id.clone(), harmful, prompt));
-            }
-        }
-        all.sort_by_key(|(_, _, prompt)| prompt.ids.len());
-        let batches = all.chunks(self.chat.model().lanes());
-        Ok(batches.map(<[_]>::to_vec).collect())
-    }
-
-    /// The mean residual of harmful prompts at their last token less that of harmless ones, `[hidden]`; none
-    /// if one side has no prompts.
-    pub async fn means(
-        &mut self,
-        run: &mut Run<'_>,
-        hook: HookPoint,
-        batches: &[Contrast],
-    ) -> Result<Option<Vec<f64>>, LabError> {
-        let hidden = self.chat.model().config().hidden_size;
-        let mut sums = [vec![0.0; hidden], vec![0.0; hidden]];
-        let mut counts = [0usize; 2];
-        for batch in batches {
-            let ids: Vec<&str> = batch.iter().map(|one| &one.0[..]).collect();
-            let key = format!("means/{hook}/{}", &digest(ids.join(" ").as_bytes())[..KEY]);
-            let make = async {
-                self.steer(&[])?;
-                let prompts: Vec<Prompt> = batch.iter().map(|one| one.2.clone()).collect();
-                let last: Vec<usize> = prompts.iter().map(|p| p.ids.len() - 1).collect();
-                let mut sums = [vec![0.0f64; hidden], vec![0.0; hidden]];
-                let mut see = |lane: usize, position: usize, residual: &[f32]| {
-                    if position == last[lane] {
-                        let sum = &mut sums[usize::from(!batch[lane].1)];
-                        let pairs = sum.iter_mut().zip(residual);
-                        pairs.for_each(|(sum, v)| *sum += f64::from(*v));
-                    }
-                };
-                self.residuals(&prompts, hook, &mut see).await?;
-                Ok(sums)
-            };
-            let some: [Vec<f64>; 2] = run.step(&key, make).await?;
-            for (side, some) in some.iter().enumerate() {
-                let own = batch.iter().filter(|one| usize::from(!one.1) == side);
-                counts[side] += own.count();
-                let pairs = sums[side].iter_mut().zip(some);
-                pairs.for_each(|(sum, v)| *sum += v);
-            }
-        }
-        if counts.contains(&0) {
-            return Ok(None);
-        }
-        let pairs = sums[0].iter().zip(&sums[1]);
-        let difference: Vec<f64> = pairs
-            .map(|(a, b)| a / counts[0] as f64 - b / counts[1] as f64)
-            .collect();
-        let any = difference.iter().any(|v| *v != 0.0);
-        Ok(any.then_some(difference))
-    }
-
     /// Tells `tell` the residual at each token of the prompts, by lane, under the lanes' steering.
-    async fn residuals(
+    pub(super) async fn residuals(
         &mut self,
         prompts: &[Prompt],
         hook: HookPoint,

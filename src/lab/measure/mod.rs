@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::arms::{Control, DRAWN, Plan};
-use super::bench::{Bench, Live, Reply, Setting, Trials};
+use super::bench::{Bench, Live, Reply, Setting, Trials, difference, null_space};
 use super::paper;
 use super::random::Random;
 use super::verdicts::{Measured, Talk, count, figures};
@@ -89,6 +89,7 @@ pub(super) async fn measure(
         directions: Vec::new(),
         chosen: None,
         means: None,
+        null_space: None,
         scope: match sweeps {
             true => Scope::Answers,
             false => Scope::All,
@@ -209,7 +210,7 @@ async fn read_prompts(
         false => 0,
     };
     let gate = options.gate.as_ref();
-    let other = match wants(Control::DifferenceOfMeans) {
+    let other = match wants(Control::DifferenceOfMeans) || wants(Control::NullSpace) {
         true => bench.contrast(&sets.file)?,
         false => Vec::new(),
     };
@@ -252,14 +253,23 @@ async fn read_prompts(
     if !trials.is_empty() {
         plan.chosen = bench.best(run, &trials).await?;
     }
-    if !other.is_empty()
-        && let Some(difference) = bench.means(run, plan.hook, &other).await?
-    {
-        let own: f64 = difference.iter().map(|v| v * v).sum::<f64>().sqrt();
-        let scaled = difference.iter().map(|v| (v * length / own) as f32);
-        let name = "lab-difference-of-means";
-        steering.add_direction(plan.hook, name, scaled.collect())?;
-        plan.means = Some(name.into());
+    if !other.is_empty() {
+        let last = bench.last(run, plan.hook, &other).await?;
+        let own = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
+        let found = difference(&last).filter(|_| wants(Control::DifferenceOfMeans));
+        if let Some(found) = found {
+            let scale = length / own(&found);
+            let scaled = found.iter().map(|v| (v * scale) as f32);
+            let name = "lab-difference-of-means";
+            steering.add_direction(plan.hook, name, scaled.collect())?;
+            plan.means = Some(name.into());
+        }
+        if let Some(found) = null_space(&last).filter(|_| wants(Control::NullSpace)) {
+            let name = "lab-null-space";
+            let values = found.iter().map(|v| *v as f32).collect();
+            steering.add_direction(plan.hook, name, values)?;
+            plan.null_space = Some((name.into(), (length / own(&found)) as f32));
+        }
     }
     let mut steered = vec![false; bench.entries.len()];
     if let Some(gate) = gate {
