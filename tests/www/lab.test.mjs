@@ -87,7 +87,7 @@ test("a recipe goes through a link unchanged, and what is none is told so", () =
 
 test("what was found, in words and for the slider", () => {
   const { title, range, price, sure } = findWords(FOUND);
-  assert.match(title, /329/);
+  assert.match(title, /Here is your refusal feature: 329/);
   assert.match(range, /between 7 and 9/);
   assert.match(price, /90% of the harmful requests are declined instead of 40%.*5% instead of 1%/);
   assert.match(sure, /^Confirmed both ways: turned up, it declined 22 of 24 .* instead of 4; turned down, 15 of 24 instead of 20/);
@@ -99,6 +99,7 @@ test("what was found, in words and for the slider", () => {
   not.candidates[0].confirmed = { up: { base: 0.25, steered: 0.2, n: 24 }, down: { base: 0.25, steered: 0.3, n: 24 } };
   assert.match(findWords(not).range, /No strength/);
   assert.match(findWords(not).sure, /^Not confirmed/);
+  assert.match(findWords(not).title, /^The best candidate, not confirmed: 329/);
   assert.deepEqual(reportOf(not, "layers.3").value.useful, [8, 8]);
   const set = structuredClone(FOUND);
   set.chosen = { kind: "set", features: [{ feature: 5, max: 2 }, { feature: 9, max: 0.5 }] };

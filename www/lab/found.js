@@ -95,7 +95,7 @@ export function findWords(result) {
   const { base, curve, useful, value } = doses(result);
   const which = names(members);
   const title = {
-    feature: `Here is your refusal feature: ${which}`,
+    feature: sureWords(result).startsWith("Not confirmed") ? `The best candidate, not confirmed: ${which}` : `Here is your refusal feature: ${which}`,
     set: `It takes ${members.length} features together: ${which}`,
     direction: "No feature does it: the plain direction does",
     none: "No refusal feature was found",
