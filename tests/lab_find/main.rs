@@ -15,7 +15,7 @@ use pollster::block_on;
 use rand::Rng;
 use serde_json::{Value, json};
 
-use planted::{ACTOR, LATENTS, Planted, READER, TRUTH, WIDTH, planted_rng};
+use planted::{ACTOR, LATENTS, Planted, READER, TRUTH, WIDTH};
 use support::fresh_rng;
 
 fn recipe(own: Value) -> Recipe {
@@ -68,7 +68,7 @@ fn first_by(result: &Value, method: &str) -> u64 {
 
 #[test]
 fn the_planted_latent_is_found_and_told_from_its_decoys() {
-    let mut rng = planted_rng();
+    let mut rng = fresh_rng();
     let planted = Planted::new(&mut rng);
     let result = whole(&planted, &recipe(json!({"task": "find", "confirm": 8})));
     // The model is as it was planted.
@@ -115,7 +115,7 @@ fn the_planted_latent_is_found_and_told_from_its_decoys() {
 
 #[test]
 fn a_model_that_never_refuses_shows_its_latent_on_replies_put_into_its_mouth() {
-    let mut rng = planted_rng();
+    let mut rng = fresh_rng();
     let planted = Planted::willing(&mut rng);
     let result = whole(&planted, &recipe(json!({"task": "find", "confirm": 8})));
     // The model is as it was planted.
@@ -167,7 +167,7 @@ fn a_search_that_is_broken_off_ends_as_one_that_is_not() {
 
 #[test]
 fn a_gate_is_fitted_and_a_card_told() {
-    let mut rng = planted_rng();
+    let mut rng = fresh_rng();
     let planted = Planted::new(&mut rng);
     let gate = json!({"task": "gate", "others": ["layers.1"], "feature": READER});
     let result = whole(&planted, &recipe(gate));

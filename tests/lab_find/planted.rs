@@ -12,28 +12,14 @@ use phi3_steer::sae::{Dictionary, Wanted};
 use phi3_steer::steering::Steering;
 use phi3_steer::tokens::ChatTokenizer;
 use pollster::block_on;
+use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
-use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::support::checkpoint::{RandomModel, config};
 use crate::support::dictionary::RandomDictionary;
 use crate::support::numbers;
-
-/// The seed of the planted model, unless the environment has another in SEED. With one draw in some tens,
-/// noise in the random weights makes a decoy act a little, or moves a share over its bound: the model is
-/// then not as planted, which says nothing of the search.
-const SEED: u64 = 1;
-
-pub fn planted_rng() -> StdRng {
-    let seed = std::env::var("SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or(SEED);
-    println!("seed {seed}");
-    StdRng::seed_from_u64(seed)
-}
 
 pub const TOKENIZER: &[u8] = include_bytes!("../../models/nano/tokenizer.json");
 pub const VOCAB: usize = 3072;
@@ -247,6 +233,8 @@ fn dictionary(rng: &mut StdRng) -> RandomDictionary {
             own[d] = 1.0;
         }
     }
+    // Whatever the words, it is active.
+    sae.encoder[ACTOR as usize * WIDTH + CONSTANT] = 2.0;
     sae.encoder[TRUTH as usize * WIDTH + MANNER] = 20.0;
     sae
 }
