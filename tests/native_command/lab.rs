@@ -269,7 +269,7 @@ fn find_card_gate_and_quantisation_tell_what_they_read() {
     );
     assert_eq!(same["correlation"]["below"], 0);
     assert_eq!(same["plain"], same["quantised"]);
-    let report = f.path("report.json");
+    let report = f.path("recorded.json");
     std::fs::write(&report, r#"{"mine": 1}"#).unwrap();
     let (words, other) = task(
         "quantisation",
