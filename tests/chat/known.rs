@@ -67,8 +67,18 @@ fn what_is_known_of_a_prompt_serves_lanes_that_are_steered_apart() {
         layer: 0,
         residuals: &[&known[..]; 3],
     };
+    let counted = |before: u64| setup.gpu.dispatches() - before;
+    let before = setup.gpu.dispatches();
     let after = traced(&mut chat, &three, &[], Some(&known)).expect("a trace");
+    let after_known = counted(before);
+    let before = setup.gpu.dispatches();
     let whole = traced(&mut chat, &three, &[], None).expect("a trace");
+    // Of three blocks one is not computed, and no token is looked up.
+    let all = counted(before);
+    assert!(
+        after_known * 5 < all * 4,
+        "{after_known} dispatches, {all} in all"
+    );
     for lane in 0..3 {
         let expected: Vec<f64> = whole[lane].iter().map(|v| f64::from(*v)).collect();
         assert_near(&after[lane], &expected, 1e-4, &format!("lane {lane}"));
