@@ -143,17 +143,13 @@ fn small(seed: u64) -> Settings {
     }
 }
 
-#[test]
-fn planted_features_are_found() {
-    let mut rng = fresh_rng();
-    let (width, features) = (40, 60);
-    let (rows, directions) = planted(&mut rng, width, features, 20_000);
-    let settings = small(rng.random());
+/// Trains on `rows`, `[n, width]`; the losses of the steps.
+fn trained(settings: &Settings, rows: &[f32], width: usize) -> (Trainer, Vec<f64>) {
     let gpu = software_gpu(GpuOptions::default());
-    let mut ring = Ring::memory(width, 20_000);
-    ring.push(&rows).unwrap();
+    let mut ring = Ring::memory(width, (rows.len() / width) as u64);
+    ring.push(rows).unwrap();
     let training = Training {
-        settings: &settings,
+        settings,
         ring: &mut ring,
         harvest: None,
         cancel: &Cell::new(false),
@@ -166,6 +162,16 @@ fn planted_features_are_found() {
     };
     let mut keep = |_: &State| Ok(());
     let trainer = pollster::block_on(training.run(&gpu, None, &mut keep, &mut tell)).unwrap();
+    (trainer, losses)
+}
+
+#[test]
+fn planted_features_are_found() {
+    let mut rng = fresh_rng();
+    let (width, features) = (40, 60);
+    let (rows, directions) = planted(&mut rng, width, features, 20_000);
+    let settings = small(rng.random());
+    let (trainer, losses) = trained(&settings, &rows, width);
     let found = pollster::block_on(trainer.weights()).unwrap();
     let best = |direction: &[f32]| {
         let cosines = found.decoder.chunks_exact(width).map(|row| {
@@ -191,23 +197,7 @@ fn a_frozen_decoder_stays_and_the_encoder_learns_to_use_it() {
         frozen_decoder: true,
         ..small(rng.random())
     };
-    let gpu = software_gpu(GpuOptions::default());
-    let mut ring = Ring::memory(width, 4000);
-    ring.push(&rows).unwrap();
-    let training = Training {
-        settings: &settings,
-        ring: &mut ring,
-        harvest: None,
-        cancel: &Cell::new(false),
-    };
-    let mut losses = Vec::new();
-    let mut tell = |progress: Progress| {
-        if let Progress::Stepped { step, .. } = progress {
-            losses.push(step.loss);
-        }
-    };
-    let mut keep = |_: &State| Ok(());
-    let trainer = pollster::block_on(training.run(&gpu, None, &mut keep, &mut tell)).unwrap();
+    let (trainer, losses) = trained(&settings, &rows, width);
     let found = pollster::block_on(trainer.weights()).unwrap();
     let fresh = Weights::fresh(settings.latents, trainer.scale(), settings.seed);
     assert!(found.decoder == fresh.decoder, "the decoder has moved");

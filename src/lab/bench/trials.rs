@@ -94,7 +94,8 @@ impl Bench<'_> {
 
     /// Steps of [`Bench::best`].
     pub fn trial_steps(&self, trials: &Trials) -> usize {
-        trials.jobs().len().div_ceil(self.chat.model().lanes())
+        let jobs = trials.ways.len() * trials.prompts.len();
+        jobs.div_ceil(self.chat.model().lanes())
     }
 
     /// The name of the best direction; none if all of them break the model.

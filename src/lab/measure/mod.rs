@@ -264,7 +264,9 @@ async fn read_prompts(
             steering.add_direction(plan.hook, name, scaled.collect())?;
             plan.means = Some(name.into());
         }
-        if let Some(found) = null_space(&last).filter(|_| wants(Control::NullSpace)) {
+        if wants(Control::NullSpace)
+            && let Some(found) = null_space(&last)
+        {
             let name = "lab-null-space";
             let values = found.iter().map(|v| *v as f32).collect();
             steering.add_direction(plan.hook, name, values)?;
