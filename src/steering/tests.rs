@@ -128,15 +128,20 @@ impl Bench {
         self.finish(encoder, h.len())
     }
 
+    /// The active features `[rows, k]` of `h` as the pass of `phase` computes them.
+    fn watched(&self, phase: Phase, rows: &[(u32, u32)], h: &[f32]) -> Vec<Activation> {
+        self.hook().watch(true);
+        self.run(phase, rows, h);
+        self.hook().watch(false);
+        block_on(self.hook().read_features(rows.len())).unwrap()
+    }
+
     /// The active features of each row of `h`, in the GPU's choice and in f64.
     fn codes(&self, rows: &[(u32, u32)], h: &[f32]) -> Vec<BTreeMap<usize, f64>> {
         if self.steering.points().is_empty() {
             return vec![BTreeMap::new(); rows.len()];
         }
-        self.hook().watch(true);
-        self.run(Phase::Prefill, rows, h);
-        self.hook().watch(false);
-        let slots = block_on(self.hook().read_features(rows.len())).unwrap();
+        let slots = self.watched(Phase::Prefill, rows, h);
         let vectors = h.chunks(self.reference.width);
         vectors
             .zip(slots.chunks(self.reference.k))
@@ -506,23 +511,20 @@ fn a_feature_at_its_own_value_changes_nothing() {
         let bench = Bench::new(&gpu, &mut rng);
         let rows = [(0, ROW_GENERATED)];
         let h = numbers(&mut rng, bench.reference.width);
-        bench.codes(&rows, &h);
-        let slots: Vec<Activation> = block_on(bench.hook().read_features(1)).unwrap();
-        let unlisted = (0..)
-            .find(|j| slots.iter().all(|s| s.feature != *j))
-            .unwrap();
         let hook = HookPoint::block(LAYER);
         for phase in [Phase::Prefill, Phase::Decode] {
+            // Each phase has its own product: the value is as this one computes it.
+            let slots = bench.watched(phase, &rows, &h);
+            let unlisted = (0..)
+                .find(|j| slots.iter().all(|s| s.feature != *j))
+                .unwrap();
             for (feature, value) in [(slots[0].feature, slots[0].value), (unlisted, 0.0)] {
                 for (op, value) in [(Operator::Clamp, value), (Operator::Scale, 1.0)] {
                     let one = Intervention::new(hook, feature, op, Some(value));
                     bench.steering.set(0, &[one]).unwrap();
-                    assert_near(
-                        &bench.run(phase, &rows, &h),
-                        &h.iter().map(|v| f64::from(*v)).collect::<Vec<_>>(),
-                        1e-6,
-                        "own value",
-                    );
+                    let got = bench.run(phase, &rows, &h);
+                    assert_eq!(bits(&got), bits(&h), "{phase:?}, {op:?} of {feature}");
+                    bench.steering.set(0, &[]).unwrap();
                 }
             }
         }
