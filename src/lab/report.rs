@@ -88,6 +88,10 @@ fn words(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
         Value::String(text) => escape(text),
+        Value::Number(number) if number.is_f64() => {
+            format!("{:.2}", number.as_f64().unwrap_or(f64::NAN))
+        }
+        Value::Array(parts) => parts.iter().map(words).collect::<Vec<_>>().join(", "),
         other => escape(&other.to_string()),
     }
 }
@@ -285,7 +289,10 @@ fn replies(result: &Value) -> String {
     out + "</table></div></details>\n"
 }
 
-/// The candidates of a search.
+/// Candidates that are seen at once.
+const FIRST: usize = 12;
+
+/// What a search chose, and its candidates.
 fn found(result: &Value, candidates: &[Value]) -> String {
     let share = |side: &Value| {
         let of = |name: &str| side[name].as_f64();
@@ -294,29 +301,56 @@ fn found(result: &Value, candidates: &[Value]) -> String {
             _ => "-".into(),
         }
     };
-    let mut out = String::from(
-        "<div class=\"wide\"><table>\n<tr><th scope=\"col\">feature</th><th scope=\"col\">agreement of \
-         ranks</th><th scope=\"col\">clamped up</th><th scope=\"col\">clamped down</th></tr>\n",
-    );
-    for candidate in candidates {
-        let confirmed = &candidate["confirmed"];
-        out += &format!(
-            "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>\n",
-            words(&candidate["feature"]),
-            words(&candidate["agreement"]),
-            share(&confirmed["up"]),
-            share(&confirmed["down"])
-        );
-    }
-    out += "</table></div>\n";
+    let table = |candidates: &[Value]| {
+        let rows = candidates.iter().map(|candidate| {
+            let confirmed = &candidate["confirmed"];
+            format!(
+                "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>\n",
+                words(&candidate["feature"]),
+                words(&candidate["agreement"]),
+                share(&confirmed["up"]),
+                share(&confirmed["down"])
+            )
+        });
+        format!(
+            "<div class=\"wide\"><table>\n<tr><th scope=\"col\">feature</th><th scope=\"col\">agreement of \
+             ranks</th><th scope=\"col\">harmful requests refused, held up</th><th scope=\"col\">held \
+             down</th></tr>\n{}</table></div>\n",
+            rows.collect::<String>()
+        )
+    };
     let members = result["chosen"]["features"].as_array();
     let members = members.into_iter().flatten().map(|m| words(&m["feature"]));
     let names = members.collect::<Vec<_>>().join(" + ");
-    out += &match result["chosen"]["kind"].as_str() {
-        Some("none") => format!("<p>No refusal feature was found; {names} came nearest.</p>\n"),
-        Some("direction") => "<p>No feature does it: the difference of means does.</p>\n".into(),
-        _ => format!("<p>Chosen: {names}</p>\n"),
+    let kind = result["chosen"]["kind"].as_str();
+    let curve = match kind {
+        Some("direction") => &result["direction"],
+        _ => &result["strength"],
     };
+    let range = match (curve["useful"].as_array(), curve["default"].as_f64()) {
+        (Some(range), Some(default)) if range.len() == 2 => format!(
+            ", useful held from {} to {}; {default:.2} is a good place to start",
+            words(&range[0]),
+            words(&range[1])
+        ),
+        _ => String::new(),
+    };
+    let mut out = match kind {
+        Some("none") => format!("<p>No refusal feature was found; {names} came nearest.</p>\n"),
+        Some("direction") => {
+            format!("<p>No feature does it: the difference of means does{range}.</p>\n")
+        }
+        _ => format!("<p>Chosen: {names}{range}.</p>\n"),
+    };
+    let (first, others) = candidates.split_at(candidates.len().min(FIRST));
+    out += &table(first);
+    if !others.is_empty() {
+        out += &format!(
+            "<details><summary>{} further candidates</summary>\n{}</details>\n",
+            others.len(),
+            table(others)
+        );
+    }
     out
 }
 
@@ -343,8 +377,9 @@ mod tests {
             "paper": super::super::paper(),
         });
         let found = json!({"task": "find", "recipe": {}, "chosen": hostile,
-            "candidates": [{"feature": 3, "agreement": hostile,
-                "confirmed": {"up": {"base": 0.1, "steered": 0.9, "n": 20}}}]});
+            "strength": {"useful": [4.478_803_6, 9], "default": 6.718_2},
+            "candidates": vec![json!({"feature": 3, "agreement": hostile,
+                "confirmed": {"up": {"base": 0.1, "steered": 0.9, "n": 20}}}); FIRST + 2]});
         ReportInput {
             title: hostile.into(),
             notes: format!("{hostile}\nsecond line\n\nnext"),
@@ -366,6 +401,8 @@ mod tests {
             "second line",
             "<p>next</p>",
             "0.10 → 0.90 (n 20)",
+            "from 4.48 to 9; 6.72 is",
+            "2 further candidates",
             "var(--plot-1",
         ] {
             assert!(html.contains(part), "{part}");

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use phi3_steer::lab::Judge;
 use rand::Rng;
+use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
 use crate::fixture::*;
-use crate::{activations, generated};
+use crate::{activations, close, generated};
 
 #[test]
 fn several_prompts_are_answered_as_each_alone() {
@@ -28,10 +29,14 @@ fn several_prompts_are_answered_as_each_alone() {
         let (_, ids) = generated(&[&base[..], &asked, &["--json"]].concat());
         (ids, succeed(&[&base[..], &asked].concat(), ""))
     });
+    let pairs = prompts.iter().zip(&alone);
+    let texts = pairs.map(|(prompt, (_, text))| format!("> {prompt}\n{text}"));
+    let expected_text = texts.collect::<Vec<_>>().join("\n");
     for file in ["p.txt", "p.jsonl"] {
         let file = f.path(file);
         let asked = [&base[..], &["--prompts", &file]].concat();
-        let (events, _) = generated(&[&asked[..], &["--json"]].concat());
+        let one_by_one = [&asked[..], &["--lanes", "1", "--json"]].concat();
+        let (events, _) = generated(&one_by_one);
         for (number, (ids, _)) in alone.iter().enumerate() {
             let own = events.iter().filter(|e| e["prompt"] == number);
             let kinds: Vec<&str> = own.clone().map(|e| e["type"].as_str().unwrap()).collect();
@@ -41,14 +46,37 @@ fn several_prompts_are_answered_as_each_alone() {
             let expected: Vec<u64> = ids.iter().map(|id| u64::from(*id)).collect();
             assert_eq!(got, expected, "{file}, {number}");
         }
-        let pairs = prompts.iter().zip(&alone);
-        let texts = pairs.map(|(prompt, (_, text))| format!("> {prompt}\n{text}"));
-        let expected = texts.collect::<Vec<_>>().join("\n");
-        assert_eq!(succeed(&asked, ""), expected, "{file}");
+        // At once, two and one or all three: the events of lanes are mixed, what they say is the same.
+        for (lanes, groups) in [
+            ("2", vec![json!([0, 1]), json!(null)]),
+            ("8", vec![json!([0, 1, 2])]),
+        ] {
+            let together = [&asked[..], &["--lanes", lanes, "--json"]].concat();
+            let (events, _) = generated(&together);
+            for (number, (ids, _)) in alone.iter().enumerate() {
+                let own = events
+                    .iter()
+                    .filter(|e| e["prompt"] == number && e["type"] == "token");
+                let got: Vec<u64> = own.map(|e| e["id"].as_u64().unwrap()).collect();
+                let expected: Vec<u64> = ids.iter().map(|id| u64::from(*id)).collect();
+                assert_eq!(got, expected, "{file}, {number} in {lanes} lanes");
+            }
+            let stats = events.iter().filter(|e| e["type"] == "stats");
+            let told: Vec<&Value> = stats.map(|e| &e["prompts"]).collect();
+            assert_eq!(told, groups.iter().collect::<Vec<_>>());
+        }
+        for lanes in ["1", "2", "8"] {
+            let asked = [&asked[..], &["--lanes", lanes]].concat();
+            assert_eq!(
+                succeed(&asked, ""),
+                expected_text,
+                "{file} in {lanes} lanes"
+            );
+        }
     }
     let text = prompts.join("\n");
     let from_stdin = succeed(&[&base[..], &["--prompts", "-"]].concat(), &text);
-    assert_eq!(from_stdin.matches("> ").count(), 3);
+    assert_eq!(from_stdin, expected_text);
     // Nothing is answered of a list with a mistake in it.
     for (file, text, words) in [
         ("bad.jsonl", "\"a\"\nnot json", "bad.jsonl, line 2"),
@@ -63,6 +91,80 @@ fn several_prompts_are_answered_as_each_alone() {
             output.stdout.is_empty() && stderr.contains(words),
             "{stderr}"
         );
+    }
+}
+
+#[test]
+fn logits_of_several_prompts_follow_each_other() {
+    let mut f = Fixture::new();
+    let lengths: Vec<usize> = (0..6).map(|_| f.rng.random_range(1..90)).collect();
+    let lists: Vec<Vec<u32>> = lengths.iter().map(|n| f.ids(*n)).collect();
+    let lines: Vec<String> = lists.iter().map(|ids| format!("{ids:?}")).collect();
+    let (model, out) = (f.model_dir(), f.path("many.safetensors"));
+    let base = [
+        "logits", "--model", &model, "--quant", "none", "--out", &out,
+    ];
+    let asked = [&base[..], &["--residual", "1", "--ids", "-"]].concat();
+    succeed(&asked, &lines.join("\n"));
+    let bytes = std::fs::read(&out).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let told = file.tensor("lengths").unwrap();
+    let told: Vec<usize> = bytemuck::pod_collect_to_vec::<u8, u32>(told.data())
+        .iter()
+        .map(|n| *n as usize)
+        .collect();
+    assert_eq!(told, lengths);
+    let f32s =
+        |name: &str| bytemuck::pod_collect_to_vec::<u8, f32>(file.tensor(name).unwrap().data());
+    for (name, width) in [("logits", f.vocab), ("residual.1", HIDDEN)] {
+        let all = f32s(name);
+        assert_eq!(all.len(), lengths.iter().sum::<usize>() * width);
+        let mut from = 0;
+        for ids in &lists {
+            let alone = f.logits(ids, &["--quant", "none", "--residual", "1"]);
+            let expected: Vec<f64> = alone[name].1.iter().map(|v| f64::from(*v)).collect();
+            close(&all[from..][..expected.len()], &expected, 1e-4, name);
+            from += expected.len();
+        }
+    }
+    // Text goes through the chat template, up to where the answer begins.
+    let prompts = ["Hello", "What is it?"];
+    std::fs::write(f.path("p.txt"), prompts.join("\n")).unwrap();
+    let tokens = prompts.map(|prompt| {
+        let (events, _) = generated(&[
+            "generate",
+            "--model",
+            &model,
+            "--prompt",
+            prompt,
+            "--json",
+            "--max-tokens",
+            "1",
+        ]);
+        events[0]["length"].as_u64().unwrap()
+    });
+    succeed(&[&base[..], &["--prompts", &f.path("p.txt")]].concat(), "");
+    let bytes = std::fs::read(&out).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let told = bytemuck::pod_collect_to_vec::<u8, u32>(file.tensor("lengths").unwrap().data());
+    assert_eq!(told, tokens.map(|n| n as u32));
+    // A list over several lines is one.
+    let pretty = serde_json::to_string_pretty(&lists[0]).unwrap();
+    succeed(&asked, &pretty);
+    let bytes = std::fs::read(&out).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(
+        file.tensor("logits").unwrap().shape(),
+        [lengths[0], f.vocab]
+    );
+    for (text, words) in [
+        ("1,2\n3,x", "\"x\" is no token id"),
+        ("1\n[2", "do not end"),
+        ("\n", "no token ids"),
+    ] {
+        let output = run(&asked, text);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains(words), "{stderr}");
     }
 }
 

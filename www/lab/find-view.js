@@ -107,7 +107,7 @@ export class FindView {
     const { kind, members } = chosen(result);
     const hook = page.engine()?.info.sae?.hook ?? "";
     const report = reportOf(result, hook);
-    const chart = h("div", { className: "dose-holder wide" });
+    const chart = h("div", { className: "dose-holder wide plots" });
     drawDose(chart, report, report.value.default, 0, report.value.max);
     drawPlots(chart, page.engine(), [result]);
     const use = h("button", { type: "button", className: "button primary", onclick: () => page.use(result) }, kind === "feature" ? "Use this feature in the chat" : kind === "set" ? "Use these features in the chat" : "Use this direction in the chat");

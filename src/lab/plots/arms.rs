@@ -99,6 +99,8 @@ fn scatter(
         .axis_desc_style(font(&TEXT, 15))
         .x_desc(x_words)
         .y_desc(y_words)
+        .x_label_formatter(&tick)
+        .y_label_formatter(&tick)
         .draw()
         .map_err(|e| text(&e))?;
     for dot in dots {
@@ -266,6 +268,7 @@ fn draw_bars(
         .label_style(font(&MUTED, 14))
         .axis_desc_style(font(&TEXT, 15))
         .x_desc("refused, percent")
+        .x_label_formatter(&tick)
         .draw()
         .map_err(|e| text(&e))?;
     let anchor = plotters::style::text_anchor::Pos::new(

@@ -99,6 +99,15 @@ fn font(ink: &Ink, size: u32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&ink.0)
 }
 
+/// What an axis says at a number.
+fn tick(value: &f64) -> String {
+    let text = format!("{value:.3}");
+    match text.trim_end_matches('0').trim_end_matches('.') {
+        "-0" => "0".into(),
+        text => text.into(),
+    }
+}
+
 fn short(text: &str) -> String {
     match text.char_indices().nth(LABEL) {
         None => text.into(),
@@ -147,6 +156,8 @@ fn curves(area: &Area<'_>, words: &str, curves: &[Curve]) -> Result<(), String> 
         .axis_desc_style(font(&TEXT, 15))
         .x_desc(words)
         .y_desc("percent")
+        .x_label_formatter(&tick)
+        .y_label_formatter(&tick)
         .y_labels(6)
         .draw()
         .map_err(|e| text(&e))?;
@@ -223,6 +234,13 @@ mod tests {
                 {"value": 1.0, "harmful": {"hits": 1, "of": 4}, "benign": 0.0},
                 {"value": 2.0, "harmful": {"hits": 4, "of": 4}, "benign": 0.25}]},
         })
+    }
+
+    #[test]
+    fn axes_say_numbers_as_short_as_they_are() {
+        let values = [0.0, -0.000_1, 100.0, 0.05, 2.5, -12.0, 1e4];
+        let said = values.map(|v| tick(&v));
+        assert_eq!(said, ["0", "0", "100", "0.05", "2.5", "-12", "10000"]);
     }
 
     #[test]

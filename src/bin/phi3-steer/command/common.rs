@@ -162,20 +162,47 @@ fn read_some(from: impl Read, place: &str) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// A named f32 tensor of some shape.
-pub type Named<'a> = (String, Vec<usize>, &'a [f32]);
+/// A tensor to write.
+pub struct Tensor<'a> {
+    name: String,
+    dtype: &'static str,
+    shape: Vec<usize>,
+    bytes: &'a [u8],
+}
 
-/// Writes f32 tensors as a safetensors file.
-pub fn write_safetensors(mut out: Output, tensors: &[Named<'_>]) -> Result<(), Failure> {
-    let entries = tensors.iter().map(|(name, shape, values)| Entry {
-        name: name.clone(),
-        dtype: "F32",
-        shape: shape.clone(),
-        bytes: 4 * values.len() as u64,
+impl<'a> Tensor<'a> {
+    /// Numbers of some shape.
+    pub fn f32(name: impl Into<String>, shape: &[usize], values: &'a [f32]) -> Self {
+        Self {
+            name: name.into(),
+            dtype: "F32",
+            shape: shape.to_vec(),
+            bytes: bytemuck::cast_slice(values),
+        }
+    }
+
+    /// A list of counts.
+    pub fn u32(name: impl Into<String>, values: &'a [u32]) -> Self {
+        Self {
+            name: name.into(),
+            dtype: "U32",
+            shape: vec![values.len()],
+            bytes: bytemuck::cast_slice(values),
+        }
+    }
+}
+
+/// Writes tensors as a safetensors file.
+pub fn write_safetensors(mut out: Output, tensors: &[Tensor<'_>]) -> Result<(), Failure> {
+    let entries = tensors.iter().map(|tensor| Entry {
+        name: tensor.name.clone(),
+        dtype: tensor.dtype,
+        shape: tensor.shape.clone(),
+        bytes: tensor.bytes.len() as u64,
     });
     out.add(&header(entries))?;
-    for (_, _, values) in tensors {
-        out.add(bytemuck::cast_slice(values))?;
+    for tensor in tensors {
+        out.add(tensor.bytes)?;
     }
     out.finish()
 }

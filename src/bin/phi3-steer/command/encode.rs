@@ -8,7 +8,7 @@ use phi3_steer::checkpoint::{
 use phi3_steer::sae::{Dictionary, HookPoint, encode_all};
 
 use super::Failure;
-use super::common::{open_gpu, write_safetensors};
+use super::common::{Tensor, open_gpu, write_safetensors};
 use super::dictionary::DictionaryArguments;
 use crate::output::{Existing, Output, Sources};
 
@@ -72,12 +72,8 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
     input.rows(&name, &shape, BLOCK_BYTES, &mut take).await?;
     let encoded = encode_all(&gpu, &dictionary, &x).await?;
     let outputs = [
-        (
-            "acts".to_string(),
-            vec![n, dictionary.latents()],
-            &encoded.acts[..],
-        ),
-        ("recon".to_string(), vec![n, width], &encoded.recon[..]),
+        Tensor::f32("acts", &[n, dictionary.latents()], &encoded.acts),
+        Tensor::f32("recon", &[n, width], &encoded.recon),
     ];
     write_safetensors(out, &outputs)
 }

@@ -1,6 +1,7 @@
 //! `phi3-steer generate`
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::str::FromStr;
@@ -44,9 +45,12 @@ pub struct Arguments {
     /// A conversation, a JSON list of messages; - for stdin.
     #[arg(long, value_name = "FILE")]
     messages: Option<PathBuf>,
-    /// Conversations that are answered one after the other; - for stdin.
+    /// Conversations that are answered each for itself; - for stdin.
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
+    /// How many of --prompts are answered at once; 1 shows text as it comes.
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "prompts")]
+    lanes: usize,
     #[command(flatten)]
     steer: SteerArguments,
     /// Steer only where this gate says so, turn by turn: JSON, a probe {"hook": "layers.3", "weights": [...],
@@ -159,14 +163,16 @@ impl Arguments {
     }
 }
 
-/// What an event becomes on standard output.
+/// What the events of conversations that are answered at once become on standard output.
 struct Telling<'a> {
     json: bool,
     tokenizer: &'a ChatTokenizer,
     tracked: Option<Tracked>,
     top: usize,
-    /// The number of the conversation, counted from 0, where there are several.
-    number: Option<usize>,
+    /// The numbers of the lanes' conversations, counted from 0, where there are several in all.
+    numbers: Option<Range<usize>>,
+    /// The text of each lane so far, where it waits for the lanes before it.
+    waiting: Vec<String>,
 }
 
 pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure> {
@@ -191,7 +197,8 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
         .map(|messages| tokenizer.chat(messages, true));
     let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
     let gpu = open_gpu(cpu_adapter).await?;
-    let model = load_files(&gpu, files, arguments.model.quant, 1).await?;
+    let lanes = arguments.lanes.min(prompts.len());
+    let model = load_files(&gpu, files, arguments.model.quant, lanes).await?;
     let gate = arguments.gate.as_deref().map(read_gate).transpose()?;
     let looks = gate.iter().filter_map(|gate| match gate.kind {
         GateKind::Feature { .. } => Some(gate.hook),
@@ -199,23 +206,34 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
     });
     let watched = looks.chain(tracked.map(|t| t.hook));
     let steering = load_steering(&model, &arguments.steer, watched).await?;
-    steering.set_gate(0, gate.clone())?;
+    for lane in 0..lanes {
+        steering.set_gate(lane, gate.clone())?;
+    }
     let mut chat = Chat::new(model, tokenizer.clone(), steering).await?;
     let several = prompts.len() > 1;
-    for (number, (prompt, messages)) in prompts.iter().zip(&conversations).enumerate() {
-        let telling = Telling {
+    for (group, together) in prompts.chunks(lanes).enumerate() {
+        let numbers = group * lanes..group * lanes + together.len();
+        let mut telling = Telling {
             json: arguments.json,
             tokenizer: &tokenizer,
             tracked,
             top: arguments.top.unwrap_or(0),
-            number: several.then_some(number),
+            numbers: several.then_some(numbers.clone()),
+            waiting: vec![String::new(); together.len()],
         };
-        if let (true, false, Some(last)) = (several, arguments.json, messages.last()) {
+        let titled = several && !arguments.json;
+        let title = |lane: usize| {
+            let number = numbers.start + lane;
             let between = if number == 0 { "" } else { "\n" };
-            print_line(&format!("{between}> {}", last.content))?;
+            let last = conversations[number].last();
+            let said = last.map_or("", |message| &message.content);
+            print_line(&format!("{between}> {said}"))
+        };
+        if titled && together.len() == 1 {
+            title(0)?;
         }
         let request = ChatRequest {
-            prompts: std::slice::from_ref(prompt),
+            prompts: together,
             max_tokens: arguments.max_tokens,
             sampling,
             features: tracked.map(|t| FeatureWish {
@@ -237,17 +255,32 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
             .await?;
         written?;
         if arguments.json {
-            telling.line(stats_json(&stats))?;
+            telling.stats(&stats)?;
+        } else if together.len() > 1 {
+            for (lane, text) in telling.waiting.iter().enumerate() {
+                title(lane)?;
+                print_line(text)?;
+            }
         }
     }
     Ok(())
 }
 
 impl Telling<'_> {
-    fn event(&self, event: &Event) -> Result<(), Failure> {
+    fn event(&mut self, event: &Event) -> Result<(), Failure> {
+        let (Event::Gate { lane, .. }
+        | Event::Prompt { lane, .. }
+        | Event::Token { lane, .. }
+        | Event::Done { lane, .. }) = event;
+        let number = self.numbers.as_ref().map(|numbers| numbers.start + lane);
         if self.json {
-            return self.line(self.event_json(event));
+            let mut json = self.event_json(event);
+            if let Some(number) = number {
+                json["prompt"] = number.into();
+            }
+            return print_line(&json.to_string());
         }
+        let waits = self.waiting.len() > 1;
         match event {
             Event::Prompt { .. } => Ok(()),
             &Event::Gate {
@@ -260,7 +293,12 @@ impl Telling<'_> {
                     true => ("≥", "steered"),
                     false => ("<", "not steered"),
                 };
-                note(&format!("gate: {score:.3} {sign} {threshold}: {what}"));
+                let of = number.map_or(String::new(), |n| format!(" of prompt {}", n + 1));
+                note(&format!("gate{of}: {score:.3} {sign} {threshold}: {what}"));
+                Ok(())
+            }
+            Event::Token { text, .. } | Event::Done { text, .. } if waits => {
+                self.waiting[*lane].push_str(text);
                 Ok(())
             }
             Event::Token { text, .. } => print(text),
@@ -268,9 +306,16 @@ impl Telling<'_> {
         }
     }
 
-    fn line(&self, mut json: Value) -> Result<(), Failure> {
-        if let Some(number) = self.number {
-            json["prompt"] = number.into();
+    /// The figures of what ran, of one conversation (`prompt`) or of those that were answered at once
+    /// (`prompts`).
+    fn stats(&self, stats: &Stats) -> Result<(), Failure> {
+        let mut json = stats_json(stats);
+        match &self.numbers {
+            Some(numbers) if numbers.len() > 1 => {
+                json["prompts"] = numbers.clone().collect::<Vec<_>>().into();
+            }
+            Some(numbers) => json["prompt"] = numbers.start.into(),
+            None => {}
         }
         print_line(&json.to_string())
     }
