@@ -110,9 +110,10 @@ part_node() {
   have npx || system "Node.js with npm" "nodejs npm" node
 }
 
-# Firefox's driver, where Firefox is.
+# Firefox, the second browser, and its driver. WITHOUT_FIREFOX=1 does without.
 part_firefox() {
-  find_firefox >/dev/null || return 0
+  [ "${WITHOUT_FIREFOX:-}" != 1 ] || return 0
+  find_firefox >/dev/null || system "Firefox (WITHOUT_FIREFOX=1 does without)" firefox-esr "--cask firefox"
   crate geckodriver "$GECKODRIVER_VERSION" geckodriver --locked
 }
 

@@ -4,15 +4,21 @@
 #   native    Rust tests on this machine's GPU or on a software adapter
 #   page      the built page, driven through WebDriver
 #   chromium  tests/web_*.rs in headless Chromium
-#   firefox   FIREFOX_TESTS in headless Firefox, where it is installed
+#   firefox   FIREFOX_TESTS, and what of the page FIREFOX_PAGE names, in headless Firefox; WITHOUT_FIREFOX=1
+#             leaves them out
 # Not among all, since it takes long:
 #   full-size a model of Phi-3 Mini's size, from files to an answer, natively and in Chromium
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
 
-# A small set: Firefox is the second WebGPU, but each readback takes it 100 ms.
+# Small sets: Firefox is the second WebGPU, but each readback takes it 100 ms.
 FIREFOX_TESTS="web_smoke"
+# To open, chat as the native engine does, steer, stop, reload; a model from an address and from files; the
+# lab; without a network.
+FIREFOX_PAGE="built_page_shows_base_and_steered built_page_stops built_page_reloads
+  built_page_keeps_and_deletes_a_model built_page_takes_a_dropped_folder built_page_compares_strengths
+  built_page_opens_and_chats_offline"
 
 test_types() {
   say "the page's JavaScript: types, then unit tests"
@@ -40,17 +46,24 @@ test_native() {
   cargo test --locked --all-features -- --skip built_page_
 }
 
-test_page() {
+# Builds the page, once a run.
+page_built=
+build_page() {
+  [ -z "$page_built" ] || return 0
   say "building the page"
   trunk build --release --locked
+  page_built=1
+}
+
+test_page() {
+  build_page
   say "tests of the built page"
   use_software_adapter_without_gpu
   CHROME=$(find_chrome) cargo test --locked --all-features --test page
 }
 
 test_full_size() {
-  say "building the page"
-  trunk build --release --locked
+  build_page
   say "a full-size model"
   use_software_adapter_without_gpu
   CHROME=$(find_chrome) cargo test --locked --all-features --test page -- --ignored --nocapture full_size_
@@ -103,14 +116,26 @@ test_chromium() {
 }
 
 test_firefox() {
-  if ! find_firefox >/dev/null; then
-    say "Firefox is not installed: its tests do not run"
+  if [ "${WITHOUT_FIREFOX:-}" = 1 ]; then
+    say "WITHOUT_FIREFOX=1: tests in Firefox are left out"
     return
   fi
+  local firefox
+  firefox=$(find_firefox) || die "Firefox is missing: install it, or leave its tests out with WITHOUT_FIREFOX=1"
   say "tests in headless Firefox"
+  use_software_adapter_without_gpu
   check_web_tests
   # shellcheck disable=SC2086
   GECKODRIVER=$(command -v geckodriver) web_tests firefox $FIREFOX_TESTS
+  build_page
+  say "the page in headless Firefox"
+  local log
+  log=$(mktemp)
+  # shellcheck disable=SC2086
+  set -- $FIREFOX_PAGE
+  PAGE_BROWSER=firefox FIREFOX=$firefox cargo test --locked --all-features --test page -- "$@" 2>&1 | tee "$log"
+  grep -qE "^test result: ok\. $# passed" "$log" || die "not all of FIREFOX_PAGE ran: $#"
+  rm -f "$log"
 }
 
 started=$SECONDS
@@ -125,3 +150,4 @@ for part in "$@"; do
 done
 [ "${OFFLINE:-}" != 1 ] || [ -f models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf ] ||
   say "OFFLINE=1: the tests of the real small model (SmolLM2-135M-Instruct) were left out"
+[ "${WITHOUT_FIREFOX:-}" != 1 ] || say "WITHOUT_FIREFOX=1: the tests in Firefox were left out"

@@ -136,8 +136,9 @@ export class Downloads extends EventTarget {
    * @param {Entry} entry
    */
   async room(entry) {
-    // Where it is not granted, the browser may clear the files when the disk runs full.
-    await navigator.storage?.persist?.().catch(() => false);
+    // Where it is not granted, the browser may clear the files when the disk runs full. The answer is not waited
+    // for: Firefox asks the visitor, who may not look.
+    navigator.storage?.persist?.().catch(() => false);
     const { usage = 0, quota = Infinity } = (await navigator.storage?.estimate?.().catch(() => null)) ?? {};
     const item = this.item(entry);
     const missing = (item?.total ?? entry.bytes ?? 0) - (item?.loaded ?? 0);

@@ -1,22 +1,25 @@
-//! A headless Chromium behind its WebDriver, with a few steps that the tests share.
+//! A headless browser behind its WebDriver, with a few steps that the tests share.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fantoccini::elements::Element;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::{Mutex, MutexGuard};
+
+use crate::driver::{Driver, Kind};
 
 /// What tests return: any error fails them with its message.
 pub type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// Software rendering is slow, and machines differ: long enough for any of them.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The window's size in CSS pixels.
+const WIDTH: u32 = 1280;
+const HEIGHT: u32 = 900;
 
 /// One browser at a time: each one computes on every core.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -25,67 +28,14 @@ static TURN: Mutex<()> = Mutex::const_new(());
 pub struct Browser {
     /// The WebDriver session.
     pub client: Client,
-    port: u16,
     driver: Driver,
     _turn: MutexGuard<'static, ()>,
 }
 
-struct Driver {
-    process: Child,
-    port: Option<u16>,
-}
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        // Asked to shut down, it ends its browser, which a kill would leave running.
-        let asked = self.port.map(|port| request(port, "GET", "/shutdown", ""));
-        if !matches!(asked, Some(Ok(_))) {
-            drop(self.process.kill());
-        }
-        // Already gone is as good.
-        drop(self.process.wait());
-    }
-}
-
-/// One request to the driver, by hand: for what WebDriver's standard does not know.
-fn request(port: u16, method: &str, path: &str, body: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(("localhost", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )?;
-    // The driver keeps the connection open: the length says where the answer ends.
-    let mut reader = BufReader::new(stream);
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        if line.trim().is_empty() {
-            break;
-        }
-        if let Some((name, value)) = line.split_once(':')
-            && name.eq_ignore_ascii_case("content-length")
-        {
-            length = value.trim().parse().map_err(std::io::Error::other)?;
-        }
-    }
-    let mut content = vec![0; length];
-    reader.read_exact(&mut content)?;
-    String::from_utf8(content).map_err(std::io::Error::other)
-}
-
 impl Browser {
-    /// Starts Chromium with the flags of `webdriver.json` and more.
+    /// Starts the browser with the flags of `webdriver.json` and more.
     pub async fn start(more_flags: &[&str]) -> Result<Browser> {
-        let flags: Vec<&str> = ["--window-size=1280,900"]
-            .iter()
-            .chain(more_flags)
-            .copied()
-            .collect();
-        Browser::start_with(&flags, json!({})).await
+        Browser::start_with(more_flags, json!({})).await
     }
 
     /// Starts Chromium with a phone's screen of this many CSS pixels.
@@ -98,62 +48,34 @@ impl Browser {
         .await
     }
 
-    /// More flags, and more of Chromium's own WebDriver options.
+    /// More of Chromium's flags, and of its own WebDriver options.
     async fn start_with(more_flags: &[&str], more_options: Value) -> Result<Browser> {
         let turn = TURN.lock().await;
-        let program = std::env::var("CHROMEDRIVER").unwrap_or_else(|_| "chromedriver".into());
-        let mut child = Command::new(&program)
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("{program} does not start: {error}"))?;
-        let output = child.stdout.take().ok_or("chromedriver has no output")?;
-        let mut driver = Driver {
-            process: child,
-            port: None,
-        };
-        let mut lines = BufReader::new(output).lines();
-        let port: u16 = loop {
-            let line = lines.next().ok_or("chromedriver ended early")??;
-            if let Some((_, port)) = line.split_once("started successfully on port ") {
-                break port.trim_end_matches('.').parse()?;
-            }
-        };
-        driver.port = Some(port);
-        // It must not block on a full pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-
+        let kind = Kind::wanted()?;
+        let mut driver = Driver::start(kind)?;
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("webdriver.json");
         let settings: Value = serde_json::from_str(&std::fs::read_to_string(file)?)?;
-        let mut options = settings["goog:chromeOptions"].clone();
-        let flags = options["args"]
-            .as_array_mut()
-            .ok_or("webdriver.json has no flags")?;
-        flags.extend(more_flags.iter().map(|flag| json!(flag)));
-        if let (Some(options), Value::Object(more)) = (options.as_object_mut(), more_options) {
-            options.extend(more);
-        }
-        if let Ok(chrome) = std::env::var("CHROME") {
-            options["binary"] = json!(chrome);
-        }
-        let capabilities = json!({
-            "goog:chromeOptions": options,
-            "goog:loggingPrefs": { "browser": "ALL" },
-            "timeouts": { "script": PATIENCE.as_millis() as u64 },
-        });
-        let Value::Object(capabilities) = capabilities else {
-            return Err("capabilities are an object".into());
+        let mut capabilities = match kind {
+            Kind::Chromium => chromium(&settings, more_flags, more_options)?,
+            Kind::Firefox => firefox(&settings, more_flags, more_options)?,
         };
+        let patience = json!({ "script": PATIENCE.as_millis() as u64 });
+        capabilities.insert("timeouts".into(), patience);
         let client = ClientBuilder::new(HttpConnector::new())
             .capabilities(capabilities)
-            .connect(&format!("http://localhost:{port}"))
+            .connect(&format!("http://localhost:{}", driver.port))
             .await?;
+        driver.session = client.session_id().await?;
         Ok(Browser {
             client,
-            port,
             driver,
             _turn: turn,
         })
+    }
+
+    /// Which browser it is.
+    pub fn kind(&self) -> Kind {
+        self.driver.kind
     }
 
     /// Ends the browser in an orderly way.
@@ -200,24 +122,16 @@ impl Browser {
     }
 
     /// Errors that the console has shown since the last call, such as violations of the page's
-    /// content security policy. Chromium's own addition to WebDriver, so by hand.
+    /// content security policy.
     pub async fn console_errors(&self) -> Result<Vec<String>> {
-        let session = self
-            .client
-            .session_id()
-            .await?
-            .ok_or("the session has ended")?;
-        let body = json!({ "type": "browser" }).to_string();
-        let content = request(
-            self.port,
-            "POST",
-            &format!("/session/{session}/se/log"),
-            &body,
-        )?;
-        let log: Value = serde_json::from_str(&content)?;
+        if self.driver.kind == Kind::Firefox {
+            return Ok(self.driver.told());
+        }
+        // Chromium's own addition to WebDriver, so by hand.
+        let log = self.driver.post("se/log", &json!({ "type": "browser" }))?;
         let entries = log["value"]
             .as_array()
-            .ok_or_else(|| format!("not a log: {content}"))?;
+            .ok_or_else(|| format!("not a log: {log}"))?;
         Ok(entries
             .iter()
             .filter(|entry| entry["level"] == "SEVERE")
@@ -227,18 +141,8 @@ impl Browser {
 
     /// A command of Chromium's own protocol, for what WebDriver does not know.
     pub async fn command(&self, name: &str, parameters: Value) -> Result<Value> {
-        let session = self
-            .client
-            .session_id()
-            .await?
-            .ok_or("the session has ended")?;
-        let content = request(
-            self.port,
-            "POST",
-            &format!("/session/{session}/goog/cdp/execute"),
-            &json!({ "cmd": name, "params": parameters }).to_string(),
-        )?;
-        let answer: Value = serde_json::from_str(&content)?;
+        let body = json!({ "cmd": name, "params": parameters });
+        let answer = self.driver.post("goog/cdp/execute", &body)?;
         match answer["value"].get("error") {
             Some(error) => Err(format!("{name}: {error}").into()),
             None => Ok(answer["value"].clone()),
@@ -251,7 +155,7 @@ impl Browser {
             "const done = arguments[arguments.length - 1];
              (async (...given) => {{ {body} }})(...[...arguments].slice(0, -1)).then(
                 (value) => done({{ value: value ?? null }}),
-                (error) => done({{ error: String(error.stack ?? error) }}));"
+                (error) => done({{ error: `${{error}}\n${{error?.stack ?? ''}}` }}));"
         );
         let answer = self.client.execute_async(&script, arguments).await?;
         match answer.get("error").and_then(Value::as_str) {
@@ -270,4 +174,47 @@ impl Browser {
         )?;
         Ok(())
     }
+}
+
+/// What Chromium is started with.
+fn chromium(settings: &Value, flags: &[&str], more: Value) -> Result<Map<String, Value>> {
+    let mut options = settings["goog:chromeOptions"].clone();
+    let own = options["args"].as_array_mut();
+    let own = own.ok_or("webdriver.json has no flags")?;
+    own.push(json!(format!("--window-size={WIDTH},{HEIGHT}")));
+    own.extend(flags.iter().map(|flag| json!(flag)));
+    if let (Some(options), Value::Object(more)) = (options.as_object_mut(), more) {
+        options.extend(more);
+    }
+    if let Ok(chrome) = std::env::var("CHROME") {
+        options["binary"] = json!(chrome);
+    }
+    Ok(Map::from_iter([
+        ("goog:chromeOptions".to_string(), options),
+        ("goog:loggingPrefs".to_string(), json!({ "browser": "ALL" })),
+    ]))
+}
+
+/// What Firefox is started with. It has no flags of Chromium's: a test that needs them is not for it.
+fn firefox(settings: &Value, flags: &[&str], more: Value) -> Result<Map<String, Value>> {
+    if !flags.is_empty() || more != json!({}) {
+        return Err(format!("Firefox knows neither {flags:?} nor {more}").into());
+    }
+    let mut options = settings["moz:firefoxOptions"].clone();
+    options["args"] = json!(["-headless"]);
+    options["env"] = json!({
+        "MOZ_HEADLESS_WIDTH": WIDTH.to_string(), "MOZ_HEADLESS_HEIGHT": HEIGHT.to_string(),
+    });
+    // What the page's console says goes where its driver's words go.
+    options["prefs"]["devtools.console.stdout.content"] = json!(true);
+    // Nothing of Firefox's own, which has no network here and would complain there.
+    options["prefs"]["messaging-system.rsexperimentloader.enabled"] = json!(false);
+    options["prefs"]["services.settings.server"] = json!("data:,");
+    if let Ok(firefox) = std::env::var("FIREFOX") {
+        options["binary"] = json!(firefox);
+    }
+    Ok(Map::from_iter([(
+        "moz:firefoxOptions".to_string(),
+        options,
+    )]))
 }

@@ -6,6 +6,7 @@ mod browser;
 mod chat;
 mod conversations;
 mod downloads;
+mod driver;
 mod failures;
 #[path = "../support/gguf.rs"]
 mod file;

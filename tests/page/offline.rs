@@ -7,16 +7,28 @@ use serde_json::{Value, json};
 
 use crate::browser::{Browser, Result};
 use crate::chat::{dist, ended, ready};
+use crate::driver::Kind;
 use crate::server::Server;
 
 /// Waits until the page is kept for use without a network.
 pub async fn kept(browser: &Browser) -> Result {
-    browser
-        .run(
+    let asked = match browser.kind() {
+        Kind::Chromium => {
             "const { kept } = await import(new URL('www/offline.js', document.baseURI));
-             return kept;",
-            vec![],
-        )
+             return kept;"
+        }
+        // Its scripts import modules of their own, not those that the page runs: the worker is asked itself.
+        Kind::Firefox => {
+            "const { active } = await navigator.serviceWorker.ready;
+             return new Promise((resolve) => {
+                const { port1, port2 } = new MessageChannel();
+                port1.onmessage = ({ data }) => resolve(data.whole);
+                active.postMessage('keep', [port2]);
+             });"
+        }
+    };
+    browser
+        .run(asked, vec![])
         .await?
         .as_bool()
         .filter(|whole| *whole)
