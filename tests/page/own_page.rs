@@ -8,7 +8,7 @@ use crate::server::Server;
 use phi3_steer::lab::Judge;
 
 /// The first block of code in a language that a section of the README has.
-fn block(section: &str, language: &str) -> Result<String> {
+pub fn block(section: &str, language: &str) -> Result<String> {
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let readme = std::fs::read_to_string(readme)?;
     let found = readme.split(&format!("\n## {section}\n")).nth(1);
