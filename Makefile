@@ -1,6 +1,6 @@
 # phi3-steer. `make` lists what there is; each target installs what it lacks (scripts/setup.sh).
 
-.PHONY: help demo small-model classroom test bench gpu-check full-size fuzz synth nano
+.PHONY: help demo small-model classroom package test bench gpu-check full-size fuzz synth nano
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +16,11 @@ classroom: ## One folder that any static server serves without a network (MODELS
 	@scripts/setup.sh rust site
 	@scripts/classroom.sh "$(or $(OUT),classroom)" $(wildcard models/smollm2-135m-instruct/*.gguf) models/smollm2-135m-instruct-sae/layers.9 $(MODELS)
 
-test: ## All tests: native, in browsers, of the built page (ONLY="types native page chromium firefox")
+package: ## The engine as an npm package and as a crate, both in target/package
+	@scripts/setup.sh rust site node
+	@scripts/package.sh
+
+test: ## All tests: native, in browsers, of the built page and the packages (ONLY="types native page package chromium firefox")
 	@scripts/setup.sh rust site vulkan browser node firefox
 	@scripts/test.sh $(ONLY)
 

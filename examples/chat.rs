@@ -36,6 +36,7 @@ pub async fn answer(question: &str) -> Result<String, Box<dyn Error>> {
         max_tokens: 40,
         sampling: Sampling::default(),
         features: None,
+        logprobs: None,
         cancel: Rc::new(Cell::new(false)),
     };
     let mut said = String::new();

@@ -39,6 +39,7 @@ pub async fn answers(question: &str) -> Result<[String; 2], Box<dyn Error>> {
         max_tokens: 40,
         sampling: Sampling::default(),
         features: None,
+        logprobs: None,
         cancel: Rc::new(Cell::new(false)),
     };
     let mut said = [String::new(), String::new()];

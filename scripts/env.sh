@@ -5,6 +5,7 @@ WASM_PACK_VERSION=0.15.1
 GECKODRIVER_VERSION=0.37.1
 CARGO_FUZZ_VERSION=0.13.2
 TYPESCRIPT_VERSION=7.0.2
+VITE_VERSION=8.3.8
 # wasm-bindgen's command and its library must be the same version: the lock file decides.
 WASM_BINDGEN_VERSION=$(awk '$0 == "name = \"wasm-bindgen\"" { getline; gsub(/[^0-9.]/, ""); print; exit }' Cargo.lock)
 

@@ -10,7 +10,7 @@ cd "${1:-${TRUNK_STAGING_DIR:?the folder of the built page}}"
 hash() { if command -v sha256sum >/dev/null; then sha256sum "$@"; else shasum -a 256 "$@"; fi; }
 
 # What the page does not read by itself comes over the network when somebody asks for it.
-aside() { case $1 in LICENSE* | THIRD-PARTY.txt | models/nano/eval.json | sets/*.json | *.d.ts | */tsconfig.json | */package.json | sw.js | README.txt) true ;; *) false ;; esac }
+aside() { case $1 in LICENSE* | THIRD-PARTY.txt | models/nano/eval.json | sets/*.json | www/index.js | *.d.ts | */tsconfig.json | */package.json | sw.js | README.txt) true ;; *) false ;; esac }
 
 files=$(find . -type f \( ! -path './models/*' -o -path './models/nano/*' \) | sed 's,^\./,,' | LC_ALL=C sort)
 list=$(printf '%s\n' "$files" | while IFS= read -r file; do

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Runs the tests: scripts/test.sh [types] [native] [page] [chromium] [firefox]   (default: all)
+# Runs the tests: scripts/test.sh [types] [native] [page] [package] [chromium] [firefox]   (default: all)
 #   types     the page's JavaScript: types and unit tests
 #   native    Rust tests on this machine's GPU or on a software adapter
 #   page      the built page, driven through WebDriver
+#   package   the packages for npm and crates.io, installed from their packed files
 #   chromium  tests/web_*.rs in headless Chromium
 #   firefox   FIREFOX_TESTS, and what of the page FIREFOX_PAGE names, in headless Firefox; WITHOUT_FIREFOX=1
 #             leaves them out
@@ -29,7 +30,7 @@ test_types() {
   mkdir -p "$own/phi3-steer/src/web"
   cp -R www "$own/phi3-steer/"
   cp src/web/types.d.ts "$own/phi3-steer/src/web/"
-  cp types/engine-client.d.ts "$own/phi3-steer/www/"
+  cp types/*.d.ts "$own/phi3-steer/www/"
   cp tests/www/types/*.ts "$own/"
   npx --yes --prefer-offline --package "typescript@$TYPESCRIPT_VERSION" -- tsc --noEmit --strict --target es2022 \
     --module es2022 --moduleResolution bundler --lib es2023,dom,dom.asynciterable --types "" "$own"/*.ts
@@ -60,6 +61,20 @@ test_page() {
   say "tests of the built page"
   use_software_adapter_without_gpu
   CHROME=$(find_chrome) cargo test --locked --all-features --test page
+}
+
+test_package() {
+  build_page
+  say "packing"
+  DIST=dist scripts/package.sh
+  say "tests of the packages"
+  use_software_adapter_without_gpu
+  export VITE_VERSION TYPESCRIPT_VERSION
+  local skip=
+  # Vite comes from a network.
+  [ "${OFFLINE:-}" != 1 ] || skip="--skip _vite"
+  # shellcheck disable=SC2086
+  CHROME=$(find_chrome) cargo test --locked --all-features --test page -- --ignored package_ $skip
 }
 
 test_full_size() {
@@ -139,15 +154,16 @@ test_firefox() {
 }
 
 started=$SECONDS
-[ $# -gt 0 ] || set -- types native page chromium firefox
+[ $# -gt 0 ] || set -- types native page package chromium firefox
 for part in "$@"; do
   case $part in
-    types | native | page | chromium | firefox) "test_$part" ;;
+    types | native | page | package | chromium | firefox) "test_$part" ;;
     full-size) test_full_size ;;
-    *) die "unknown part '$part': types native page chromium firefox full-size" ;;
+    *) die "unknown part '$part': types native page package chromium firefox full-size" ;;
   esac
   say "$part: passed, $((SECONDS - started)) s since the start"
 done
 [ "${OFFLINE:-}" != 1 ] || [ -f models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf ] ||
   say "OFFLINE=1: the tests of the real small model (SmolLM2-135M-Instruct) were left out"
+[ "${OFFLINE:-}" != 1 ] || say "OFFLINE=1: the package in a bundle by Vite was left out"
 [ "${WITHOUT_FIREFOX:-}" != 1 ] || say "WITHOUT_FIREFOX=1: the tests in Firefox were left out"

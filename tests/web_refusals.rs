@@ -42,6 +42,10 @@ async fn requests_that_cannot_be_answered() {
                 "track": {"hook": "layers.1", "feature": 0}}),
             "bad-steering",
         ),
+        (
+            json!({"lanes": [{"messages": [message("user", "Hello")]}], "logprobs": 21}),
+            "bad-request",
+        ),
     ];
     for (ask, code) in cases {
         let refused = chat(&engine, &ask).await.expect_err("a refusal");

@@ -58,6 +58,7 @@ async fn answers(
         max_tokens,
         sampling,
         features: None,
+        logprobs: None,
         cancel: Rc::new(Cell::new(false)),
     };
     let mut said = vec![Vec::new(); 2];

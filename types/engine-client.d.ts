@@ -1,6 +1,7 @@
 /** The engine for pages: types of www/engine-client.js, beside which a built page has this file. */
 
 export type * from "../src/web/types.d.ts";
+import type { OpenAI } from "./openai.d.ts";
 import type { ChatEvent, ChatOptions, Gate, Info, Intervention, LabOptions, LabPlot, LabReportInput, LabResult, LabVerdict, LoadOptions, Memory, OperatorInfo, SelfTest, TokenFeatures } from "../src/web/types.d.ts";
 
 /** What calls reject with. */
@@ -16,6 +17,9 @@ export declare class Engine {
 
   /** What runs: model, adapter, dictionary. */
   readonly info: Info;
+
+  /** The engine in the shape of OpenAI's chat completions. */
+  readonly openai: OpenAI;
 
   /** Answers every lane's conversation; leaving the loop early cancels the run. */
   chat(options: ChatOptions): AsyncGenerator<ChatEvent, void, void>;

@@ -30,6 +30,7 @@
 // It is ready once its wasm runs.
 
 import { asEngineError, Branch, EngineError, Line } from "./line.js";
+import { OpenAI } from "./openai.js";
 
 /** @import { Engine as Declared } from "../types/engine-client.d.ts" */
 /** @import { ChatEvent, ChatOptions, Gate, Info, Intervention, LabOptions, LabPlot, LabReportInput, LabResult, LabVerdict, LoadOptions, Memory, OperatorInfo, SelfTest, Source, TokenFeatures } from "./types.d.ts" */
@@ -69,6 +70,17 @@ export class Engine {
     this.chats = new Set();
     /** @private */
     this.ended = false;
+    /**
+     * What lanes were given last.
+     * @type {Map<number, {interventions: Intervention[], gate: Gate | null}>}
+     * @private
+     */
+    this.lanes = new Map();
+    /**
+     * @type {OpenAI | null}
+     * @private
+     */
+    this.face = null;
     /**
      * The reason, once the engine has died by itself; it stays open when it was ended on purpose.
      * @type {Promise<EngineError>}
@@ -149,6 +161,12 @@ export class Engine {
     if (failure) throw failure;
   }
 
+  /** The engine in the shape of OpenAI's chat completions. */
+  get openai() {
+    this.face ??= new OpenAI(this);
+    return this.face;
+  }
+
   /** Done when no chat is under way in the worker, which may be later than the end of the loop over it. */
   async settled() {
     while (this.chats.size) await Promise.all(this.chats);
@@ -193,8 +211,10 @@ export class Engine {
    * @param {Intervention[]} interventions
    * @returns {Promise<number>} the setting's number, by which token events name it
    */
-  setSteering(lane, interventions) {
-    return this.line.call("setSteering", [lane, interventions]);
+  async setSteering(lane, interventions) {
+    const setting = await this.line.call("setSteering", [lane, interventions]);
+    this.lanes.set(lane, { ...this.given(lane), interventions });
+    return setting;
   }
 
   /**
@@ -203,8 +223,17 @@ export class Engine {
    * @param {Gate | null} gate
    * @returns {Promise<void>}
    */
-  setGate(lane, gate) {
-    return this.line.call("setGate", [lane, gate]);
+  async setGate(lane, gate) {
+    await this.line.call("setGate", [lane, gate]);
+    this.lanes.set(lane, { ...this.given(lane), gate });
+  }
+
+  /**
+   * What setSteering and setGate gave a lane.
+   * @param {number} lane
+   */
+  given(lane) {
+    return this.lanes.get(lane) ?? { interventions: [], gate: null };
   }
 
   /**

@@ -33,11 +33,16 @@ export class EngineError extends Error {
  * @property {((event: any) => void) | undefined} onEvent
  */
 
+/** By a name, so that bundlers leave the addresses below alone: a package has the first script only. */
+const here = import.meta.url;
+/** Whether a bundler has put this file, and so the worker, elsewhere. */
+const bundled = !new URL(here).pathname.endsWith("/line.js");
+
 /** The only scripts that the page ever starts by address. */
 const SCRIPTS = {
-  engine: new URL("./worker.js", import.meta.url).href,
-  store: new URL("./store/worker.js", import.meta.url).href,
-  offline: new URL("../sw.js", import.meta.url).href,
+  engine: new URL("./worker.js", here).href,
+  store: new URL("./store/worker.js", here).href,
+  offline: new URL("../sw.js", here).href,
 };
 
 const policy = /** @type {any} */ (globalThis).trustedTypes?.createPolicy("phi3-steer", {
@@ -56,6 +61,17 @@ const unique = () => `${Date.now().toString(36)}-${Math.random().toString(36).sl
  * @returns {string}
  */
 export const scriptUrl = (name) => (policy ? policy.createScriptURL(SCRIPTS[name]) : SCRIPTS[name]);
+
+/**
+ * @param {keyof typeof SCRIPTS} script
+ * @param {string} name of the worker
+ * @returns {Worker}
+ */
+function start(script, name) {
+  // Bundlers find the worker by these very words.
+  if (bundled) return new Worker(new URL("./worker.js", import.meta.url), { type: "module", name });
+  return new Worker(scriptUrl(script), { type: "module", name });
+}
 
 /** A worker with numbered calls. */
 export class Line {
@@ -76,7 +92,7 @@ export class Line {
     this.watch = new AbortController();
     /** @type {(error: EngineError) => void} */
     this.onClose = () => {};
-    this.worker = new Worker(scriptUrl(name), { type: "module", name: `phi3-steer ${name} ${unique()}` });
+    this.worker = start(name, `phi3-steer ${name} ${unique()}`);
     this.worker.onmessage = (message) => this.receive(message.data);
     this.worker.onerror = (event) => {
       event.preventDefault?.();

@@ -196,17 +196,23 @@ self.onmessage = async (/** @type {MessageEvent<WorkerRequest>} */ message) => {
 // A trap inside an asynchronous call settles no promise of ours: say so before the page waits for ever.
 self.addEventListener("unhandledrejection", (event) => post({ fatal: failure(event.reason) }));
 
-try {
-  const wasm = await import(new URL("../phi3-steer.js", import.meta.url).href);
-  await wasm.default({ module_or_path: new URL("../phi3-steer_bg.wasm", import.meta.url) });
-  library = wasm;
-  Engine = wasm.Engine;
-  post({ ready: true, lock: await holdLock(self.name) });
-} catch (error) {
-  post({
-    fatal: {
-      code: "no-engine",
-      message: `The engine's program could not be loaded: ${/** @type {any} */ (error)?.message ?? error}`,
-    },
-  });
+/** Not awaited at the top: bundlers make workers of a kind that cannot. */
+async function begin() {
+  try {
+    // @ts-expect-error The build puts it there.
+    const wasm = await import("../phi3-steer.js");
+    await wasm.default({ module_or_path: new URL("../phi3-steer_bg.wasm", import.meta.url) });
+    library = wasm;
+    Engine = wasm.Engine;
+    post({ ready: true, lock: await holdLock(self.name) });
+  } catch (error) {
+    post({
+      fatal: {
+        code: "no-engine",
+        message: `The engine's program could not be loaded: ${/** @type {any} */ (error)?.message ?? error}`,
+      },
+    });
+  }
 }
+
+begin();

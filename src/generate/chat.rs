@@ -33,6 +33,9 @@ pub struct ChatRequest<'a> {
     pub sampling: Sampling,
     /// Features to report with every token.
     pub features: Option<FeatureWish>,
+    /// Report with every token how likely it was, and so many of the likeliest in its place; up to
+    /// [`MOST_ALTERNATIVES`](super::MOST_ALTERNATIVES). All logits are read back for it.
+    pub logprobs: Option<usize>,
     /// Set to stop within one token, or within two chunks of a long prompt.
     pub cancel: Rc<Cell<bool>>,
 }

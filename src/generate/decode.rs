@@ -7,7 +7,7 @@ use web_time::Instant;
 
 use super::lane::{Held, Under, Written};
 use super::prefill::rows_of;
-use super::{Chat, ChatRequest, DoneReason, Event, GenerateError, Sampled, Stats};
+use super::{Chat, ChatRequest, DoneReason, Event, GenerateError, Logprobs, Sampled, Stats};
 use crate::gpu::Staging;
 use crate::phi3::{ModelError, ROW_DONE, ROW_GENERATED, Row};
 use crate::steering::{TokenFeatures, Watch};
@@ -17,6 +17,7 @@ use crate::tokens::{Detokenizer, Prompt, TokenRole};
 struct Waiting {
     token: u32,
     text: String,
+    logprobs: Option<Logprobs>,
     written: Written,
 }
 
@@ -231,9 +232,11 @@ impl Chat {
     fn submit(&self, progress: &mut Progress<'_, '_>, seen: usize, pass: bool) -> Step {
         let (gpu, lanes) = (self.model.gpu(), self.model.lanes());
         let sampled = (lanes * size_of::<Sampled>()) as u64;
+        let logits = self.logits_bytes(progress.request) as u64;
         let watched = progress.watch.map_or(0, |w| w.bytes(lanes));
+        let all = sampled + logits + watched;
         let staging = progress.spare.pop();
-        let staging = staging.unwrap_or_else(|| Staging::new(gpu, "tokens", sampled + watched));
+        let staging = staging.unwrap_or_else(|| Staging::new(gpu, "tokens", all));
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         if pass {
             self.model
@@ -241,8 +244,12 @@ impl Chat {
         }
         self.sampler.record(&mut encoder);
         encoder.copy_buffer_to_buffer(self.sampler.out(), 0, staging.buffer(), 0, sampled);
+        if logits > 0 {
+            let from = self.model.logits();
+            encoder.copy_buffer_to_buffer(from, 0, staging.buffer(), sampled, logits);
+        }
         if let Some(watch) = progress.watch.filter(|_| pass) {
-            watch.copy(&mut encoder, lanes, staging.buffer(), sampled);
+            watch.copy(&mut encoder, lanes, staging.buffer(), sampled + logits);
         }
         let submission = gpu.queue().submit([encoder.finish()]);
         let written = |lane: usize| match pass {
@@ -258,6 +265,12 @@ impl Chat {
             under: (0..lanes).map(under).collect(),
             written: (0..lanes).map(written).collect(),
         }
+    }
+
+    /// Bytes of the logits that are read back with every token; none if nobody asked how likely it was.
+    fn logits_bytes(&self, request: &ChatRequest<'_>) -> usize {
+        let asked = request.logprobs.map(|_| request.prompts.len());
+        asked.unwrap_or(0) * self.model.config().vocab_size * size_of::<f32>()
     }
 
     /// Waits for a step's results.
@@ -279,13 +292,17 @@ impl Chat {
         tell: &mut dyn FnMut(Event),
     ) -> Result<(), GenerateError> {
         let lanes = self.model.lanes();
-        let (sampled, watched) = bytes.split_at(lanes * size_of::<Sampled>());
+        let (sampled, rest) = bytes.split_at(lanes * size_of::<Sampled>());
         let sampled: Vec<Sampled> = bytemuck::pod_collect_to_vec(sampled);
+        let (logits, watched) = rest.split_at(self.logits_bytes(progress.request));
+        let logits: Vec<f32> = bytemuck::pod_collect_to_vec(logits);
+        let mut logits = logits.chunks(self.model.config().vocab_size);
         let watch = progress.watch.filter(|_| step.pass);
         let features = watch.map(|watch| watch.read(watched, lanes));
         let mut features = features.into_iter().flatten().map(Rc::new);
         for (lane, speaker) in progress.speakers.iter_mut().enumerate() {
             let features = features.next();
+            let logits = logits.next();
             let one = sampled[lane];
             if speaker.done.is_some() || one.idle() {
                 continue;
@@ -314,9 +331,13 @@ impl Chat {
             } else {
                 let text = speaker.detokenizer.push(one.token);
                 speaker.text += &text;
+                let asked = progress.request.logprobs;
                 speaker.waiting = Some(Waiting {
                     token: one.token,
                     text,
+                    logprobs: logits
+                        .zip(asked)
+                        .map(|(logits, most)| Logprobs::of(logits, one.token, most)),
                     written: step.written[lane],
                 });
             }
@@ -363,6 +384,7 @@ impl Waiting {
             token: self.token,
             text: self.text,
             features,
+            logprobs: self.logprobs,
             steered: self.written.steered,
             setting: self.written.setting,
         }

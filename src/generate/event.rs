@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::Logprobs;
 use crate::steering::TokenFeatures;
 
 /// A token of a prompt.
@@ -64,6 +65,8 @@ pub enum Event {
         /// The features at the token, where they were asked for; none at the answer's last token, which
         /// the model does not read any more.
         features: Option<Rc<TokenFeatures>>,
+        /// How likely it was, where that was asked for.
+        logprobs: Option<Logprobs>,
         /// Whether the setting that it was written under edits the tokens of an answer.
         steered: bool,
         /// The lane's setting that it was written under: the one in force when the pass that predicted it

@@ -272,6 +272,16 @@ impl ChatTokenizer {
         Detokenizer::new(self.vocabulary.clone())
     }
 
+    /// The bytes that a token adds to the text, its leading space kept; none for a special token, or a number
+    /// without a token.
+    pub fn token_bytes(&self, token: u32) -> &[u8] {
+        match self.vocabulary.pieces.get(token as usize) {
+            Some(Piece::Text(text)) => text.as_bytes(),
+            Some(Piece::Bytes(bytes)) => bytes,
+            Some(Piece::Nothing) | None => &[],
+        }
+    }
+
     /// One token for display: its text with the leading space kept, `<0xE4>` for a byte that is no
     /// character by itself, the name of a special token, "" for a number without a token.
     pub fn token_text(&self, token: u32) -> String {

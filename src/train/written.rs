@@ -39,6 +39,7 @@ pub async fn write_replies(
         max_tokens: how.tokens,
         sampling: how.sampling,
         features: None,
+        logprobs: None,
         cancel: Rc::new(Cell::new(false)),
     };
     let mut hear = |event: Event| match event {

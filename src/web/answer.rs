@@ -7,8 +7,10 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
 
 use super::error::WebError;
-use super::types::{ChatEvent, TokenInfo, reason, to_js};
-use crate::generate::{Chat, ChatRequest, Event, FeatureWish, PromptToken, Sampling, Stats};
+use super::types::{ChatEvent, TokenInfo, TokenLogprob, TokenLogprobs, reason, to_js};
+use crate::generate::{
+    Chat, ChatRequest, Event, FeatureWish, Logprobs, PromptToken, Sampling, Stats,
+};
 use crate::lab::Turns;
 use crate::steering::{Steering, TokenFeatures};
 use crate::tokens::{ChatTokenizer, Prompt};
@@ -121,6 +123,8 @@ pub struct Job {
     pub sampling: Sampling,
     pub features: Option<FeatureWish>,
     pub report: Report,
+    /// Alternatives that are reported with every token's probability, if that is.
+    pub logprobs: Option<usize>,
     pub cancel: Rc<Cell<bool>>,
     /// In which answers and the lab use the GPU.
     pub turns: Turns,
@@ -134,6 +138,7 @@ impl Job {
             max_tokens: self.max_tokens,
             sampling: self.sampling,
             features: self.features,
+            logprobs: self.logprobs,
             cancel: self.cancel.clone(),
         };
         let _turn = self.turns.take().await;
@@ -179,6 +184,20 @@ impl Job {
     }
 }
 
+/// How likely a token was, in JavaScript's form.
+fn likely(token: u32, logprobs: &Logprobs, tokenizer: &ChatTokenizer) -> TokenLogprobs {
+    let one = |id: u32, logprob: f64| TokenLogprob {
+        id,
+        text: tokenizer.token_text(id),
+        bytes: tokenizer.token_bytes(id).to_vec(),
+        logprob,
+    };
+    TokenLogprobs {
+        token: one(token, logprobs.token),
+        top: logprobs.top.iter().map(|&(id, log)| one(id, log)).collect(),
+    }
+}
+
 /// An event in JavaScript's form. Of a prompt it has the last message's turn: the turns before were told
 /// when they were the last.
 fn told(event: Event, report: Report, tokenizer: &ChatTokenizer) -> ChatEvent {
@@ -215,11 +234,13 @@ fn told(event: Event, report: Report, tokenizer: &ChatTokenizer) -> ChatEvent {
             token,
             text,
             features,
+            logprobs,
             steered,
             setting,
         } => ChatEvent::Token {
             lane,
             token: report.token(token, text, features.as_deref()),
+            logprobs: logprobs.map(|logprobs| likely(token, &logprobs, tokenizer)),
             steered,
             setting: setting as f64,
         },

@@ -110,6 +110,7 @@ impl Engine {
                 feature: settings.track.and_then(|wish| wish.track),
                 top: settings.top_features,
             },
+            logprobs: settings.logprobs,
             cancel: self.cancel.clone(),
             turns: self.desk.turns.clone(),
         };
@@ -198,6 +199,7 @@ impl Engine {
             max_tokens: 0,
             sampling: Sampling::default(),
             features: Some(FeatureWish { hook, track: None }),
+            logprobs: None,
             cancel: self.cancel.clone(),
         };
         let mut tokens = Vec::new();

@@ -4,7 +4,7 @@ use wasm_bindgen::JsValue;
 
 use super::error::WebError;
 use super::options::{self, Options};
-use crate::generate::{FeatureWish, Sampling};
+use crate::generate::{FeatureWish, MOST_ALTERNATIVES, Sampling};
 use crate::phi3::{MAX_ROWS, Precision};
 use crate::sae::{HookPoint, MAX_K};
 use crate::steering::{Gate, GateKind, Intervention, Operator, Positions, SteeringError, Target};
@@ -82,12 +82,21 @@ pub struct ChatSettings {
     pub track: Option<FeatureWish>,
     /// How many of the strongest are.
     pub top_features: usize,
+    /// How many alternatives are reported with every token's probability, if that is.
+    pub logprobs: Option<usize>,
 }
 
 impl ChatSettings {
     /// Reads `ChatOptions`.
     pub fn read(value: &JsValue) -> Result<Self, WebError> {
-        let known = ["lanes", "maxTokens", "sampling", "track", "topFeatures"];
+        let known = [
+            "lanes",
+            "maxTokens",
+            "sampling",
+            "track",
+            "topFeatures",
+            "logprobs",
+        ];
         let options = Options::new(value, "", &known)?;
         let lanes = options.list("lanes", MAX_ROWS as u32)?;
         let lanes = lanes.filter(|lanes| !lanes.is_empty());
@@ -110,6 +119,7 @@ impl ChatSettings {
         };
         let max_tokens = options.whole("maxTokens", 0..=MOST_TOKENS)?;
         let top_features = options.whole("topFeatures", 0..=MAX_K as u32)?;
+        let logprobs = options.whole("logprobs", 0..=MOST_ALTERNATIVES as u32)?;
         Ok(Self {
             lanes: conversations,
             max_tokens: max_tokens.unwrap_or(TOKENS) as usize,
@@ -119,6 +129,7 @@ impl ChatSettings {
             },
             track,
             top_features: top_features.unwrap_or(0) as usize,
+            logprobs: logprobs.map(|most| most as usize),
         })
     }
 }

@@ -147,6 +147,20 @@ export interface ChatOptions {
   track?: { hook: string; feature: number };
   /** Report the k strongest features at every token. */
   topFeatures?: number;
+  /**
+   * Report how likely every token was, and the k likeliest in its place (0 to 20), for the model as it is steered,
+   * before temperature, penalty and the rest of the sampling. All logits are read back for it.
+   */
+  logprobs?: number;
+}
+
+/** A token and the log of its probability, in nats. */
+export interface TokenLogprob {
+  id: number;
+  text: string;
+  /** What it adds to the text, in UTF-8: perhaps a part of a character. None of a special token. */
+  bytes: number[];
+  logprob: number;
 }
 
 export interface TokenInfo {
@@ -172,7 +186,7 @@ export type ChatEvent =
   /** A prompt was read: `length` tokens, `reused` of them before; `tokens` are those of the last message's turn, from position `first` on. */
   | { type: "prompt"; lane: number; first: number; length: number; tokens: TokenInfo[]; reused: number }
   /** `setting` is what setSteering returned for the setting that the token was written under (0: none was ever set); `steered` whether it edits the tokens of an answer. */
-  | ({ type: "token"; lane: number; steered: boolean; setting: number } & TokenInfo)
+  | ({ type: "token"; lane: number; steered: boolean; setting: number; logprobs?: TokenLogprob & { top: TokenLogprob[] } } & TokenInfo)
   | { type: "done"; lane: number; reason: "stop" | "length" | "cancelled" | "context"; text: string; tokens: number }
   | { type: "stats"; promptTokens: number; prefillMs: number; generatedTokens: number; decodeMs: number; tokensPerSecond: number };
 

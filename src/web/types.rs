@@ -115,6 +115,23 @@ pub struct TokenInfo {
     pub top: Option<Vec<(u32, f32)>>,
 }
 
+/// A token with the log of its probability.
+#[derive(Serialize)]
+pub struct TokenLogprob {
+    pub id: u32,
+    pub text: String,
+    pub bytes: Vec<u8>,
+    pub logprob: f64,
+}
+
+/// How likely a token was, and what else was likely in its place.
+#[derive(Serialize)]
+pub struct TokenLogprobs {
+    #[serde(flatten)]
+    pub token: TokenLogprob,
+    pub top: Vec<TokenLogprob>,
+}
+
 #[derive(Serialize)]
 pub struct TokenFeatures {
     pub tokens: Vec<TokenInfo>,
@@ -146,6 +163,8 @@ pub enum ChatEvent {
         lane: usize,
         #[serde(flatten)]
         token: TokenInfo,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        logprobs: Option<TokenLogprobs>,
         steered: bool,
         setting: f64,
     },

@@ -127,6 +127,7 @@ pub fn answer(
         max_tokens,
         sampling: Sampling::default(),
         features,
+        logprobs: None,
         cancel: Rc::default(),
     };
     let mut lanes: Vec<Lane> = prompts.iter().map(|_| Lane::default()).collect();
@@ -155,6 +156,7 @@ pub fn answer(
                 features,
                 steered,
                 setting,
+                ..
             } => {
                 let lane = &mut lanes[lane];
                 lane.tokens.push(token);

@@ -128,6 +128,7 @@ fn a_gated_lane_is_steered_as_always_or_not_at_all() {
                 max_tokens: 5,
                 sampling: Sampling::default(),
                 features: None,
+                logprobs: None,
                 cancel: cancel.clone(),
             };
             let mut ends = Vec::new();

@@ -7,6 +7,7 @@ mod features;
 mod forks;
 mod gates;
 mod known;
+mod logprobs;
 mod long_rope;
 mod overflow;
 mod steering;

@@ -216,6 +216,7 @@ fn logits_and_answers_are_those_of_an_independent_llama() {
             max_tokens: ANSWER,
             sampling: Sampling::default(),
             features: None,
+            logprobs: None,
             cancel: Rc::default(),
         };
         let mut hear = |event| {

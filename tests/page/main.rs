@@ -19,6 +19,7 @@ mod monkey;
 mod native;
 mod offline;
 mod own_page;
+mod package;
 mod real_model;
 mod requests;
 mod server;

@@ -63,6 +63,7 @@ pub async fn answers(dir: &Path, question: &str) -> Result<[String; 2]> {
         max_tokens: 128,
         sampling: Sampling::default(),
         features: None,
+        logprobs: None,
         cancel: Rc::default(),
     };
     chat.run(&request, &mut |event| {

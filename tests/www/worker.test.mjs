@@ -83,9 +83,12 @@ await writeFile(join(folder, "package.json"), '{"type": "module"}');
 /** @type {Map<number, {resolve: (reply: any) => void, events: any[]}>} */
 const waiting = new Map();
 let next = 1;
+let begun = () => {};
+const ready = new Promise((resolve) => (begun = resolve));
 globalThis.self = {
   name: "",
   postMessage(reply) {
+    if (reply.ready) begun();
     const call = waiting.get(reply.id);
     if (!call) return;
     if ("event" in reply) call.events.push(reply.event);
@@ -94,6 +97,7 @@ globalThis.self = {
   addEventListener() {},
 };
 await import(pathToFileURL(join(folder, "www", "worker.js")).href);
+await ready;
 
 /** Calls the worker; how it answers in the end. */
 function call(method, ...args) {

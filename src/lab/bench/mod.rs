@@ -358,6 +358,7 @@ pub(in crate::lab) fn request(
         max_tokens,
         sampling: Sampling::default(),
         features,
+        logprobs: None,
         cancel: Rc::new(Cell::new(false)),
     }
 }

@@ -116,6 +116,7 @@ pub fn request(prompts: &[Prompt], max_tokens: usize) -> ChatRequest<'_> {
         max_tokens,
         sampling: Sampling::default(),
         features: None,
+        logprobs: None,
         cancel: Rc::new(Cell::new(false)),
     }
 }

@@ -1,7 +1,7 @@
 // A page of somebody's own against the types that ship with the built page: scripts/test.sh compiles it
 // beside a copy of them.
 
-import { Engine, EngineError, type ChatEvent, type LoadProgress } from "./phi3-steer/www/engine-client.js";
+import { CreateMLCEngine, Engine, EngineError, type ChatCompletion, type ChatCompletionChunk, type ChatEvent, type LoadProgress } from "./phi3-steer/www/index.js";
 
 const stages: LoadProgress["stage"][] = [];
 const engine = await Engine.load(
@@ -27,7 +27,19 @@ const strongest: number | undefined = (await engine.topFeatures(text, "layers.3"
 console.log(layers, features, setting, strongest);
 await engine.dispose();
 
+const face = await CreateMLCEngine("models/nano/", { sae: "models/nano/sae/", initProgressCallback: ({ progress }) => progress > 0 });
+const request = { messages: [{ role: "user" as const, content: "Hi" }], steering: [{ hook: "layers.3", feature: 329, op: "clamp" as const, value: 8 }] };
+const whole: ChatCompletion = await face.chat.completions.create({ ...request, logprobs: true, top_logprobs: 3, stop: ["."] });
+const chunks: ChatCompletionChunk[] = [];
+for await (const chunk of await engine.openai.chat.completions.create({ ...request, stream: true, stream_options: { include_usage: true } })) chunks.push(chunk);
+console.log(whole.choices[0].logprobs?.content[0].top_logprobs[0].logprob, whole.usage.total_tokens, chunks[0].choices[0].delta.content);
+await face.interruptGenerate();
+
 // Mistakes are noticed.
+// @ts-expect-error tools are not supported
+await face.chat.completions.create({ ...request, tools: [{ type: "function" }] });
+// @ts-expect-error a misspelt field
+await face.chat.completions.create({ ...request, max_token: 3 });
 // @ts-expect-error no such operator
 await engine.setSteering(0, [{ hook: "layers.3", feature: 1, op: "crush" }]);
 // @ts-expect-error a misspelt option

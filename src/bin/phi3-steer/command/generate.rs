@@ -240,6 +240,7 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
                 hook: t.hook,
                 track: Some(t.feature),
             }),
+            logprobs: None,
             cancel: Rc::new(Cell::new(false)),
         };
         let mut written = Ok(());
@@ -366,6 +367,7 @@ impl Telling<'_> {
                 features,
                 steered,
                 setting,
+                ..
             } => {
                 let mut json = self.token(*token, text, features.as_deref());
                 json["type"] = "token".into();

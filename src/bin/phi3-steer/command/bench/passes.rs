@@ -168,6 +168,7 @@ async fn run(
         features: hook
             .filter(|_| mode == Mode::Watched)
             .map(|hook| FeatureWish { hook, track: None }),
+        logprobs: None,
         cancel: Rc::new(Cell::new(false)),
     };
     Ok(chat.run(&request, &mut |_| {}).await?)
