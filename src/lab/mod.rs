@@ -12,6 +12,7 @@
 
 mod arms;
 mod bench;
+mod control;
 mod csv;
 mod error;
 mod figures;
@@ -38,7 +39,8 @@ mod table;
 mod turns;
 mod verdicts;
 
-pub use arms::{Arm, Control, Plan, SAFETY_PROMPT, Scope, Series, Target, Weighted};
+pub use arms::{Arm, Plan, Scope, Series, Target, Weighted};
+pub use control::{Control, SAFETY_PROMPT};
 pub use error::LabError;
 pub use figures::{Figures, Share};
 pub use gate::GateSpec;

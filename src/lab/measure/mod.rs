@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::arms::{Control, DRAWN, Plan};
+use super::arms::Plan;
 use super::bench::{Bench, Live, Reply, Setting, Trials, difference, null_space};
+use super::control::{Control, DRAWN};
 use super::paper;
 use super::random::Random;
 use super::verdicts::{Measured, Talk, count, figures};

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::arms::{Control, Target};
+use super::super::arms::Target;
+use super::super::control::Control;
 use super::super::gate::GateSpec;
 use super::super::{JudgeRules, LabError};
 use crate::steering::{Operator, Positions};
