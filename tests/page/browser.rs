@@ -207,9 +207,6 @@ fn firefox(settings: &Value, flags: &[&str], more: Value) -> Result<Map<String, 
     });
     // What the page's console says goes where its driver's words go.
     options["prefs"]["devtools.console.stdout.content"] = json!(true);
-    // Nothing of Firefox's own, which has no network here and would complain there.
-    options["prefs"]["messaging-system.rsexperimentloader.enabled"] = json!(false);
-    options["prefs"]["services.settings.server"] = json!("data:,");
     if let Ok(firefox) = std::env::var("FIREFOX") {
         options["binary"] = json!(firefox);
     }

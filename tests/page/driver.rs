@@ -79,9 +79,7 @@ impl Driver {
         // It must not block on a full pipe.
         std::thread::spawn(move || {
             for line in lines.map_while(std::result::Result::ok) {
-                // Firefox's own errors are of other places.
-                if line.starts_with("console.error:") || line.starts_with("JavaScript error: http")
-                {
+                if is_the_pages(&line) {
                     kept.lock()
                         .unwrap_or_else(PoisonError::into_inner)
                         .push(line);
@@ -109,6 +107,19 @@ impl Driver {
         let path = format!("/session/{session}/{command}");
         let answer = request(self.port, "POST", &path, &body.to_string())?;
         Ok(serde_json::from_str(&answer)?)
+    }
+}
+
+/// Whether a line of Firefox's output is an error of the page. Firefox's own come from other addresses, or with the
+/// name of a part of it before them.
+fn is_the_pages(line: &str) -> bool {
+    let named = |rest: &str| {
+        let name = rest.strip_suffix(": ");
+        name.is_some_and(|name| name.chars().all(char::is_alphanumeric))
+    };
+    match line.strip_prefix("console.error: ") {
+        Some(rest) => !named(rest),
+        None => line.starts_with("JavaScript error: http"),
     }
 }
 
