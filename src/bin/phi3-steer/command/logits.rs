@@ -59,6 +59,7 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
     let files = ModelFiles::open(&model_folder(&arguments.model.model)).await?;
     let mut read = vec![arguments.model.model.as_path()];
     read.extend(arguments.steer.sae.as_deref());
+    read.extend(arguments.prompts.as_deref());
     let out = Output::create(&arguments.out, Existing::Replaced, Sources::new(&read))?;
     let config: Value = serde_json::from_str(files.config_json())?;
     let bos = config["bos_token_id"]
@@ -124,12 +125,11 @@ impl Arguments {
         };
         let lines = text.lines().filter(|line| !line.trim().is_empty());
         // A list may be written over several lines.
-        let all = match lines.clone().count() {
-            0 | 1 => vec![parse_ids(&text)?],
-            _ => match parse_ids(&text) {
-                Ok(one) => vec![one],
-                Err(_) => lines.map(parse_ids).collect::<Result<_, _>>()?,
-            },
+        let all = match parse_ids(&text) {
+            Err(_) if lines.clone().count() > 1 => {
+                lines.map(parse_ids).collect::<Result<_, _>>()?
+            }
+            whole => vec![whole?],
         };
         Ok(all.into_iter().map(|ids| bare_prompt(ids, bos)).collect())
     }
