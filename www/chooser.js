@@ -10,7 +10,6 @@ import { PRECISIONS, precisionWords } from "./precision.js";
 /** @import { Catalogue } from "./catalogue.js" */
 /** @import { Choice } from "./choice.js" */
 /** @import { Downloads } from "./downloads.js" */
-/** @import { Item } from "./store/store.js" */
 /** @import { Entry } from "./types.d.ts" */
 
 /** Asks for a model and a dictionary. */
@@ -87,9 +86,9 @@ export class Chooser {
     downloads.addEventListener("change", () => {
       if (this.dialog.open) this.draw();
     });
-    // Here or in another tab: what is deleted is to leave no trace.
+    // Here or in another tab: what is deleted is to leave no trace. What the browser cleared by itself stays listed.
     downloads.addEventListener("removed", (event) => {
-      const { kind, url } = /** @type {CustomEvent<Item>} */ (event).detail;
+      const { kind, url } = /** @type {CustomEvent<import("./downloads.js").Removed>} */ (event).detail;
       catalogue.drop(kind, url);
       forgetAddress(kind, url);
     });

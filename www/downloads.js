@@ -28,7 +28,12 @@ const WINDOW = 6000;
 /** Milliseconds between two looks at what another tab is working on. */
 const LOOK = 1000;
 
-/** Events: "removed" with the kind and url of what is no longer on disk; "change" after anything that shows; "whole" with the entry when a download has ended well. */
+/**
+ * Something that was deleted from the disk.
+ * @typedef {{ kind: Entry["kind"], url: string }} Removed
+ */
+
+/** Events: "removed" with what somebody deleted, here or in another tab; "change" after anything that shows; "whole" with the entry when a download has ended well. */
 export class Downloads extends EventTarget {
   constructor() {
     super();
@@ -39,9 +44,10 @@ export class Downloads extends EventTarget {
     /** @type {Map<string, Job>} */
     this.jobs = new Map();
     this.looking = /** @type {any} */ (0);
-    // What other tabs begin and end.
+    // What other tabs begin, end and delete.
     this.channel = new BroadcastChannel(CHANNEL);
-    this.channel.onmessage = () => {
+    this.channel.onmessage = ({ data }) => {
+      if (data.removed) this.removed(data.removed);
       if (this.listing) this.refresh();
     };
   }
@@ -79,10 +85,8 @@ export class Downloads extends EventTarget {
 
   /** Reads again what is on disk. */
   async refresh() {
-    const before = this.listing?.items ?? [];
     try {
       this.listing = await this.call("list", []);
-      for (const item of before) if (!this.listing?.items.some(({ key }) => key === item.key)) this.dispatchEvent(new CustomEvent("removed", { detail: item }));
     } catch (error) {
       this.listing = { items: [], elsewhere: [], usage: null, quota: null, persisted: false };
       this.unusable = asEngineError(error);
@@ -147,6 +151,17 @@ export class Downloads extends EventTarget {
     }
   }
 
+  /**
+   * Keeps files that were made in the page.
+   * @param {Entry} entry whose address nobody else answers for
+   * @param {{path: string, bytes: Uint8Array}[]} files
+   */
+  async put(entry, files) {
+    const { kind, url, name } = entry;
+    await this.call("put", [{ kind, url, name }, files]);
+    await this.refresh();
+  }
+
   /** @param {Entry} entry */
   async pause(entry) {
     await this.call("stop", [this.key(entry)]);
@@ -161,6 +176,9 @@ export class Downloads extends EventTarget {
     this.jobs.delete(key);
     try {
       await this.call("remove", [key]);
+      const removed = { kind: entry.kind, url: normalise(entry.url ?? "", document.baseURI) };
+      this.removed(removed);
+      this.channel.postMessage({ removed });
     } catch (error) {
       this.jobs.set(key, { entry, progress: null, rate: 0, samples: [], running: false, error: asEngineError(error) });
     }
@@ -174,6 +192,11 @@ export class Downloads extends EventTarget {
    */
   open(entry) {
     return this.call("open", [this.key(entry)]);
+  }
+
+  /** @param {Removed} detail */
+  removed(detail) {
+    this.dispatchEvent(new CustomEvent("removed", { detail }));
   }
 
   changed() {

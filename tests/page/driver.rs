@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use crate::browser::Result;
 
+/// So many times a driver is started that ends before it listens.
+const STARTS: usize = 5;
+
 /// A browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -53,8 +56,20 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Starts the driver at a port of its own.
+    /// Starts the driver at a port of its own. Chromium's wants the same free port at two addresses and ends where
+    /// something else has it at one of them: it is asked again then.
     pub fn start(kind: Kind) -> Result<Self> {
+        let (_, program, _) = kind.driver();
+        for _ in 0..STARTS {
+            if let Some(driver) = Self::try_start(kind)? {
+                return Ok(driver);
+            }
+        }
+        Err(format!("{program} ended early {STARTS} times").into())
+    }
+
+    /// The driver, or nothing if it ended before it listened.
+    fn try_start(kind: Kind) -> Result<Option<Self>> {
         let (variable, program, before_port) = kind.driver();
         let program = std::env::var(variable).unwrap_or_else(|_| program.into());
         let mut process = Command::new(&program)
@@ -68,7 +83,8 @@ impl Driver {
         let port = loop {
             let Some(line) = lines.next() else {
                 drop(process.kill());
-                return Err(format!("{program} ended early").into());
+                process.wait()?;
+                return Ok(None);
             };
             if let Some((_, port)) = line?.split_once(before_port) {
                 break port.trim_end_matches('.').parse()?;
@@ -86,13 +102,13 @@ impl Driver {
                 }
             }
         });
-        Ok(Self {
+        Ok(Some(Self {
             kind,
             port,
             session: None,
             process,
             errors,
-        })
+        }))
     }
 
     /// The errors since the last call that its output told.

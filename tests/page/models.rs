@@ -57,12 +57,12 @@ async fn choose(browser: &Browser, url: &str) -> Result {
     Ok(())
 }
 
-/// Waits until the chooser has closed and a model runs.
+/// Waits until the chooser has closed and another model than the page's own runs, or the page says why not.
 async fn loaded(browser: &Browser) -> Result {
     browser
         .wait_until(
-            "the chooser closes",
-            "!document.getElementById('model-dialog').open",
+            "the chooser closes, and what ran before ends",
+            "!document.getElementById('model-dialog').open && !document.getElementById('status').textContent.includes('Nano Phi-3')",
         )
         .await?;
     ready(browser).await

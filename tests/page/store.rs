@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use fantoccini::wd::WindowHandle;
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, Result};
@@ -239,9 +240,54 @@ async fn built_page_shows_other_tabs_downloads() -> Result {
             json!(state)
         );
         server.repair();
-        assert_eq!(browser.run(CLEAR, vec![]).await?, json!(0));
+        if gone {
+            assert_eq!(browser.run(CLEAR, vec![]).await?, json!(0));
+        } else {
+            deleted_elsewhere(&browser, &first, &second, watch, &url).await?;
+        }
     }
     browser.close().await
+}
+
+/// What another tab deletes is told here, with its address; what the browser clears by itself is only gone.
+async fn deleted_elsewhere(
+    browser: &Browser,
+    first: &WindowHandle,
+    second: &WindowHandle,
+    watch: &str,
+    url: &Value,
+) -> Result {
+    let listen = "window.told = []; downloads.addEventListener('removed', ({ detail }) => told.push(detail)); return null;";
+    let fetch = "return await downloads.run(entry);";
+    browser.run(listen, vec![]).await?;
+    browser.client.switch_to_window(first.clone()).await?;
+    browser.run(watch, vec![url.clone()]).await?;
+    browser.run(listen, vec![]).await?;
+    browser
+        .run("await downloads.remove(entry);", vec![])
+        .await?;
+    let deleted = json!([{ "kind": "model", "url": url }]);
+    assert_eq!(browser.eval("told").await?, deleted, "in its own tab");
+    browser.client.switch_to_window(second.clone()).await?;
+    browser
+        .wait_until(
+            "the deletion is told",
+            "told.length > 0 && downloads.item(entry) === undefined",
+        )
+        .await?;
+    assert_eq!(browser.eval("told").await?, deleted, "in another tab");
+
+    assert_eq!(browser.run(fetch, vec![]).await?, json!(true));
+    assert_eq!(browser.run(CLEAR, vec![]).await?, json!(0));
+    browser.run("await downloads.refresh();", vec![]).await?;
+    assert_eq!(
+        browser
+            .eval("downloads.item(entry) === undefined && told.length")
+            .await?,
+        json!(1),
+        "nobody has deleted it"
+    );
+    Ok(())
 }
 
 /// On a first visit nothing comes from the server twice, and nothing that is not used.

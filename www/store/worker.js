@@ -3,17 +3,21 @@
 //   method    args                      events            ok
 //   list      []                        none              Listing
 //   download  [{kind, url, name}]       DownloadProgress  Item
+//   put       [{kind, url, name},        none              Item   keeps files that were made here
+//              {path, bytes}[]]
 //   stop      [key]                     none              null   ends a download or check; what came stays
 //   open      [key]                     none              File[]
 //   verify    [key]                     DownloadProgress  Item
 //   remove    [key]                     none              null   ends a download of it first
-// Workers of other tabs are told on the channel CHANNEL when something on the disk begins or ends to change.
+// Workers of other tabs are told on the channel CHANNEL when something on the disk begins or ends to change: {key}.
+// The pages themselves tell there what was deleted: {removed} (../downloads.js).
 
 import { holdLock } from "../lifeline.js";
 import { diagnose } from "./diagnose.js";
 import { normalise } from "./address.js";
 import { download, verify } from "./download.js";
 import { StoreError } from "./errors.js";
+import { put } from "./put.js";
 import { CHANNEL, busyKeys, itemFiles, keyOf, listItems, removeItem } from "./store.js";
 
 /** @import { WorkerReply, WorkerRequest } from "../types.d.ts" */
@@ -53,14 +57,14 @@ async function job(key, action) {
   const abort = new AbortController();
   const ended = action(abort.signal);
   running.set(key, { abort, ended: ended.catch(() => {}) });
-  others.postMessage(key);
+  others.postMessage({ key });
   try {
     return await ended;
   } catch (error) {
     throw abort.signal.aborted ? new StoreError("stopped", "The download was paused.") : error;
   } finally {
     running.delete(key);
-    others.postMessage(key);
+    others.postMessage({ key });
   }
 }
 
@@ -91,6 +95,11 @@ const methods = {
       ),
     );
   },
+  async put(_id, { kind, url, name }, files) {
+    const href = normalise(url, page);
+    const key = keyOf(kind, href);
+    return job(key, () => put({ key, kind, url: href, name }, files));
+  },
   async verify(id, key) {
     return job(key, (signal) => verify(key, signal, (event) => post({ id, event })));
   },
@@ -103,7 +112,7 @@ const methods = {
   async remove(_id, key) {
     await stop(key);
     await removeItem(key);
-    others.postMessage(key);
+    others.postMessage({ key });
   },
 };
 
