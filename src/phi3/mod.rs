@@ -11,6 +11,7 @@ mod gguf_config;
 mod layer;
 mod long_rope;
 mod model;
+mod pass;
 mod precision;
 mod rope;
 mod rows;
@@ -24,7 +25,8 @@ pub use error::ModelError;
 pub use files::ModelFiles;
 pub use layer::Part;
 pub use long_rope::LongRope;
-pub use model::{BlockHook, Model, ModelOptions, Phase, Start, Tap};
+pub use model::{Model, ModelOptions};
+pub use pass::{BlockHook, Phase, Start, Tap};
 pub use precision::{PlainFormats, Precision};
 pub use rows::{MAX_ROWS, ROW_BOS, ROW_DONE, ROW_GENERATED, Row};
 
