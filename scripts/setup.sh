@@ -34,17 +34,18 @@ system() {
   fi
 }
 
-# crate NAME VERSION COMMAND [--locked]: builds a tool unless the right version is on the PATH.
+# crate NAME VERSION COMMAND [ARGUMENT...]: builds a tool unless the right version is on the PATH.
 crate() {
   [ "$(version_of "$3")" = "$2" ] && return
+  local more=("${@:4}")
   say "building $1 $2 into $TOOLS (once; some minutes)"
   # Quick to build rather than quick to run; the project's own cargo settings do not apply.
   (
     cd /
     CARGO_TARGET_DIR=$TOOLS/build \
       CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-      CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_STRIP=debuginfo \
-      cargo install --quiet ${4:-} --root "$TOOLS/$1-$2" --version "$2" "$1"
+      CARGO_PROFILE_RELEASE_OPT_LEVEL=${TOOL_OPT_LEVEL:-1} CARGO_PROFILE_RELEASE_STRIP=debuginfo \
+      cargo install --quiet ${more[@]+"${more[@]}"} --root "$TOOLS/$1-$2" --version "$2" "$1"
   )
   PATH=$TOOLS/$1-$2/bin:$PATH
   [ "$(version_of "$3")" = "$2" ] || die "$1 $2 was built, but $3 on the PATH is version '$(version_of "$3")'"
@@ -83,9 +84,9 @@ part_site() {
   [ -n "$WASM_BINDGEN_VERSION" ] || die "Cargo.lock does not name a version of wasm-bindgen"
   wasm_target
   # Not --locked: a dependency that its lock file names has been withdrawn.
-  crate wasm-bindgen-cli "$WASM_BINDGEN_VERSION" wasm-bindgen
-  crate trunk "$TRUNK_VERSION" trunk --locked
-  # trunk is told to stay offline, so that it downloads no tools; the crates must be here.
+  crate wasm-bindgen-cli "$WASM_BINDGEN_VERSION" wasm-bindgen --no-default-features
+  # trunk is told to stay offline, so that it downloads no tools, and needs no TLS; the crates must be here.
+  TOOL_OPT_LEVEL=0 crate trunk "$TRUNK_VERSION" trunk --locked --no-default-features
   cargo fetch --quiet --locked
 }
 
