@@ -9,9 +9,11 @@ pub mod lab;
 pub mod matrix;
 pub mod phi3;
 pub mod quant;
+pub(crate) mod random;
 pub mod sae;
 pub mod steering;
 pub mod tokens;
 pub mod train;
+pub mod turns;
 #[cfg(target_arch = "wasm32")]
 pub mod web;

@@ -2,7 +2,7 @@
 
 export type * from "../src/web/types.d.ts";
 import type { OpenAI } from "./openai.d.ts";
-import type { ChatEvent, ChatOptions, Gate, Info, Intervention, LabOptions, LabPlot, LabReportInput, LabResult, LabVerdict, LoadOptions, Memory, OperatorInfo, SelfTest, TokenFeatures } from "../src/web/types.d.ts";
+import type { ChatEvent, ChatOptions, Gate, Info, Intervention, LabOptions, LabPlot, LabReportInput, LabResult, LabVerdict, LoadOptions, Memory, OperatorInfo, SelfTest, TokenFeatures, TrainedDictionary, TrainOptions } from "../src/web/types.d.ts";
 
 /** What calls reject with. */
 export declare class EngineError extends Error {
@@ -55,8 +55,17 @@ export declare class Engine {
    */
   lab(options: LabOptions): Promise<LabResult>;
 
-  /** Ends the lab's run after the step under way; its promise rejects with the code "cancelled". */
+  /** Ends the lab's run, or training, after the step under way; its promise rejects with the code "cancelled". */
   cancelLab(): Promise<void>;
+
+  /**
+   * Trains a sparse dictionary of a block's output on lanes of its own, in turns with the chat: on text, on chats,
+   * and on what the model itself replies to prompts. Everything random comes from settings.seed.
+   */
+  trainDictionary(options: TrainOptions): Promise<TrainedDictionary>;
+
+  /** Ends the training after the step under way and keeps what came of it; before the first step there is nothing. */
+  finishTraining(): Promise<void>;
 
   /** The plots of results, as texts of SVG. */
   labPlots(results: LabResult[], options: { theme: "css" }): Promise<LabPlot[]>;

@@ -42,7 +42,7 @@ export function remember({ model, sae, saeHook, keep, precision }) {
   const place = (/** @type {Entry} */ entry) => ({ id: entry.id, url: entry.url });
   const lasting = !model.files && (typeof sae === "string" || !sae.files);
   try {
-    if (lasting && !model.builtIn) localStorage.setItem(KEY, JSON.stringify({ model: place(model), sae: typeof sae === "string" ? sae : place(sae), saeHook, keep, precision }));
+    if (lasting && !(model.builtIn && sae === "auto")) localStorage.setItem(KEY, JSON.stringify({ model: place(model), sae: typeof sae === "string" ? sae : place(sae), saeHook, keep, precision }));
     else localStorage.removeItem(KEY);
   } catch {
     // Storage is blocked: the next visit begins with the nano model.
@@ -87,7 +87,7 @@ export function forgetAddress(kind, url) {
   try {
     const saved = JSON.parse(localStorage.getItem(KEY) ?? "null");
     if (kind === "model" && saved?.model?.url === url) localStorage.removeItem(KEY);
-    else if (kind === "dictionary" && saved?.sae?.url === url) localStorage.setItem(KEY, JSON.stringify({ ...saved, sae: "none" }));
+    else if (kind === "dictionary" && saved?.sae?.url === url) localStorage.setItem(KEY, JSON.stringify({ ...saved, sae: saved.model?.url ? "none" : "auto", saeHook: "" }));
   } catch {
     // Storage is blocked, or holds nothing of ours.
   }

@@ -53,5 +53,5 @@ export function sentence(model, dictionary, fitting) {
   if (dictionary === "auto") return model.builtIn ? "" : "It is steered if a dictionary of its own lies with it; without one it only chats.";
   if (dictionary !== "none") return fitting ? "This model comes without a dictionary. It is steered with:" : "";
   if (fitting) return "Without a dictionary there is no steering: this model only chats. Public dictionaries for it:";
-  return "Without a dictionary there is no steering: this model only chats. No public dictionary for it is known.";
+  return "Without a dictionary there is no steering: this model only chats. No public dictionary for it is known; once it runs, the lab can train one.";
 }

@@ -13,6 +13,9 @@
 //   lab          [LabOptions, less        LabEvent      LabResult
 //                 its function]
 //   cancelLab    []                       none          null
+//   trainDictionary [TrainOptions, less    TrainEvent   TrainedDictionary
+//                 its function]
+//   finishTraining []                      none         null
 //   labPlots     [LabResult[], options]   none          LabPlot[]
 //   labReport    [LabReportInput]         none          string
 //   labTable     [LabResult, format]      none          string
@@ -33,7 +36,7 @@ import { asEngineError, Branch, EngineError, Line } from "./line.js";
 import { OpenAI } from "./openai.js";
 
 /** @import { Engine as Declared } from "../types/engine-client.d.ts" */
-/** @import { ChatEvent, ChatOptions, Gate, Info, Intervention, LabOptions, LabPlot, LabReportInput, LabResult, LabVerdict, LoadOptions, Memory, OperatorInfo, SelfTest, Source, TokenFeatures } from "./types.d.ts" */
+/** @import { ChatEvent, ChatOptions, Gate, Info, Intervention, LabOptions, LabPlot, LabReportInput, LabResult, LabVerdict, LoadOptions, Memory, OperatorInfo, SelfTest, Source, TokenFeatures, TrainOptions, TrainedDictionary } from "./types.d.ts" */
 
 /**
  * An address as the page, or the worker that asks, means it: the engine's worker, which is elsewhere, would
@@ -268,6 +271,21 @@ export class Engine {
   /** Ends the lab's run after the step under way; its promise rejects with the code "cancelled". */
   async cancelLab() {
     await this.line.call("cancelLab", []);
+  }
+
+  /**
+   * Trains a dictionary of a block's output, in turns with the chat.
+   * @param {TrainOptions} options
+   * @returns {Promise<TrainedDictionary>}
+   */
+  trainDictionary(options) {
+    const { onEvent, ...plain } = options;
+    return this.line.call("trainDictionary", [plain], onEvent);
+  }
+
+  /** Ends the training after the step under way and keeps what came of it; cancelLab() keeps nothing. */
+  async finishTraining() {
+    await this.line.call("finishTraining", []);
   }
 
   /**

@@ -95,6 +95,8 @@ const ADVICE = {
   "bad-result": { title: "The result cannot be read", steps: ["Measure again: the file or the kept result is damaged, or from another version."], reload: false },
   "bad-sets": { title: "The prompts cannot be used", steps: ["Check the file: the line that is named is the one to mend."], reload: false },
   "bad-journal": { title: "This run cannot be taken up again", steps: ["The model, the dictionary or the prompts have changed since it began. Begin it anew."], reload: false },
+  "too-short": { title: "There is too little text to train on", steps: ["Choose more prompts to reply to, or more text of your own, or fewer vectors of a step."], reload: false },
+  diverged: { title: "The training went astray", steps: ["Train again with a lower rate, or on other text."], reload: false },
   elsewhere: { title: "This run is about something else", steps: ["Load the model and the dictionary that it is about."], reload: false },
   "context-full": { title: "The conversation no longer fits", steps: ["Start a new chat, or edit an earlier message to make it shorter."], reload: false },
   busy: { title: "The engine is still answering", steps: ["Wait for it, or stop it first."], reload: false },

@@ -38,6 +38,7 @@ import { StatusView } from "./status-view.js";
 import { SteeringPanel } from "./steering-panel.js";
 import { startTheme } from "./theme-button.js";
 import { startTips } from "./token-tip.js";
+import { TrainedHere } from "./trained.js";
 import { unlessAborted } from "./unless-aborted.js";
 import { waysOut } from "./ways-out.js";
 
@@ -103,6 +104,7 @@ const door = new LabDoor({
     engine: () => conversation.engine,
     borrow,
     places: () => placesOf(choice),
+    trained: new TrainedHere(catalogue, downloads, { choice: () => choice, load: (next) => switchTo(next) }),
     sets: () => (choice.model.builtIn ? "nano" : "real"),
   }),
   trouble: (error) => notes.add(`The lab could not be loaded: ${asEngineError(error).message}`),

@@ -21,7 +21,7 @@ export function welcomeWords(known) {
   if (!dictionary) {
     return {
       title: "One prompt, two answers",
-      text: `No dictionary of this model is loaded, so there is nothing to steer with, and both answers come from the model as it is. ${fitting ? "\u201cOther model\u2026\u201d has public ones." : "No public one is known; \u201cOther model\u2026\u201d takes one of your own."}`,
+      text: `No dictionary of this model is loaded, so there is nothing to steer with, and both answers come from the model as it is. ${fitting ? "\u201cOther model\u2026\u201d has public ones." : "No public one is known; \u201cOther model\u2026\u201d takes one of your own."} The lab can train one here.`,
     };
   }
   if (!report) {

@@ -66,6 +66,31 @@ async function tell(id, stream) {
   }
 }
 
+/**
+ * Starts work on lanes of its own; until its first event it has the model.
+ * @param {number} id of the call
+ * @param {(onEvent: (event: unknown) => void) => Promise<unknown>} work
+ */
+async function beside(id, work) {
+  await free();
+  let made = () => {};
+  const room = new Promise((/** @type {(value: void) => void} */ resolve) => {
+    made = () => {
+      if (making === room) making = null;
+      resolve();
+    };
+  });
+  making = room;
+  try {
+    return await work((event) => {
+      made();
+      post({ id, event });
+    });
+  } finally {
+    made();
+  }
+}
+
 /** @type {Record<string, (id: number, ...args: any[]) => Promise<unknown>>} */
 const methods = {
   async load(id, options) {
@@ -110,26 +135,13 @@ const methods = {
     return library.operators();
   },
   async lab(id, options) {
-    await free();
-    let made = () => {};
-    const room = new Promise((/** @type {(value: void) => void} */ resolve) => {
-      made = () => {
-        if (making === room) making = null;
-        resolve();
-      };
-    });
-    making = room;
-    try {
-      return await engine.lab({
-        ...options,
-        onEvent: (/** @type {unknown} */ event) => {
-          made();
-          post({ id, event });
-        },
-      });
-    } finally {
-      made();
-    }
+    return beside(id, (onEvent) => engine.lab({ ...options, onEvent }));
+  },
+  async trainDictionary(id, options) {
+    return beside(id, (onEvent) => engine.trainDictionary({ ...options, onEvent }));
+  },
+  async finishTraining() {
+    return engine.finishTraining();
   },
   async cancelLab() {
     return engine.cancelLab();

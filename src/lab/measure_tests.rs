@@ -6,13 +6,13 @@ use std::rc::Rc;
 use pollster::block_on;
 use serde_json::{Value, json};
 
-use super::random::Random;
 use super::*;
 use crate::checkpoint::Folder;
 use crate::generate::Chat;
 use crate::gpu::{Gpu, GpuOptions};
 use crate::matrix::Format;
 use crate::phi3::{CacheFormat, Model, ModelFiles, ModelOptions};
+use crate::random::Random;
 use crate::sae::{Dictionary, Wanted};
 use crate::steering::Steering;
 

@@ -4,7 +4,7 @@
 //!   command;
 //! - [`find`] looks for the features that make a model refuse, describes a feature, and fits gates;
 //! - a [`Run`] is long work in steps, each written into a [`Journal`], that can be broken off and taken up
-//!   again, in [`Turns`] with others that use the GPU;
+//!   again, in [`Turns`](crate::turns::Turns) with others that use the GPU;
 //! - [`Sets`] hold the prompts, a [`Judge`] says what is a refusal, [`answers`] what is right;
 //! - an [`Arm`] is one way of steering or a [`Control`], its [`Figures`] are [`Share`]s with their Wilson
 //!   intervals, beside those of the base on the same prompts (McNemar);
@@ -27,7 +27,6 @@ mod overrule;
 mod paper;
 mod plots;
 pub mod probe;
-pub(crate) mod random;
 mod range;
 pub mod readers;
 mod recipe;
@@ -36,7 +35,6 @@ mod run;
 mod sets;
 pub mod stats;
 mod table;
-mod turns;
 mod verdicts;
 
 pub use arms::{Arm, Plan, Scope, Series, Target, Weighted};
@@ -55,4 +53,3 @@ pub use report::{ReportInput, report};
 pub use run::{Journal, Progress, Run, Stage, digest};
 pub use sets::{EvalFile, Item, Kind, Set, Sets};
 pub use table::{Row, TableFormat, nano_table, table};
-pub use turns::{Turn, Turns};

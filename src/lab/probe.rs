@@ -1,7 +1,7 @@
 //! Linear probes: logistic regression on vectors of the residual stream.
 
-use super::random::Random;
 use super::stats::{RocPoint, auc, roc};
+use crate::random::Random;
 
 /// Steps of the solver at most.
 const STEPS: usize = 1000;

@@ -10,7 +10,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use web_time::Instant;
 
-use super::{LabError, Turns};
+use super::LabError;
+use crate::turns::Turns;
 
 /// What heads a journal.
 const SCHEMA: &str = "phi3-steer.journal/1";
@@ -270,8 +271,8 @@ impl<'a> Run<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::random::Random;
     use super::*;
+    use crate::random::Random;
     use std::cell::RefCell;
     use std::rc::Rc;
     use std::task::{Context, Poll, Waker};

@@ -9,6 +9,7 @@ mod chat;
 mod decode;
 mod error;
 mod gguf;
+mod prompts;
 mod rules;
 mod settings;
 mod spec;
@@ -18,6 +19,7 @@ mod tokenizer;
 pub use chat::{Message, Prompt, Role, TokenRole};
 pub use decode::Detokenizer;
 pub use error::TokenError;
+pub use prompts::{PromptsError, read_prompts};
 pub use settings::TokenizerFiles;
 pub use tokenizer::ChatTokenizer;
 

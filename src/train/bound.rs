@@ -149,7 +149,7 @@ pub fn bind(
         ];
         kernels.slot_gradient.bind(gpu, &bindings)
     };
-    let (k, auxiliary) = (settings.k, settings.auxiliary.max(1));
+    let (k, auxiliary) = (settings.slots(), settings.auxiliary.max(1));
     let factor = factor(settings, scale);
     let offset_shape = OffsetShape {
         width4,

@@ -1,55 +1,60 @@
-//! What is said of a dictionary: its card and its report.
+//! What is said of a dictionary that was trained: its card and its report.
 
-use std::path::Path;
 use std::time::Duration;
 
-use phi3_steer::sae::{Fit, HookPoint};
-use phi3_steer::train::{InLoop, Settings};
 use serde_json::{Value, json};
 
-use super::data::Data;
+use super::{Data, Made, Measured, Selection, Settings};
+use crate::sae::HookPoint;
 
-/// Where the time went, of this run of the command.
-#[derive(Clone, Copy, Default)]
+/// Where the time went, of the last run.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Times {
+    /// The model wrote replies.
     pub writing: Duration,
+    /// Its residual stream was read.
     pub harvest: Duration,
+    /// Steps were taken.
     pub training: Duration,
+    /// What came of it was measured.
     pub measuring: Duration,
 }
 
+/// Points of the curve that the report has, at most, and the last.
+const POINTS: usize = 200;
+
 /// All that is said.
 pub struct Card<'a> {
-    pub model: &'a Path,
+    /// The model's name.
+    pub model: &'a str,
+    /// How to do it again, for example the command line.
+    pub how: &'a str,
+    /// The place.
     pub hook: HookPoint,
+    /// Elements of a vector.
     pub width: usize,
+    /// What was asked for.
     pub settings: &'a Settings,
     /// Whether activations are in units of the vectors' size.
     pub relative: bool,
+    /// Vectors that steps were drawn from, the latest.
     pub ring: u64,
+    /// The text.
     pub data: &'a Data,
-    pub fit: &'a Fit,
-    pub in_loop: InLoop,
-    /// Latents that were silent at the end.
-    pub silent: usize,
-    pub loss: f64,
+    /// The dictionary.
+    pub made: &'a Made,
+    /// What it is worth.
+    pub measured: &'a Measured,
+    /// The share of variance that steps left unexplained, each with its number counted from 1, in order.
+    pub curve: &'a [(usize, f64)],
+    /// Where the time went.
     pub times: Times,
-    /// Of the tensors' file.
-    pub bytes: usize,
 }
 
 impl Card<'_> {
-    fn tokens(&self) -> u64 {
-        self.data
-            .sequences
-            .iter()
-            .map(|s| s.ids.len() as u64 - 1)
-            .sum()
-    }
-
     /// The figures as lines.
     pub fn figures(&self) -> Vec<String> {
-        let Self { fit, in_loop, .. } = self;
+        let Measured { fit, in_loop } = self.measured;
         vec![
             format!(
                 "variance unexplained (FVU) {:.4}, active latents a token (L0) {:.1}, on {} vectors held out",
@@ -57,7 +62,7 @@ impl Card<'_> {
             ),
             format!(
                 "dead: {} of {} latents were silent in the last {} steps",
-                self.silent, self.settings.latents, self.settings.dead_after
+                self.made.silent, self.settings.latents, self.settings.dead_after
             ),
             format!(
                 "loss recovered {:.4}: {:.4} nats a token as it is, {:.4} rebuilt, {:.4} with the mean in place",
@@ -73,20 +78,22 @@ impl Card<'_> {
     pub fn report(&self) -> Value {
         let seconds = |time: Duration| (time.as_secs_f64() * 10.0).round() / 10.0;
         json!({
-            "model": super::name(self.model),
+            "model": self.model,
             "hook": self.hook,
             "settings": self.settings,
             "ring": self.ring,
-            "tokens": self.tokens(),
+            "stepsTaken": self.made.taken,
+            "tokens": self.data.vectors(),
             "sources": self.data.sources.iter()
                 .map(|(what, tokens)| json!({"what": what, "tokens": tokens}))
                 .collect::<Vec<_>>(),
             "dataSha256": self.data.hash(),
-            "fit": self.fit,
-            "silentAtTheEnd": self.silent,
-            "unexplainedInTheLastStep": self.loss,
-            "loss": self.in_loop,
-            "lossRecovered": self.in_loop.recovered(),
+            "fit": self.measured.fit,
+            "silentAtTheEnd": self.made.silent,
+            "unexplainedInTheLastStep": self.curve.last().map(|(_, loss)| loss),
+            "curve": self.thinned(),
+            "loss": self.measured.in_loop,
+            "lossRecovered": self.measured.in_loop.recovered(),
             "seconds": {
                 "writing": seconds(self.times.writing),
                 "harvest": seconds(self.times.harvest),
@@ -96,26 +103,52 @@ impl Card<'_> {
         })
     }
 
+    /// Some of the curve: evenly spread, with the last step.
+    fn thinned(&self) -> Vec<(usize, f64)> {
+        let every = self.curve.len().div_ceil(POINTS).max(1);
+        let last = self.curve.len().saturating_sub(1);
+        let all = self.curve.iter().enumerate();
+        let some = all.filter(|(at, _)| at % every == 0 || *at == last);
+        some.map(|(_, point)| *point).collect()
+    }
+
     /// The card, in Markdown.
     pub fn text(&self) -> String {
-        let Self { settings, data, .. } = self;
+        let Self {
+            settings,
+            data,
+            made,
+            ..
+        } = self;
+        let (kind, layout, average) = match settings.selection {
+            Selection::TopK => ("TopK sparse autoencoder", "EleutherAI's sparsify", ""),
+            Selection::BatchTopK => (
+                "JumpReLU sparse autoencoder, trained as BatchTopK,",
+                "SAELens",
+                " on average",
+            ),
+        };
         let mut out = format!(
-            "# A dictionary of {} at {}\n\nA TopK sparse autoencoder of the residual stream after block {} \
-             (counted from 0), in the layout of EleutherAI's sparsify, trained with `phi3-steer train-sae`: \
-             {} latents of {} elements, of which {} are active at a token; {}. `sae.safetensors` has {:.1} MB.\n\n## Data\n\n",
-            super::name(self.model),
+            "# A dictionary of {} at {}\n\nA {} of the residual stream after block {} (counted from 0), in the \
+             layout of {}, trained with phi3-steer: {} latents of {} elements, of which {} are active at a token{}; \
+             {}. `{}` has {:.1} MB.\n\n## Data\n\n",
+            self.model,
             self.hook,
+            kind,
             self.hook.layer,
+            layout,
             settings.latents,
             self.width,
             settings.k,
+            average,
             match self.relative {
                 true =>
                     "activations in units of the vectors' mean norm over the root of their size, decoder \
                          rows as long as a unit",
                 false => "decoder rows of norm 1, activations in the residual stream's units",
             },
-            self.bytes as f64 / 1e6,
+            made.files.name,
+            made.files.tensors.len() as f64 / 1e6,
         );
         out += "| source | tokens |\n|---|---|\n";
         for (what, tokens) in &data.sources {
@@ -126,7 +159,7 @@ impl Card<'_> {
              sequence does not count.\n\n## Training\n\nSeed {}. {} steps of {} vectors drawn from the \
              latest {}; Adam at {}, {} steps of warm-up, the last {:.0}% falling; latents silent for {} steps \
              are dead, {} of them rebuild what the others leave of a token, with the weight {}.\n\n",
-            self.tokens(),
+            data.vectors(),
             data.sequences.len(),
             data.held.len(),
             settings.seed,
@@ -143,13 +176,16 @@ impl Card<'_> {
         if settings.frozen_decoder {
             out += "The decoder's rows are random and were not trained: this dictionary is a control.\n\n";
         }
-        out += &format!("    {}\n\n## Figures\n\n", command());
+        if made.taken < settings.steps {
+            out += &format!("It was stopped after {} steps.\n\n", made.taken);
+        }
+        out += &format!("    {}\n\n## Figures\n\n", self.how);
         for line in self.figures() {
             out += &format!("- {line}\n");
         }
         let seconds = |time: Duration| time.as_secs_f64().round();
         out += &format!(
-            "- time of the command's last run: {} s writing replies, {} s harvesting, {} s training, {} s \
+            "- time of the last run: {} s writing replies, {} s harvesting, {} s training, {} s \
              measuring\n",
             seconds(self.times.writing),
             seconds(self.times.harvest),
@@ -158,15 +194,4 @@ impl Card<'_> {
         );
         out
     }
-}
-
-/// The command line, without the folders that the program is in.
-fn command() -> String {
-    let words = std::env::args()
-        .skip(1)
-        .map(|word| match word.contains(char::is_whitespace) {
-            true => format!("'{word}'"),
-            false => word,
-        });
-    format!("phi3-steer {}", words.collect::<Vec<_>>().join(" "))
 }

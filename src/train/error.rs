@@ -34,6 +34,19 @@ pub enum TrainError {
         /// What happened, and what to do.
         what: String,
     },
+    /// The text is too short to hold some of it out.
+    #[error(
+        "the text is too short: two sequences are needed, one to train on and one to measure the fit on"
+    )]
+    TooShort,
+    /// No reply is asked for.
+    #[error("there is nothing to reply with: ask for a reply, or give beginnings of replies")]
+    NoOpening,
+    /// Replies of an earlier run are to other prompts.
+    #[error(
+        "the replies that were kept are to other prompts: begin again in another folder, or remove them"
+    )]
+    OtherPrompts,
     /// There are too few rows to train on.
     #[error(
         "the text gives {rows} vectors, fewer than the {needed} of one step: give more text, or lower the rows of a step"

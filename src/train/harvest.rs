@@ -66,7 +66,7 @@ impl<'a> Harvest<'a> {
 
 /// The outputs of block `layer` over sequences, one a lane, without those of their first tokens,
 /// `[n, width]`.
-pub async fn residuals(
+pub(super) async fn residuals(
     model: &mut Model,
     steering: &Steering,
     layer: usize,

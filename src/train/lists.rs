@@ -2,6 +2,9 @@
 
 use crate::sae::Activation;
 
+/// The latent of an empty slot.
+const EMPTY: u32 = u32::MAX;
+
 /// Marks the row of a use that is the auxiliary loss's.
 pub const AUXILIARY: u32 = 0x8000_0000;
 
@@ -16,6 +19,31 @@ pub struct Use {
     /// The loss's gradient by the activation: what the row's input counts for in the encoder's.
     pub encoder: f32,
     unused: u32,
+}
+
+/// Empties all slots of `codes` but those of the `n` largest activations, ties to the earlier slot, and returns the
+/// smallest of these; 0 if there are none.
+pub fn largest(codes: &mut [Activation], n: usize) -> f32 {
+    let mut slots: Vec<usize> = (0..codes.len())
+        .filter(|slot| codes[*slot].feature != EMPTY)
+        .collect();
+    let order = |a: &usize, b: &usize| {
+        let values = codes[*b].value.total_cmp(&codes[*a].value);
+        values.then(a.cmp(b))
+    };
+    let mut rest = Vec::new();
+    if slots.len() > n && n > 0 {
+        slots.select_nth_unstable_by(n - 1, order);
+        rest = slots.split_off(n);
+    }
+    for slot in rest {
+        codes[slot] = Activation {
+            feature: EMPTY,
+            value: 0.0,
+        };
+    }
+    let values = slots.iter().map(|slot| codes[*slot].value);
+    values.reduce(f32::min).unwrap_or(0.0)
 }
 
 /// Active latents of rows with the loss's gradient by each.
@@ -80,9 +108,46 @@ pub fn by_latent(latents: usize, lists: &[Listed<'_>]) -> Uses {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests {
+    use rand::Rng;
+
     use super::*;
+
+    #[test]
+    fn the_largest_of_all_rows_are_kept_where_they_are() {
+        let mut rng = crate::sae::reference::fresh_rng();
+        for _ in 0..50 {
+            let (slots, n) = (rng.random_range(1..60), rng.random_range(1..50));
+            let mut codes: Vec<Activation> = (0..slots)
+                .map(|i| match rng.random_range(0..4) {
+                    0 => Activation {
+                        feature: EMPTY,
+                        value: 0.0,
+                    },
+                    // Many are equal.
+                    _ => Activation {
+                        feature: i,
+                        value: rng.random_range(1..12) as f32,
+                    },
+                })
+                .collect();
+            let before = codes.clone();
+            let least = largest(&mut codes, n);
+            let mut expected: Vec<f32> = before.iter().map(|c| c.value).collect();
+            expected.retain(|v| *v > 0.0);
+            expected.sort_by(|a, b| b.total_cmp(a));
+            expected.truncate(n);
+            let kept = codes.iter().filter(|c| c.feature != EMPTY);
+            let mut found: Vec<f32> = kept.map(|c| c.value).collect();
+            found.sort_by(|a, b| b.total_cmp(a));
+            assert_eq!(found, expected);
+            assert_eq!(least, expected.last().copied().unwrap_or(0.0));
+            for (now, then) in codes.iter().zip(&before) {
+                assert!(now == then || now.feature == EMPTY);
+            }
+        }
+    }
 
     #[test]
     fn uses_are_sorted_by_latent_then_row() {

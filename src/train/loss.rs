@@ -1,10 +1,8 @@
 //! What a dictionary in the loop does to the model's predictions.
 
-use std::cell::Cell;
-
 use serde::Serialize;
 
-use super::{TrainError, Weights};
+use super::{Control, TrainError, Weights};
 use crate::checkpoint::Folder;
 use crate::generate::{GenerateError, TraceRequest, Traced, trace};
 use crate::phi3::{MAX_ROWS, Model};
@@ -38,15 +36,16 @@ impl InLoop {
         layer: usize,
         mean: &[f32],
         sequences: &[Prompt],
+        control: &Control,
     ) -> Result<Self, TrainError> {
         let hook = HookPoint::block(layer);
         let ablation = constant(model, hook, mean).await?;
-        let clean = entropy(model, None, hook, sequences).await?;
-        let rebuilt = entropy(model, Some(dictionary), hook, sequences).await?;
+        let clean = entropy(model, None, hook, sequences, control).await?;
+        let rebuilt = entropy(model, Some(dictionary), hook, sequences, control).await?;
         Ok(Self {
             clean,
             rebuilt,
-            ablated: entropy(model, Some(ablation), hook, sequences).await?,
+            ablated: entropy(model, Some(ablation), hook, sequences, control).await?,
         })
     }
 }
@@ -84,6 +83,7 @@ async fn entropy(
     dictionary: Option<Dictionary>,
     hook: HookPoint,
     sequences: &[Prompt],
+    control: &Control,
 ) -> Result<f64, TrainError> {
     let edited = dictionary.is_some();
     let steering = Steering::new(model, dictionary.into_iter().collect()).await;
@@ -104,7 +104,7 @@ async fn entropy(
             logits: &|lane, position| next(lane, position).is_some(),
             residual: &[],
             chunk: MAX_ROWS,
-            cancel: &Cell::new(false),
+            cancel: &control.cancel,
         };
         let mut see = |traced: Traced<'_>| {
             if let Traced::Logits {
@@ -118,7 +118,9 @@ async fn entropy(
                 tokens += 1;
             }
         };
+        let turn = control.turns.take().await;
         trace(model, &steering, &request, &mut see).await?;
+        drop(turn);
     }
     Ok(sum / tokens.max(1) as f64)
 }

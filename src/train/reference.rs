@@ -1,6 +1,6 @@
 //! One step of training in f64 on the CPU, written from its definition: what the GPU's is checked against.
 
-use super::{Scale, Settings, Weights};
+use super::{Scale, Selection, Settings, Weights};
 
 /// A tensor with its gradient and Adam's moments.
 #[derive(Clone)]
@@ -135,7 +135,40 @@ impl Reference {
             let zero = pre.iter().all(|v| v.abs() > CLEAR || listed == k);
             (listed == 0 || at(listed - 1) - at(listed) > CLEAR) && zero
         };
-        clear(self.settings.k, &|_| true) && clear(self.settings.auxiliary, &|j| dead[j])
+        clear(self.settings.slots(), &|_| true) && clear(self.settings.auxiliary, &|j| dead[j])
+    }
+
+    /// Whether rounding cannot change which latents are active in all of `rows` `[rows, width]`, each clear.
+    pub fn are_clear(&self, rows: &[f32]) -> bool {
+        let Selection::BatchTopK = self.settings.selection else {
+            return true;
+        };
+        let all = rows.chunks_exact(self.width).flat_map(|x| {
+            let (pre, _) = self.pre(x);
+            largest(&pre, self.settings.slots(), |_| true)
+        });
+        let mut values: Vec<f64> = all.map(|(_, v)| v).collect();
+        values.sort_by(|a, b| b.total_cmp(a));
+        let kept = rows.len() / self.width * self.settings.k;
+        let at = |i: usize| values.get(i).copied().unwrap_or(0.0);
+        at(kept - 1) - at(kept) > CLEAR
+    }
+
+    /// The active latents of rows with these pre-activations.
+    fn active(&self, pre: &[Vec<f64>]) -> Vec<Vec<(usize, f64)>> {
+        let listed = |pre: &Vec<f64>| largest(pre, self.settings.slots(), |_| true);
+        let mut active: Vec<_> = pre.iter().map(listed).collect();
+        if self.settings.selection == Selection::BatchTopK {
+            let mut values: Vec<f64> = active.iter().flatten().map(|(_, v)| *v).collect();
+            values.sort_by(|a, b| b.total_cmp(a));
+            let kept = pre.len() * self.settings.k;
+            if let Some(cut) = values.get(kept) {
+                active
+                    .iter_mut()
+                    .for_each(|row| row.retain(|(_, v)| v > cut));
+            }
+        }
+        active
     }
 
     /// Takes a step on `rows` `[rows, width]` and returns the share of variance unexplained.
@@ -160,25 +193,26 @@ impl Reference {
         self.silent.iter_mut().for_each(|s| *s += 1);
         let scale = 1.0 / (n as f64 * self.variance);
         let mut error = 0.0;
-        for x in rows.chunks_exact(d) {
-            let (pre, centred) = self.pre(x);
-            let active = largest(&pre, self.settings.k, |_| true);
+        let (pres, all_centred): (Vec<_>, Vec<_>) =
+            rows.chunks_exact(d).map(|x| self.pre(x)).unzip();
+        let all_active = self.active(&pres);
+        for ((pre, centred), active) in pres.iter().zip(&all_centred).zip(&all_active) {
             let mut rest = centred.clone();
-            for &(j, v) in &active {
+            for &(j, v) in active {
                 add(&mut rest, -v, self.row(&self.decoder.weight, j));
                 self.silent[j] = 0;
             }
             error += dot(&rest, &rest);
             // x - b_dec - f W_dec: each output's gradient is -2 rest.
             add(&mut self.b_dec.gradient, -2.0 * scale, &rest);
-            self.descend(&active, &centred, &rest, scale);
+            self.descend(active, centred, &rest, scale);
             if dead.contains(&true) && self.settings.auxiliary > 0 {
-                let active = largest(&pre, self.settings.auxiliary, |j| dead[j]);
+                let active = largest(pre, self.settings.auxiliary, |j| dead[j]);
                 for &(j, v) in &active {
                     add(&mut rest, -v, self.row(&self.decoder.weight, j));
                 }
                 let weight = f64::from(self.settings.auxiliary_weight);
-                self.descend(&active, &centred, &rest, scale * weight);
+                self.descend(&active, centred, &rest, scale * weight);
             }
         }
         for j in 0..self.latents {

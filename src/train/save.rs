@@ -60,6 +60,39 @@ impl Weights {
         format!("{config:#}\n")
     }
 
+    /// `cfg.json` of a JumpReLU dictionary of the output of block `layer`, as SAELens writes it.
+    pub fn jump_relu_config(&self, layer: usize) -> String {
+        let config = json!({
+            "architecture": "jumprelu",
+            "d_in": self.width,
+            "d_sae": self.latents,
+            "dtype": "float32",
+            "device": "cpu",
+            "apply_b_dec_to_input": true,
+            "normalize_activations": "none",
+            "reshape_activations": "none",
+            "metadata": {"hook_name": format!("blocks.{layer}.hook_resid_post")},
+        });
+        format!("{config:#}\n")
+    }
+
+    /// `sae_weights.safetensors` as SAELens writes it, with one threshold for all latents; the matrices in f16 if they
+    /// are to be `small`.
+    pub fn jump_relu_tensors(&self, threshold: f32, small: bool) -> Vec<u8> {
+        let (d, f) = (self.width, self.latents);
+        let columns = (0..d).flat_map(|i| (0..f).map(move |j| self.encoder[j * d + i]));
+        let encoder: Vec<f32> = columns.collect();
+        let matrix = if small { halves } else { floats };
+        let all = [
+            matrix("W_enc", &[d, f], &encoder),
+            matrix("W_dec", &[f, d], &self.decoder),
+            floats("b_enc", &[f], &self.bias),
+            floats("b_dec", &[d], &self.b_dec),
+            floats("threshold", &[f], &vec![threshold; f]),
+        ];
+        file(&all, None)
+    }
+
     /// `sae.safetensors` as sparsify writes it, the matrices in f16 if they are to be `small`.
     pub fn tensors(&self, small: bool) -> Vec<u8> {
         let mut all = self.named("");
@@ -92,6 +125,8 @@ pub struct Trained {
     pub taken: usize,
     /// Steps since each latent was active, `[latents]`.
     pub silent: Vec<u32>,
+    /// The smallest activation that counts, see [`Trainer::threshold`](super::Trainer::threshold).
+    pub threshold: f32,
     /// What vectors are divided by.
     pub scale: Scale,
     /// The dictionary.
@@ -110,6 +145,7 @@ struct About {
     taken: Option<usize>,
     unit: f32,
     variance: f32,
+    threshold: f32,
 }
 
 const ABOUT: &str = "phi3-steer training";
@@ -126,6 +162,7 @@ impl State {
             taken: trained.map(|t| t.taken),
             unit: trained.map_or(0.0, |t| t.scale.unit),
             variance: trained.map_or(0.0, |t| t.scale.variance),
+            threshold: trained.map_or(0.0, |t| t.threshold),
         };
         let mut tensors = Vec::new();
         if let Some(t) = trained {
@@ -183,6 +220,7 @@ impl State {
                 silent: words("silent", f)?
                     .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
                     .collect(),
+                threshold: about.threshold,
                 scale: Scale {
                     unit: about.unit,
                     variance: about.variance,

@@ -1,18 +1,33 @@
 //! What a dictionary is to be and how it is trained.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::TrainError;
 use crate::sae::{MAX_K, MAX_LATENTS};
 
+/// Which latents are active.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Selection {
+    /// The k largest of each row.
+    #[default]
+    TopK,
+    /// The k largest of each row on average: the largest of all rows of a step, at most four times as many of one row
+    /// (Bussmann et al., 2024, arXiv 2412.06410). Used, it has a threshold: it is a JumpReLU dictionary.
+    BatchTopK,
+}
+
 /// The size of a dictionary and the course of its training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Settings {
     /// Latents.
     pub latents: usize,
     /// Active latents of a token.
     pub k: usize,
+    /// Whether of each or on average.
+    pub selection: Selection,
     /// Steps.
     pub steps: usize,
     /// Rows of a step.
@@ -31,7 +46,6 @@ pub struct Settings {
     pub auxiliary_weight: f32,
     /// Whether the decoder stays the random one that training begins with: a control for what is said of a
     /// trained one (arXiv 2602.14111).
-    #[serde(default)]
     pub frozen_decoder: bool,
     /// What all random choices come from.
     pub seed: u64,
@@ -42,6 +56,7 @@ impl Default for Settings {
         Self {
             latents: 4096,
             k: 32,
+            selection: Selection::TopK,
             steps: 500,
             rows: 2048,
             rate: 1e-3,
@@ -60,6 +75,33 @@ impl Default for Settings {
 const MOST_LISTED: usize = 1 << 24;
 
 impl Settings {
+    /// Settings of which only some are given, for vectors of `width` elements: eight latents for each, unless it is
+    /// said, and the rest as usual. Checked.
+    pub fn wished(some: Value, width: usize) -> Result<Self, TrainError> {
+        let given = |name: &str| some.get(name).is_some();
+        let (latents, warmup) = (given("latents"), given("warmup"));
+        let settings = serde_json::from_value(some);
+        let mut settings: Self = settings.map_err(|e| TrainError::Setting {
+            name: "the settings",
+            value: "these".into(),
+            rule: e.to_string(),
+        })?;
+        if !latents {
+            settings.latents = 8 * width;
+        }
+        if !warmup {
+            settings.warmup = Self::usual_warmup(settings.steps);
+        }
+        settings.auxiliary = settings.auxiliary.min(settings.latents);
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// The steps over which the rate rises, of so many: a tenth, at most 50.
+    pub fn usual_warmup(steps: usize) -> usize {
+        (steps / 10).min(50)
+    }
+
     /// An error that names the first setting that makes no sense.
     pub fn check(&self) -> Result<(), TrainError> {
         let whole = |name, value: usize, least: usize, most: usize| {
@@ -78,7 +120,7 @@ impl Settings {
         whole("rows", self.rows, 1, 65_535)?;
         whole("warmup", self.warmup, 0, self.steps)?;
         whole("auxiliary", self.auxiliary, 0, MAX_K.min(self.latents))?;
-        let listed = self.rows * self.k.max(self.auxiliary);
+        let listed = self.rows * self.slots().max(self.auxiliary);
         whole("rows times active latents", listed, 1, MOST_LISTED)?;
         let number = |name, value: f32, most: f32, open: bool| {
             if value <= most && (value > 0.0 || (value == 0.0 && !open)) {
@@ -94,6 +136,14 @@ impl Settings {
         number("rate", self.rate, 1.0, true)?;
         number("decay", self.decay, 1.0, false)?;
         number("auxiliary weight", self.auxiliary_weight, 1.0, false)
+    }
+
+    /// Active latents that are listed of a row, at most.
+    pub fn slots(&self) -> usize {
+        match self.selection {
+            Selection::TopK => self.k,
+            Selection::BatchTopK => (4 * self.k).min(MAX_K).min(self.latents),
+        }
     }
 
     /// Adam's rate at a step, counted from 0.

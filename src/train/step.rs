@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use super::bound::{BIAS, Bound, Buffers, DECODER, Tensor, bind, factor};
 use super::kernels::Kernels;
-use super::lists::{AUXILIARY, Listed, Use, by_latent};
-use super::{Scale, Settings, TrainError, Weights};
+use super::lists::{AUXILIARY, Listed, Use, by_latent, largest};
+use super::{Scale, Selection, Settings, TrainError, Weights};
 use crate::gpu::{Buffer, Gpu};
 use crate::matrix::{Format, Matrix};
 use crate::quant::GROUP;
@@ -34,11 +34,16 @@ pub struct Trainer {
     taken: usize,
     /// Steps since each latent was active, `[latents]`.
     silent: Vec<u32>,
+    /// The smallest activation of a step that counts, averaged over the latest steps; 0 for TopK.
+    threshold: f32,
     /// encoder `[latents, padded]`, bias `[latents]`, decoder `[latents, padded]`, b_dec `[padded]`
     tensors: [Tensor; 4],
     buffers: Buffers,
     bound: Bound,
 }
+
+/// What the latest step weighs in the threshold: about fifty count.
+const LATEST: f32 = 0.02;
 
 /// A side of a grid at most.
 const SIDE: usize = 32_768;
@@ -104,7 +109,7 @@ impl Trainer {
             tensor("train decoder", latents * padded, None)?,
             tensor("train b_dec", padded, None)?,
         ];
-        let (rows, k, auxiliary) = (settings.rows, settings.k, settings.auxiliary.max(1));
+        let (rows, k, auxiliary) = (settings.rows, settings.slots(), settings.auxiliary.max(1));
         let slot = size_of::<Activation>() / 4;
         let buffers = Buffers {
             x: floats("train x", rows * padded)?,
@@ -130,6 +135,7 @@ impl Trainer {
             padded,
             taken: 0,
             silent: vec![0; latents],
+            threshold: 0.0,
             tensors,
             buffers,
             bound,
@@ -158,10 +164,16 @@ impl Trainer {
         &self.silent
     }
 
+    /// Above which activations count, in units of the scale, where a row has as many as it has ([`Selection`]).
+    pub fn threshold(&self) -> f32 {
+        self.threshold
+    }
+
     /// Goes on after `taken` steps, with latents `silent` for so many.
-    pub fn resume(&mut self, taken: usize, silent: Vec<u32>) {
+    pub fn resume(&mut self, taken: usize, silent: Vec<u32>, threshold: f32) {
         self.taken = taken;
         self.silent = silent;
+        self.threshold = threshold;
     }
 
     fn set_weights(&mut self, weights: &Weights) {
@@ -280,9 +292,23 @@ impl Trainer {
         if auxiliary {
             self.gpu.write(&self.buffers.dead, 0, &dead);
         }
-        self.forward(auxiliary);
+        self.encode();
         let (gpu, buffers) = (&self.gpu, &self.buffers);
-        let codes: Vec<Activation> = gpu.read_vec(&buffers.codes, 0, count * settings.k).await?;
+        let listed = count * settings.slots();
+        let mut codes: Vec<Activation> = Vec::new();
+        if settings.selection == Selection::BatchTopK {
+            codes = gpu.read_vec(&buffers.codes, 0, listed).await?;
+            let least = largest(&mut codes, count * settings.k);
+            gpu.write(&buffers.codes, 0, &codes);
+            self.threshold = match self.taken {
+                0 => least,
+                _ => self.threshold + (least - self.threshold) * LATEST,
+            };
+        }
+        self.forward(auxiliary);
+        if settings.selection == Selection::TopK {
+            codes = gpu.read_vec(&buffers.codes, 0, listed).await?;
+        }
         let by_codes: Vec<f32> = gpu.read_vec(&buffers.by_codes, 0, codes.len()).await?;
         let squares: Vec<f32> = gpu.read_vec(&buffers.squares, 0, count).await?;
         let error: f64 = squares.iter().map(|s| f64::from(*s)).sum();
@@ -294,7 +320,7 @@ impl Trainer {
         let mut lists = vec![Listed {
             codes: &codes,
             gradients: &by_codes,
-            k: settings.k,
+            k: settings.slots(),
             factor,
             mark: 0,
         }];
@@ -334,7 +360,21 @@ impl Trainer {
         })
     }
 
-    /// Submits what the gradients are made of: active latents, residuals, gradients by activations.
+    /// Submits the pre-activations and the largest of each row.
+    fn encode(&self) {
+        let rows = self.settings.rows as u32;
+        let mut encoder = self
+            .gpu
+            .device()
+            .create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        self.bound.encode.dispatch(&mut pass, rows);
+        self.bound.topk.dispatch(&mut pass, [1, rows, 1]);
+        drop(pass);
+        self.gpu.queue().submit([encoder.finish()]);
+    }
+
+    /// Submits what the gradients are made of: residuals, gradients by activations, and what is dead.
     fn forward(&self, auxiliary: bool) {
         let (settings, bound) = (&self.settings, &self.bound);
         let rows = settings.rows as u32;
@@ -345,11 +385,9 @@ impl Trainer {
             .device()
             .create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        bound.encode.dispatch(&mut pass, rows);
-        bound.topk.dispatch(&mut pass, [1, rows, 1]);
         bound.residual.dispatch(&mut pass, [columns, rows, 1]);
         bound.squares.dispatch(&mut pass, [1, rows, 1]);
-        let [x, y] = slots(settings.k);
+        let [x, y] = slots(settings.slots());
         bound.by_codes.dispatch(&mut pass, [x, y, 1]);
         if auxiliary {
             let groups = settings.latents.div_ceil(64) as u32;

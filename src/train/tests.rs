@@ -6,9 +6,13 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::reference::{Reference, Tensor};
-use super::{Progress, Ring, Scale, Settings, State, TrainError, Trainer, Training, Weights};
+use super::{
+    Control, Files, Made, Progress, Ring, Scale, Selection, Settings, State, TrainError, Trainer,
+    Training, Weights,
+};
 use crate::gpu::{GpuOptions, MatmulKind};
 use crate::sae::reference::{fresh_rng, numbers, software_gpu, software_gpus};
+use crate::sae::{Encoder, Fit, HookPoint};
 
 /// The largest difference, over the largest number.
 fn off(got: &[f32], expected: &[f64]) -> f64 {
@@ -47,7 +51,14 @@ fn steps_follow_their_definition() {
         many_rows: Some(MatmulKind::Tile),
         ..GpuOptions::default()
     });
-    for gpu in software_gpus().into_iter().chain([tile]) {
+    let gpus = software_gpus().into_iter().chain([tile]);
+    let kinds = [Selection::TopK, Selection::BatchTopK];
+    for (gpu, selection) in gpus.flat_map(|gpu| kinds.map(|kind| (gpu.clone(), kind))) {
+        println!("{selection:?}");
+        let settings = Settings {
+            selection,
+            ..settings.clone()
+        };
         let trainer = Trainer::new(&gpu, &settings, &scale, &weights);
         let mut trainer = pollster::block_on(trainer).unwrap();
         let mut reference = Reference::new(&settings, &scale, &weights);
@@ -58,10 +69,13 @@ fn steps_follow_their_definition() {
             let moments = pollster::block_on(trainer.moments()).unwrap();
             reference.load(&before, &moments);
             let mut x = Vec::new();
-            while x.len() < rows * width {
-                let row = row(&mut rng);
-                if reference.is_clear(&row) {
-                    x.extend(row);
+            while x.is_empty() || !reference.are_clear(&x) {
+                x.clear();
+                while x.len() < rows * width {
+                    let row = row(&mut rng);
+                    if reference.is_clear(&row) {
+                        x.extend(row);
+                    }
                 }
             }
             let step = pollster::block_on(trainer.step(&x)).unwrap();
@@ -152,7 +166,7 @@ fn trained(settings: &Settings, rows: &[f32], width: usize) -> (Trainer, Vec<f64
         settings,
         ring: &mut ring,
         harvest: None,
-        cancel: &Cell::new(false),
+        control: &Control::default(),
     };
     let mut losses = Vec::new();
     let mut tell = |progress: Progress| {
@@ -185,6 +199,37 @@ fn planted_features_are_found() {
     println!("{recovered} of {features}, loss {:?}", losses.last());
     assert!(recovered * 10 >= features * 9, "{cosines:?}");
     assert!(losses[losses.len() - 1] < 0.1, "{losses:?}");
+}
+
+/// What a BatchTopK dictionary is used as has as many active latents as it was trained to have, on average.
+#[test]
+fn a_batch_dictionary_has_a_threshold() {
+    let mut rng = fresh_rng();
+    let (width, features) = (40, 60);
+    let (rows, _) = planted(&mut rng, width, features, 20_000);
+    let settings = Settings {
+        selection: Selection::BatchTopK,
+        ..small(rng.random())
+    };
+    let (trainer, losses) = trained(&settings, &rows, width);
+    println!("loss {:?}", losses.last());
+    assert!(losses[losses.len() - 1] < 0.1, "{losses:?}");
+    let hook = HookPoint::block(2);
+    let gpu = software_gpu(GpuOptions::default());
+    for relative in [false, true] {
+        let made = pollster::block_on(Made::of(&trainer, hook, relative, false)).unwrap();
+        let Files { config, name, .. } = &made.files;
+        assert_eq!(*name, "sae_weights.safetensors");
+        assert!(config.contains("jumprelu"), "{config}");
+        let dictionary = pollster::block_on(made.files.open(&gpu, hook, width)).unwrap();
+        let encoder = pollster::block_on(Encoder::new(&gpu, &dictionary, 256)).unwrap();
+        let cancel = Cell::new(false);
+        let fit = Fit::measure(&encoder, hook, &rows[..2000 * width], &cancel);
+        let fit = pollster::block_on(fit).unwrap().unwrap();
+        println!("{fit:?}");
+        assert!((fit.l0 - settings.k as f64).abs() < 0.2 * settings.k as f64);
+        assert!(fit.fvu < 0.12, "{fit:?}");
+    }
 }
 
 #[test]
@@ -221,12 +266,12 @@ fn a_run_that_was_stopped_goes_on_as_if_it_had_not_been() {
     let path = dir.path().join("ring");
     let fill = |ring: &mut Ring| ring.push(&rows).unwrap();
     let run = |ring: &mut Ring, state: Option<State>, until: usize| {
-        let (cancel, mut kept) = (Cell::new(false), Vec::new());
+        let (control, mut kept) = (Control::default(), Vec::new());
         let training = Training {
             settings: &settings,
             ring,
             harvest: None,
-            cancel: &cancel,
+            control: &control,
         };
         let mut keep = |state: &State| {
             kept.push(State::from_bytes("state", &state.to_bytes())?);
@@ -235,7 +280,7 @@ fn a_run_that_was_stopped_goes_on_as_if_it_had_not_been() {
         };
         let mut tell = |progress: Progress| {
             if let Progress::Stepped { taken, .. } = progress {
-                cancel.set(taken == until);
+                control.cancel.set(taken == until);
             }
         };
         let trainer = pollster::block_on(training.run(&gpu, state, &mut keep, &mut tell));

@@ -1,13 +1,12 @@
 //! A run of training: harvest and steps in turn.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use super::save::Trained;
-use super::{Harvest, Ring, Scale, Settings, State, Step, TrainError, Trainer, Weights};
+use super::{Control, Harvest, Ring, Scale, Settings, State, Step, TrainError, Trainer, Weights};
 use crate::generate::GenerateError;
 use crate::gpu::Gpu;
-use crate::lab::random::Random;
+use crate::random::Random;
 
 /// Vectors that the scale is measured on, at most.
 const MEASURED: u64 = 16_384;
@@ -43,12 +42,12 @@ pub struct Training<'a, 'm> {
     pub ring: &'a mut Ring,
     /// Where further vectors come from; without, the ring is all there is.
     pub harvest: Option<&'a mut Harvest<'m>>,
-    /// Set to stop after the step or batch under way with [`TrainError::Stopped`].
-    pub cancel: &'a Cell<bool>,
+    /// How it is told to end.
+    pub control: &'a Control,
 }
 
 impl Training<'_, '_> {
-    /// Trains from `state`, or from the beginning, to the last step. The ring must hold what had come by
+    /// Trains from `state`, or from the beginning, to the last step, or to the one after which it is told to finish. The ring must hold what had come by
     /// then. `keep` is given states to go on from, before anything that they need is overwritten.
     pub async fn run(
         mut self,
@@ -86,7 +85,10 @@ impl Training<'_, '_> {
             let share = taken as f64 / self.settings.steps as f64;
             let due = first + ((total - first) as f64 * share) as u64;
             let renew = self.ring.came() < due;
-            let stop = self.cancel.get();
+            let stop = self.control.cancel.get();
+            if self.control.finish.get() && taken > 0 {
+                break;
+            }
             if renew || stop || taken >= kept + KEPT_EVERY {
                 keep(&self.state(Some(&trainer)).await?)?;
                 kept = taken;
@@ -102,7 +104,9 @@ impl Training<'_, '_> {
                 self.ring.flush()?;
             }
             let places = self.places(taken as u64, self.settings.rows);
+            let turn = self.control.turns.take().await;
             let step = trainer.step(&self.ring.read(&places)?).await?;
+            drop(turn);
             tell(Progress::Stepped {
                 taken: trainer.taken(),
                 step,
@@ -133,7 +137,10 @@ impl Training<'_, '_> {
                 needed: self.settings.rows,
             });
         };
-        let rows = match harvest.next(self.cancel).await {
+        let turn = self.control.turns.take().await;
+        let rows = harvest.next(&self.control.cancel).await;
+        drop(turn);
+        let rows = match rows {
             Err(TrainError::Generate(GenerateError::Cancelled)) => {
                 return Err(TrainError::Stopped { step });
             }
@@ -161,13 +168,14 @@ impl Training<'_, '_> {
         let Trained {
             taken,
             silent,
+            threshold,
             scale,
             weights,
             moments,
         } = trained;
         let mut trainer = Trainer::new(gpu, self.settings, &scale, &weights).await?;
         trainer.set_moments(&moments);
-        trainer.resume(taken, silent);
+        trainer.resume(taken, silent, threshold);
         Ok(trainer)
     }
 
@@ -178,6 +186,7 @@ impl Training<'_, '_> {
             Some(trainer) => Some(Trained {
                 taken: trainer.taken(),
                 silent: trainer.silent().to_vec(),
+                threshold: trainer.threshold(),
                 scale: trainer.scale().clone(),
                 weights: trainer.weights().await?,
                 moments: trainer.moments().await?,

@@ -1,7 +1,7 @@
 //! A dictionary's numbers on the host.
 
 use super::TrainError;
-use crate::lab::random::Random;
+use crate::random::Random;
 
 /// A dictionary's numbers.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -25,11 +25,13 @@ pub struct Writing {
     pub sampling: Sampling,
 }
 
-/// The conversations of `asks`, at most one a lane, with the model's replies.
+/// The conversations of `asks`, at most one a lane, with the model's replies. Set `cancel` to stop it with
+/// [`TrainError::Stopped`].
 pub async fn write_replies(
     chat: &mut Chat,
     asks: &[Ask],
     how: &Writing,
+    cancel: &Rc<Cell<bool>>,
 ) -> Result<Vec<Vec<Message>>, TrainError> {
     let prompts = asks.iter().map(|ask| begun(chat.tokenizer(), ask));
     let prompts = prompts.collect::<Result<Vec<_>, TrainError>>()?;
@@ -40,13 +42,16 @@ pub async fn write_replies(
         sampling: how.sampling,
         features: None,
         logprobs: None,
-        cancel: Rc::new(Cell::new(false)),
+        cancel: cancel.clone(),
     };
     let mut hear = |event: Event| match event {
         Event::Token { lane, text, .. } | Event::Done { lane, text, .. } => said[lane] += &text,
         _ => {}
     };
     chat.run(&request, &mut hear).await?;
+    if cancel.get() {
+        return Err(TrainError::Stopped { step: 0 });
+    }
     let whole = asks.iter().zip(said).map(|(ask, content)| {
         let mut messages = ask.messages.clone();
         messages.push(Message {

@@ -11,9 +11,9 @@ use super::types::{ChatEvent, TokenInfo, TokenLogprob, TokenLogprobs, reason, to
 use crate::generate::{
     Chat, ChatRequest, Event, FeatureWish, Logprobs, PromptToken, Sampling, Stats,
 };
-use crate::lab::Turns;
 use crate::steering::{Steering, TokenFeatures};
 use crate::tokens::{ChatTokenizer, Prompt};
+use crate::turns::Turns;
 
 /// Where the chat is while nobody works with it.
 pub struct Home {

@@ -11,6 +11,7 @@ use crate::phi3::ModelError;
 use crate::sae::SaeError;
 use crate::steering::SteeringError;
 use crate::tokens::TokenError;
+use crate::train::TrainError;
 
 /// An error with its code, and the option that it is about, if it is about one.
 pub struct WebError {
@@ -215,6 +216,27 @@ impl Code for LabError {
             LabError::Source(e) => e.code(),
             LabError::Checkpoint(e) => e.code(),
         }
+    }
+}
+
+impl Code for TrainError {
+    fn code(&self) -> &'static str {
+        match self {
+            TrainError::Setting { .. } | TrainError::NoOpening => "bad-request",
+            TrainError::TooFewRows { .. } | TrainError::TooShort => "too-short",
+            TrainError::Diverged { .. } => "diverged",
+            TrainError::Stopped { .. } => "cancelled",
+            TrainError::Disk { .. } | TrainError::OtherPrompts => "bad-journal",
+            TrainError::Gpu(e) => e.code(),
+            TrainError::Generate(e) => e.code(),
+            TrainError::Token(e) => e.code(),
+        }
+    }
+}
+
+impl From<TrainError> for WebError {
+    fn from(e: TrainError) -> Self {
+        Self::new(e.code(), e.to_string())
     }
 }
 

@@ -13,10 +13,11 @@ use super::options::Options;
 use super::types::{LabOptions, LabPlotObjects, LabResultObject, to_js};
 use crate::generate::Chat;
 use crate::lab::{
-    ByHand, Journal, LabError, Progress, Recipe, ReportInput, Run, Sets, TableFormat, Turns,
-    identity, overrule, plots, report, run_recipe, table,
+    ByHand, Journal, LabError, Progress, Recipe, ReportInput, Run, Sets, TableFormat, identity,
+    overrule, plots, report, run_recipe, table,
 };
 use crate::phi3::MAX_ROWS;
+use crate::turns::Turns;
 
 /// Prompts that run at once, where the request does not say.
 const LANES: u32 = 16;
@@ -27,10 +28,12 @@ const MOST_RESULTS: u32 = 64;
 /// What is under way in the lab.
 #[derive(Default)]
 pub struct Desk {
-    /// Whether a recipe is being followed.
+    /// Whether somebody sits at it.
     busy: Cell<bool>,
     /// Set to end it.
     pub cancel: Rc<Cell<bool>>,
+    /// Set to end training and keep what came of it.
+    pub finish: Rc<Cell<bool>>,
     /// In which lab and answers use the GPU.
     pub turns: Turns,
 }
@@ -45,16 +48,17 @@ impl Desk {
     }
 }
 
-/// The desk while a recipe is followed.
-struct Seat<'a>(&'a Desk);
+/// The desk while a recipe is followed or a dictionary trained.
+pub(super) struct Seat<'a>(&'a Desk);
 
 impl<'a> Seat<'a> {
-    fn take(desk: &'a Desk) -> Result<Self, WebError> {
+    pub(super) fn take(desk: &'a Desk) -> Result<Self, WebError> {
         if desk.busy.replace(true) {
             let message = "the lab is at work: wait for it, or cancel it first";
             return Err(WebError::new("busy", message));
         }
         desk.cancel.set(false);
+        desk.finish.set(false);
         Ok(Self(desk))
     }
 }
@@ -89,7 +93,7 @@ fn emit(listener: &Function, event: &LabEvent<'_>) {
 }
 
 /// `value`, an object of JavaScript, as JSON.
-fn json(value: &JsValue, path: &str) -> Result<serde_json::Value, WebError> {
+pub(super) fn json(value: &JsValue, path: &str) -> Result<serde_json::Value, WebError> {
     let text = JSON::stringify(value).ok().and_then(|t| t.as_string());
     let parsed = text.and_then(|t| serde_json::from_str(&t).ok());
     parsed.ok_or_else(|| {
@@ -169,7 +173,7 @@ impl Engine {
         Ok(object(&result)?.unchecked_into())
     }
 
-    /// Ends what the lab does, after the step under way.
+    /// Ends what the lab does, also training, after the step under way.
     #[wasm_bindgen(js_name = cancelLab)]
     pub fn cancel_lab(&self) {
         self.desk.cancel.set(true);
@@ -178,7 +182,7 @@ impl Engine {
 
 impl Engine {
     /// A chat for the lab, as soon as the chat is at home.
-    async fn lab_chat(&self, lanes: usize) -> Result<Chat, WebError> {
+    pub(super) async fn lab_chat(&self, lanes: usize) -> Result<Chat, WebError> {
         loop {
             let turn = self.desk.turns.take().await;
             if self.desk.cancel.get() {

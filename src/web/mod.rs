@@ -9,6 +9,7 @@ mod load;
 mod operators;
 mod options;
 mod request;
+mod train;
 mod types;
 
 pub use engine::Engine;

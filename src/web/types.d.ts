@@ -225,6 +225,99 @@ export interface LabVerdict {
   refused: boolean | null;
 }
 
+/** A file of text that is trained on. */
+export interface TrainText {
+  /** What the card calls it; conversations and prompts of a file called .jsonl are JSON, a line each. */
+  name: string;
+  text: string;
+}
+
+/** What a dictionary is to be and how it is trained; what is left out is as usual. */
+export interface TrainSettings {
+  /** 8 for each element of the residual stream by default. */
+  latents?: number;
+  /** Active latents of a token; 32 by default. */
+  k?: number;
+  /** Of each token, the default; or on average, saved as a JumpReLU dictionary in SAELens's layout. */
+  selection?: "topk" | "batchtopk";
+  /** 500 by default. */
+  steps?: number;
+  /** Vectors of a step; 2048 by default. */
+  rows?: number;
+  /** Adam's rate at its highest; 0.001 by default. */
+  rate?: number;
+  /** Steps over which the rate rises; a tenth of all by default, at most 50. */
+  warmup?: number;
+  /** The last share of the steps, over which the rate falls; 0.4 by default. */
+  decay?: number;
+  /** Steps without being active after which a latent is dead; 60 by default. */
+  deadAfter?: number;
+  /** Dead latents that rebuild what the others leave of a token; 64 by default, 0 for none. */
+  auxiliary?: number;
+  /** 1/32 by default. */
+  auxiliaryWeight?: number;
+  /** Leaves the decoder random, as a control. */
+  frozenDecoder?: boolean;
+  /** 1 by default. */
+  seed?: number;
+}
+
+export interface TrainOptions {
+  /** The block whose output it is trained on, as in "layers.3". */
+  hook: string;
+  /** Plain text. */
+  texts?: TrainText[];
+  /** Conversations with their replies. */
+  chats?: TrainText[];
+  /** Prompts that the model itself replies to. */
+  prompts?: TrainText[];
+  /** Beginnings of replies, from each of which each prompt is replied to; "" lets the model begin, and is the default. */
+  openings?: string[];
+  /** Tokens of a reply at most; 48 by default. */
+  replyTokens?: number;
+  /** Of the replies; 1 by default. */
+  temperature?: number;
+  /** Tokens of a sequence; 128 by default. */
+  length?: number;
+  /** Tokens to train on at most, of a random choice of sequences. */
+  tokens?: number;
+  settings?: TrainSettings;
+  /** Activations in units of the vectors' size, so that strengths are of a like size in every model. */
+  relative?: boolean;
+  /** Tokens, held out, on which the loss is measured with the dictionary in the loop; 1024 by default. */
+  lossTokens?: number;
+  /** Sequences that run at once; 16 by default. */
+  lanes?: number;
+  /** What the card says of how it was made. */
+  how?: string;
+  onEvent: (event: TrainEvent) => void;
+}
+
+export type TrainEvent =
+  | { stage: "writing" | "harvest" | "measuring"; done: number; total: number }
+  /** unexplained: the share of variance that the step's reconstructions leave, of its own vectors. */
+  | { stage: "training"; done: number; total: number; unexplained: number; dead: number };
+
+/** A dictionary that was trained. */
+export interface TrainedDictionary {
+  hook: string;
+  /** Steps that were taken. */
+  steps: number;
+  /** Fraction of variance unexplained, on sequences held out. */
+  fvu: number;
+  /** Active latents a token. */
+  l0: number;
+  /** The share of what the mean vector in its place costs in loss that the reconstruction keeps. */
+  lossRecovered: number;
+  seconds: number;
+  /** cfg.json, the tensors, report.json, README.md, in sparsify's or SAELens's layout, for LoadOptions.sae as files named below `${hook}/`. */
+  files: { name: string; bytes: Uint8Array }[];
+  /** The same files in a folder called as the hook point, as one zip. */
+  archive: Uint8Array;
+  /** The figures in words. */
+  figures: string[];
+}
+
 /** A picture of a result; its colours are the page's custom properties --text, --muted, --line, --surface, --plot-1 … --plot-5. */
 export interface LabPlot {
   name: string;

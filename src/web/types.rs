@@ -47,6 +47,12 @@ extern "C" {
     /// `LabPlot[]`
     #[wasm_bindgen(typescript_type = "LabPlot[]")]
     pub type LabPlotObjects;
+    /// `TrainOptions`
+    #[wasm_bindgen(typescript_type = "TrainOptions")]
+    pub type TrainOptions;
+    /// `TrainedDictionary`
+    #[wasm_bindgen(typescript_type = "TrainedDictionary")]
+    pub type TrainedObject;
     /// `Memory`
     #[wasm_bindgen(typescript_type = "Memory")]
     pub type MemoryObject;

@@ -84,6 +84,20 @@ fn a_dictionary_is_trained_written_and_read() {
         number("/loss/ablated"),
     );
     assert!(clean < ablated && rebuilt < ablated, "{report}");
+    // As many as are needed, above a threshold, in another layout.
+    done(&train("batch", 5, " --batch"));
+    let batch = contents(Path::new(&at("batch")));
+    let text = |name: &str| String::from_utf8(batch[name].clone()).unwrap();
+    let config: Value = serde_json::from_str(&text("layers.2/cfg.json")).unwrap();
+    assert_eq!(config["architecture"], "jumprelu");
+    assert!(text("layers.2/README.md").contains("8 are active at a token on average"));
+    let other: Value = serde_json::from_str(&text("layers.2/report.json")).unwrap();
+    let figure = |path: &str| other.pointer(path).and_then(Value::as_f64).unwrap();
+    assert!((figure("/fit/l0") - 8.0).abs() < 3.0, "{other}");
+    assert!(figure("/fit/fvu") < fvu + 0.1, "{other}");
+    let model_and = |sae: &str| format!("check-sae --model {model} --sae {} --json", at(sae));
+    let check: Value = serde_json::from_str(&done(&model_and("batch"))).unwrap();
+    assert_eq!(check["fit"]["hook"], "layers.2");
     // What was written is what was measured, in the units of the model.
     let check = done(&format!(
         "check-sae --model {model} --sae {} --json",
@@ -149,8 +163,8 @@ fn what_cannot_be_trained_is_refused() {
             "k cannot be 0",
         ),
         (
-            train("layers.2", &format!("{sources} --length 1")),
-            "--length",
+            train("layers.2", &sources.replace("--length 48", "--length 1")),
+            "length cannot be 1: 2 to",
         ),
         (train("layers.2", &format!("{sources} --rate 2")), "rate"),
         (train("layers.2", "--text nowhere.txt"), "nowhere.txt"),

@@ -25,6 +25,7 @@ mod requests;
 mod server;
 mod sight;
 mod store;
+mod train;
 mod truth;
 #[path = "../support/vocabulary.rs"]
 mod vocabulary;

@@ -13,7 +13,7 @@ beforeEach(() => {
 });
 
 const { Catalogue, sort } = await import("../../www/catalogue.js");
-const { nanoChoice, ownDictionary, recall, remember, sourceOf } = await import("../../www/choice.js");
+const { forgetAddress, nanoChoice, ownDictionary, recall, remember, sourceOf } = await import("../../www/choice.js");
 const { describe, duration, measure } = await import("../../www/downloads.js");
 const { Recovery } = await import("../../www/recovery.js");
 
@@ -68,6 +68,13 @@ test("the last choice comes back, but not files", async () => {
   remember(choice);
   const again = await catalogue();
   assert.deepEqual(recall(again), { ...choice, model: again.at("model", model.url), sae: again.find("analist-21") });
+  // The page's own model with a dictionary that was trained here.
+  const trained = one.addUrl("dictionary", "https://a.example/page/trained-here/x/layers.2/");
+  remember({ ...nanoChoice(one), sae: trained, saeHook: "layers.2" });
+  const { model: nano, sae, saeHook } = recall(await catalogue());
+  assert.deepEqual([nano.id, sae.url, saeHook], ["nano", trained.url, "layers.2"]);
+  forgetAddress("dictionary", trained.url);
+  assert.deepEqual(recall(await catalogue()), { ...nanoChoice(again), model: nano });
   remember({ model: one.addFiles("model", [new File(["x"], "x.gguf")]), sae: "auto", saeHook: "", keep: true });
   assert.equal(recall(await catalogue()).model.id, "nano");
   remember(choice);

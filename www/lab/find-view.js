@@ -31,6 +31,7 @@ export class FindView {
     this.back = h("button", { type: "button", className: "button", onclick: () => page.forget() }, "Back to the shipped setting");
     page.settings.addEventListener("change", () => this.draw());
     this.note = h("p", { className: "muted", role: "status" });
+    this.train = h("a", { className: "button primary", href: "#lab=train", hidden: true }, "Train a dictionary here");
     this.trouble = h("div");
     this.rested = h("div");
     this.found = h("div", { className: "lab-section" });
@@ -39,7 +40,7 @@ export class FindView {
       { className: "lab-intro" },
       h("p", {}, "Somewhere in this dictionary may be a feature that makes the model decline. The lab reads harmful and harmless prompts, compares which features they wake, tries the best candidates by holding them, up and down, on prompts that it has not seen, and measures at which strengths the best one is useful."),
     );
-    this.node = h("section", { className: "lab-section" }, h("h2", { tabIndex: -1 }, "Find the refusal feature"), this.intro, h("div", { className: "actions" }, this.go, this.note), this.trouble, this.work.node, this.rested, this.found, this.form.node);
+    this.node = h("section", { className: "lab-section" }, h("h2", { tabIndex: -1 }, "Find the refusal feature"), this.intro, h("div", { className: "actions" }, this.go, this.note, this.train), this.trouble, this.work.node, this.rested, this.found, this.form.node);
     runner.addEventListener("change", () => this.draw());
     runner.addEventListener("done", (event) => this.arrived(/** @type {CustomEvent<Kept>} */ (event).detail));
     this.draw();
@@ -75,7 +76,8 @@ export class FindView {
     this.go.textContent = this.found.firstChild ? "Search again" : "Find the refusal feature";
     this.go.classList.toggle("primary", !this.found.firstChild);
     this.go.classList.toggle("big", !this.found.firstChild);
-    this.note.textContent = !engine ? "The model is not there yet: the chat shows how far it is." : !engine.info.sae ? "This needs a dictionary of the model: \u201cOther model\u2026\u201d in the chat has dictionaries." : runner.running && !this.work.busy ? "The lab is at something else just now." : "";
+    this.train.hidden = !engine || engine.info.sae !== undefined;
+    this.note.textContent = !engine ? "The model is not there yet: the chat shows how far it is." : !engine.info.sae ? "This needs a dictionary of the model: \u201cOther model\u2026\u201d in the chat has dictionaries, and one can be trained here." : runner.running && !this.work.busy ? "The lab is at something else just now." : "";
   }
 
   async start() {

@@ -18,6 +18,7 @@ import { hashFor, routeOf } from "./route.js";
 import { Runner } from "./runner.js";
 import { RunsView } from "./runs-view.js";
 import { StrengthsView } from "./strengths.js";
+import { TrainView } from "./train-view.js";
 
 /** @import { Conversation } from "../conversation.js" */
 /** @import { Engine } from "../engine-client.js" */
@@ -34,6 +35,7 @@ import { StrengthsView } from "./strengths.js";
  * @property {<T>(work: (engine: Engine) => Promise<T>) => Promise<T>} borrow does something with the chat's lanes; messages wait meanwhile
  * @property {() => [string, string][]} places what a link says of the model and the dictionary
  * @property {() => string} sets the name of the prompts that belong to the model
+ * @property {import("../trained.js").TrainedHere} trained what is done with a dictionary that was trained here
  * @property {Runner} runner
  * @property {(view: View | "chat", part?: number | null) => void} open
  * @property {(result: LabResult) => Promise<void>} use steers by what a search found, now and at the next visit
@@ -108,6 +110,7 @@ export class Lab {
       feature: new CardView(page),
       strengths: this.strengths,
       gate: new GateView(page),
+      train: new TrainView(page),
       runs: new RunsView(page),
       lesson: new LessonView(page),
     };

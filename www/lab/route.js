@@ -2,7 +2,7 @@
 // "lab=feature.329", beside what a share link says. Without it the chat is shown.
 
 /** The parts of the page beside the chat, as links name them. */
-export const VIEWS = /** @type {const} */ (["find", "measure", "feature", "strengths", "gate", "runs", "lesson"]);
+export const VIEWS = /** @type {const} */ (["find", "measure", "feature", "strengths", "gate", "train", "runs", "lesson"]);
 
 /** @typedef {typeof VIEWS[number]} View */
 

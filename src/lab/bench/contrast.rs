@@ -151,7 +151,7 @@ impl Bench<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::random::Random;
+    use crate::random::Random;
 
     fn drawn(random: &mut Random, n: usize, width: usize, shift: f64, harmful: bool) -> Vec<Last> {
         let one = |random: &mut Random| Last {

@@ -1,7 +1,7 @@
 //! Each layout with harmless words in it, and files that are broken in every way.
 
 use super::*;
-use crate::lab::random::Random;
+use crate::random::Random;
 
 fn sets(name: &str, text: &str) -> Vec<Set> {
     let file = read(name, text.as_bytes()).unwrap_or_else(|e| panic!("{name}: {e}"));

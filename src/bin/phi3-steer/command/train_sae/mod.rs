@@ -1,29 +1,25 @@
 //! `phi3-steer train-sae`
 
-mod card;
 mod data;
 mod work;
 
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::time::Instant;
 
 use clap::ArgGroup;
-use phi3_steer::checkpoint::Folder;
 use phi3_steer::generate::Chat;
-use phi3_steer::gpu::Gpu;
 use phi3_steer::phi3::{Model, ModelError, ModelFiles};
-use phi3_steer::sae::{Dictionary, Encoder, Fit, HookPoint, Wanted};
+use phi3_steer::sae::HookPoint;
 use phi3_steer::steering::Steering;
-use phi3_steer::tokens::Prompt;
-use phi3_steer::train::{Harvest, InLoop, Progress, Settings, Training, Weights, residuals};
+use phi3_steer::train::{
+    Card, Control, Data, Harvest, Made, Measured, Progress, Selection, Settings, Times, Trainer,
+    Training, Written,
+};
 
 use super::Failure;
 use super::common::{ModelArguments, load_files, load_tokenizer, model_folder, open_gpu};
 use crate::output::{FolderOutput, Sources, note, print_line};
-use card::{Card, Times};
-use data::{Data, DataArguments};
+use data::DataArguments;
 use work::Work;
 
 const EXAMPLES: &str = "Examples:
@@ -34,8 +30,8 @@ const EXAMPLES: &str = "Examples:
 A file of prompts: one a line; of a file called .jsonl a line is \"a prompt\", {\"prompt\": \"…\"} or a list of
 messages. Interrupted, the same command goes on where it was.";
 
-/// Trains a TopK dictionary of a block's output on text, chats, and what the model itself replies to
-/// prompts, and writes it in sparsify's layout with a card that says how well it fits. Everything random
+/// Trains a sparse dictionary of a block's output on text, chats, and what the model itself replies to
+/// prompts, and writes it in a public layout with a card that says how well it fits. Everything random
 /// comes from --seed.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -81,6 +77,10 @@ pub struct Course {
     /// Active latents of a token.
     #[arg(long, value_name = "K", default_value_t = Settings::default().k)]
     k: usize,
+    /// BatchTopK: so many active latents a token on average, more where there is more to say. Written as a JumpReLU
+    /// dictionary in SAELens's layout.
+    #[arg(long)]
+    batch: bool,
     /// Steps.
     #[arg(long, value_name = "N", default_value_t = Settings::default().steps)]
     steps: usize,
@@ -122,10 +122,14 @@ impl Course {
         Settings {
             latents,
             k: self.k,
+            selection: match self.batch {
+                true => Selection::BatchTopK,
+                false => Selection::TopK,
+            },
             steps: self.steps,
             rows: self.rows,
             rate: self.rate,
-            warmup: self.warmup.unwrap_or((self.steps / 10).min(50)),
+            warmup: self.warmup.unwrap_or(Settings::usual_warmup(self.steps)),
             decay: self.decay,
             dead_after: self.dead_after,
             auxiliary: self.auxiliary.min(latents),
@@ -154,48 +158,50 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
     let folder = arguments.out.join(hook.to_string());
     let mut out = FolderOutput::create(&folder, arguments.force, |_| false, Sources::new(&read))?;
     let work = Work::open(arguments.work.as_deref(), &arguments.out)?;
+    let sources = arguments.data.sources()?;
     let gpu = open_gpu(cpu_adapter).await?;
     let model = load_files(&gpu, files, arguments.model.quant, LANES).await?;
     let tokenizer = load_tokenizer(&arguments.model.model).await?;
     let steering = Steering::new(&model, Vec::new()).await?;
     let mut chat = Chat::new(model, tokenizer, steering).await?;
 
+    let control = Control::default();
     let mut times = Times::default();
     let started = Instant::now();
-    let data = Data::gather(&arguments.data, &mut chat, &work, settings.seed).await?;
+    let written = Written {
+        before: work.written()?,
+        keep: &mut |all, total| {
+            note(&format!("wrote {} of {total} replies", all.len()));
+            work.keep_written(all)
+        },
+    };
+    let reading = arguments.data.reading(settings.seed);
+    let data = Data::gather(&sources, &reading, &mut chat, written, &control).await?;
     times.writing = started.elapsed();
     let (model, _) = chat.model_and_steering();
-    let trained = train(arguments, &gpu, model, &settings, &data, &work, &mut times).await?;
+    let (trainer, curve) = train(arguments, model, &settings, &data, &work, &mut times).await?;
 
     let started = Instant::now();
-    let held = Held::read(model, hook.layer, &data.held).await?;
-    let config = trained.weights.config(settings.k, !arguments.relative);
-    let tensors = trained.weights.tensors(!arguments.f32);
-    let dictionary = open(&gpu, hook, width, &config, &tensors).await?;
-    let encoder = Encoder::new(&gpu, &dictionary, 256).await?;
-    let fit = Fit::measure(&encoder, hook, &held.vectors, &Cell::new(false)).await?;
-    let fit = fit.ok_or("the fit was not measured")?;
-    let some = few(&data.held, arguments.loss_tokens);
-    let dictionary = open(&gpu, hook, width, &config, &tensors).await?;
-    let in_loop = InLoop::measure(model, dictionary, hook.layer, &held.mean, some).await?;
+    let made = Made::of(&trainer, hook, arguments.relative, !arguments.f32).await?;
+    let most = arguments.loss_tokens;
+    let measured = Measured::of(&made.files, model, hook, &data.held, most, &control).await?;
     times.measuring = started.elapsed();
     let card = Card {
-        model: &arguments.model.model,
+        model: &name(&arguments.model.model),
+        how: &command(),
         hook,
         width,
         settings: &settings,
         relative: arguments.relative,
         ring: arguments.course.ring,
         data: &data,
-        fit: &fit,
-        in_loop,
-        silent: trained.silent,
-        loss: trained.loss,
+        made: &made,
+        measured: &measured,
+        curve: &curve,
         times,
-        bytes: tensors.len(),
     };
-    out.write("cfg.json", config.as_bytes())?;
-    out.write("sae.safetensors", &tensors)?;
+    out.write("cfg.json", made.files.config.as_bytes())?;
+    out.write(made.files.name, &made.files.tensors)?;
     out.write("report.json", format!("{:#}\n", card.report()).as_bytes())?;
     out.write("README.md", card.text().as_bytes())?;
     out.finish()?;
@@ -206,64 +212,16 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
     print_line(&folder.display().to_string())
 }
 
-/// The first sequences, at least one, of at most `most` tokens.
-fn few(sequences: &[Prompt], most: usize) -> &[Prompt] {
-    let mut tokens = 0;
-    let fits = sequences.iter().take_while(|s| {
-        tokens += s.ids.len();
-        tokens <= most
-    });
-    &sequences[..fits.count().max(1).min(sequences.len())]
-}
-
-/// What was held out.
-struct Held {
-    /// `[n, width]`
-    vectors: Vec<f32>,
-    /// `[width]`
-    mean: Vec<f32>,
-}
-
-impl Held {
-    async fn read(model: &mut Model, layer: usize, sequences: &[Prompt]) -> Result<Self, Failure> {
-        let unsteered = Steering::new(model, Vec::new()).await?;
-        let never = Cell::new(false);
-        let mut vectors = Vec::new();
-        for some in sequences.chunks(LANES) {
-            vectors.extend(residuals(model, &unsteered, layer, some, &never).await?);
-        }
-        let width = model.config().hidden_size;
-        let n = (vectors.len() / width).max(1);
-        let mut mean = vec![0.0f64; width];
-        for row in vectors.chunks_exact(width) {
-            let sums = mean.iter_mut().zip(row);
-            sums.for_each(|(sum, v)| *sum += f64::from(*v) / n as f64);
-        }
-        Ok(Self {
-            vectors,
-            mean: mean.iter().map(|m| *m as f32).collect(),
-        })
-    }
-}
-
-/// A dictionary that was trained.
-struct Trained {
-    weights: Weights,
-    /// Latents that were silent at the end.
-    silent: usize,
-    /// The share of variance unexplained in the last step.
-    loss: f64,
-}
-
+/// Trains, or goes on with it; with the share of variance that each step left unexplained.
 async fn train(
     arguments: &Arguments,
-    gpu: &Rc<Gpu>,
     model: &mut Model,
     settings: &Settings,
     data: &Data,
     work: &Work,
     times: &mut Times,
-) -> Result<Trained, Failure> {
+) -> Result<(Trainer, Vec<(usize, f64)>), Failure> {
+    let gpu = model.gpu().clone();
     let width = model.config().hidden_size;
     let what = work::What {
         settings: settings.clone(),
@@ -285,15 +243,14 @@ async fn train(
     let mut ring = work.ring(width, arguments.course.ring, came)?;
     let sequences = data.sequences.clone();
     let mut harvest = Harvest::new(model, arguments.hook.layer, sequences, read).await?;
-    let never = Cell::new(false);
     let training = Training {
         settings,
         ring: &mut ring,
         harvest: Some(&mut harvest),
-        cancel: &never,
+        control: &Control::default(),
     };
     let (mut last, mut told) = (Instant::now(), Instant::now());
-    let mut loss = 0.0;
+    let mut curve = Vec::new();
     let mut tell = |progress: Progress| {
         let spent = last.elapsed();
         last = Instant::now();
@@ -307,7 +264,7 @@ async fn train(
             }
             Progress::Stepped { taken, step } => {
                 times.training += spent;
-                loss = step.loss;
+                curve.push((taken, step.loss));
                 let line = format!(
                     "step {taken} of {}: variance unexplained {:.4}, {} dead",
                     settings.steps, step.loss, step.dead
@@ -321,44 +278,9 @@ async fn train(
         }
     };
     let trainer = training
-        .run(gpu, state, &mut |state| work.keep(state), &mut tell)
+        .run(&gpu, state, &mut |state| work.keep(state), &mut tell)
         .await?;
-    let silent = trainer
-        .silent()
-        .iter()
-        .filter(|s| **s > settings.dead_after)
-        .count();
-    let unit = trainer.scale().unit;
-    let weights = trainer.weights().await?;
-    Ok(Trained {
-        weights: match arguments.relative {
-            true => weights.in_relative_units(unit),
-            false => weights.in_residual_units(unit),
-        },
-        silent,
-        loss,
-    })
-}
-
-/// The dictionary of a folder's files.
-async fn open(
-    gpu: &Gpu,
-    hook: HookPoint,
-    width: usize,
-    config: &str,
-    tensors: &[u8],
-) -> Result<Dictionary, Failure> {
-    let files = vec![
-        ("cfg.json".to_string(), config.as_bytes().to_vec()),
-        ("sae.safetensors".to_string(), tensors.to_vec()),
-    ];
-    let wanted = Wanted {
-        place: Some(hook),
-        width: Some(width),
-        ..Wanted::default()
-    };
-    let folder = Folder::memory("the new dictionary", files);
-    Ok(Dictionary::find(gpu, &folder, wanted).await?)
+    Ok((trainer, curve))
 }
 
 /// The name of a file or folder without those that it is in.
@@ -367,4 +289,15 @@ fn name(path: &Path) -> String {
         .unwrap_or(path.as_os_str())
         .to_string_lossy()
         .into_owned()
+}
+
+/// The command line, without the folders that the program is in.
+fn command() -> String {
+    let words = std::env::args()
+        .skip(1)
+        .map(|word| match word.contains(char::is_whitespace) {
+            true => format!("'{word}'"),
+            false => word,
+        });
+    format!("phi3-steer {}", words.collect::<Vec<_>>().join(" "))
 }

@@ -86,13 +86,15 @@ impl Work {
     }
 
     /// Keeps the conversations that were written.
-    pub fn keep_written(&self, all: &[Vec<Message>]) -> Result<(), Failure> {
+    pub fn keep_written(&self, all: &[Vec<Message>]) -> Result<(), TrainError> {
         let mut out = Vec::new();
         for messages in all {
-            serde_json::to_writer(&mut out, messages)?;
-            writeln!(out)?;
+            serde_json::to_writer(&mut out, messages)
+                .map_err(io::Error::from)
+                .and_then(|()| writeln!(out))
+                .map_err(|e| self.failed(WRITTEN, &e))?;
         }
-        Ok(self.put(WRITTEN, &out)?)
+        self.put(WRITTEN, &out)
     }
 
     /// Begins the run of `what`, or goes on with it: where it was.
