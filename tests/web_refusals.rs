@@ -237,7 +237,7 @@ async fn bad_files_are_refused() {
             replace(
                 &dictionary(&mut rng, WIDTH).files(""),
                 "cfg.json",
-                json!({"d_in": WIDTH, "k": 6, "num_latents": 100, "activation": "groupmax"})
+                json!({"d_in": WIDTH, "k": 6, "num_latents": 100, "activation": "batchtopk"})
                     .to_string()
                     .into_bytes(),
             ),

@@ -8,6 +8,9 @@ import { shown, shownUrl } from "./store/shown.js";
 
 const KEY = "phi3-steer.own-entries";
 
+/** Where dictionaries that were trained in the page are, from it: no server has them. */
+export const TRAINED_HERE = "trained-here/";
+
 /** Addresses of the visitor's own that are kept. */
 const MOST_OWN = 200;
 
@@ -178,7 +181,7 @@ export class Catalogue {
  * @param {string} url in its one form
  * @returns {Entry}
  */
-const own = (kind, url) => ({ id: `own ${kind} ${url}`, kind, name: nameOf(url), url, own: true, about: shownUrl(url) });
+const own = (kind, url) => ({ id: `own ${kind} ${url}`, kind, name: nameOf(url), url, own: true, about: url.startsWith(new URL(TRAINED_HERE, document.baseURI).href) ? "Trained in this browser, and nowhere else: deleted, it is gone." : shownUrl(url) });
 
 /**
  * A line of catalogue.json; one that cannot be used is left out, and the others stay.

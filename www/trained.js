@@ -1,5 +1,6 @@
 // Dictionaries that were trained in the page: kept on the disk under an address of the page's own, and loaded.
 
+import { TRAINED_HERE } from "./catalogue.js";
 import { EngineError } from "./line.js";
 import { fileName } from "./save.js";
 
@@ -7,9 +8,6 @@ import { fileName } from "./save.js";
 /** @import { Choice } from "./choice.js" */
 /** @import { Downloads } from "./downloads.js" */
 /** @import { Entry, TrainedDictionary } from "./types.d.ts" */
-
-/** Where they are, from the page: no server has them. */
-const PLACE = "trained-here/";
 
 /** What is done with them. */
 export class TrainedHere {
@@ -36,7 +34,7 @@ export class TrainedHere {
    * @returns {Promise<Entry>}
    */
   async keep({ hook, files }, name) {
-    const url = new URL(`${PLACE}${encodeURIComponent(fileName(name, "dictionary"))}/${hook}/`, document.baseURI).href;
+    const url = new URL(`${TRAINED_HERE}${encodeURIComponent(fileName(name, "dictionary"))}/${hook}/`, document.baseURI).href;
     if (!this.downloads.listing) await this.downloads.refresh();
     const taken = this.downloads.listing?.items.some((item) => item.kind === "dictionary" && item.url === url);
     if (taken) throw new EngineError("bad-request", `A dictionary called \u201c${name}\u201d is kept already: give this one another name.`);

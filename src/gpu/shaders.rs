@@ -89,6 +89,8 @@ shaders! {
     ATTENTION_MERGE = "attention_merge.wgsl";
     /// Normalisation of a dictionary's input.
     NORMALIZE_VECTORS = "normalize_vectors.wgsl";
+    /// GroupMax activation.
+    GROUP_MAX = "group_max.wgsl";
     /// TopK activation.
     TOPK = "topk.wgsl";
     /// Rows of a dictionary decoder.

@@ -1,6 +1,6 @@
 //! Encoding and reconstruction on the GPU.
 
-use super::rule::Normalization;
+use super::rule::{Activations, Normalization};
 use super::{Dictionary, SaeError};
 use crate::gpu::{Access, Buffer, Gpu, Kernel, KernelDescriptor, Step, shaders};
 use crate::matrix::{
@@ -48,6 +48,7 @@ struct DecodeShape {
 pub struct Coder {
     normalize: Option<Kernel>,
     product: Product,
+    group_max: Option<Kernel>,
     topk: Kernel,
     /// `[latents]` their numbers in the dictionary, where only some are loaded.
     names: Option<Buffer>,
@@ -68,6 +69,8 @@ pub struct Coder {
 pub struct CoderStep {
     normalize: Option<Step>,
     encode: Vec<ProductStep>,
+    /// With its workgroups a row.
+    group_max: Option<(Step, u32)>,
     topk: Step,
     decode: Vec<Step>,
     width: u32,
@@ -118,6 +121,19 @@ impl Coder {
                 (5, Access::Uniform),
             ],
         });
+        let grouped = matches!(rule.activations, Activations::GroupMax { .. });
+        let group_max = grouped.then(|| {
+            gpu.kernel(&KernelDescriptor {
+                label: "group_max",
+                parts: &[shaders::ROWS, shaders::GROUP_MAX],
+                constants: &[],
+                bindings: &[
+                    (0, Access::Write),
+                    (3, Access::Uniform),
+                    (5, Access::Uniform),
+                ],
+            })
+        });
         let floats = |columns: usize| (rows * columns * 4) as u64;
         let units = gpu.storage("units", floats(2))?;
         gpu.write(&units, 0, &vec![[1.0f32, 0.0]; rows]);
@@ -129,6 +145,7 @@ impl Coder {
         Ok(Self {
             normalize: normalize_kernel(gpu, rule.normalization),
             product,
+            group_max,
             topk,
             names,
             decode: decode_kernel(gpu, dictionary),
@@ -182,6 +199,11 @@ impl Coder {
             };
             self.product.bind(gpu, many, &operands)
         });
+        let group_max = self.group_max.as_ref().map(|kernel| {
+            let shape = gpu.uniform("group max shape", &[latents, k, 0, 0]);
+            let step = kernel.bind(gpu, &[(0, &self.acts), (3, &shape), (5, rows)]);
+            (step, k.div_ceil(64))
+        });
         let shape = TopkShape {
             latents,
             k,
@@ -228,6 +250,7 @@ impl Coder {
         CoderStep {
             normalize,
             encode: encode.collect(),
+            group_max,
             topk,
             decode: decode.collect(),
             width: width as u32,
@@ -322,6 +345,9 @@ impl CoderStep {
         self.measure(pass, rows);
         for step in &self.encode {
             step.dispatch(pass, rows);
+        }
+        if let Some((step, groups)) = &self.group_max {
+            step.dispatch(pass, [*groups, rows, 1]);
         }
         self.topk.dispatch(pass, [1, rows, 1]);
     }

@@ -2,7 +2,7 @@
 
 use super::find::{Wanted, find};
 use super::formats::Described;
-use super::rule::{Normalization, Rule};
+use super::rule::{Activations, Normalization, Rule};
 use super::upload::{Target, Upload};
 use super::{HookPoint, MAX_K, SaeError};
 use crate::checkpoint::Folder;
@@ -306,10 +306,10 @@ impl Dictionary {
         self.latents
     }
 
-    /// Latents that are listed for a token at most: TopK's k, else at most [`MAX_K`].
+    /// Latents that are listed for a token at most: TopK's or GroupMax's k, else at most [`MAX_K`].
     pub fn k(&self) -> usize {
         match self.rule.activations {
-            super::rule::Activations::TopK { k } if self.chosen.is_none() => k,
+            Activations::TopK { k } | Activations::GroupMax { k } if self.chosen.is_none() => k,
             _ => MAX_K.min(self.loaded()),
         }
     }

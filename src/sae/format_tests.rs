@@ -379,8 +379,8 @@ fn configurations_are_checked_without_tensors() {
         ),
         (br#"{"d_in": 64, "d_sae": "x"}"#, "SAELens"),
         (
-            br#"{"d_in": 64, "k": 4, "activation": "groupmax", "expansion_factor": 2}"#,
-            "groupmax",
+            br#"{"d_in": 64, "k": 4, "activation": "batchtopk", "expansion_factor": 2}"#,
+            "batchtopk",
         ),
     ] {
         let message = check_config("cfg.json", json).unwrap_err().to_string();

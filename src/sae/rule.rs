@@ -25,6 +25,11 @@ pub enum Activations {
         /// Active latents of a vector at most.
         k: usize,
     },
+    /// p as for TopK; of each of `k` groups of latents side by side, the largest of max(p, 0).
+    GroupMax {
+        /// Groups, which the number of latents is a multiple of.
+        k: usize,
+    },
     /// max(q + bias, 0) scale where q + bias > threshold. ReLU is the threshold 0.
     JumpRelu,
     /// max(q slope + magnitude bias, 0) where q + gate bias > 0.
@@ -36,6 +41,7 @@ impl Activations {
     pub fn name(self) -> &'static str {
         match self {
             Activations::TopK { .. } => "TopK",
+            Activations::GroupMax { .. } => "GroupMax",
             Activations::JumpRelu => "ReLU or JumpReLU",
             Activations::Gated => "gated",
         }
@@ -84,7 +90,7 @@ impl Rule {
 
     /// Whether a latent's activation depends on that latent alone.
     pub fn is_local(&self) -> bool {
-        !matches!(self.activations, Activations::TopK { .. })
+        matches!(self.activations, Activations::JumpRelu | Activations::Gated)
     }
 }
 
@@ -92,7 +98,7 @@ impl Rule {
 /// `[gate bias, slope, magnitude bias, 1]`.
 pub(super) type Latent = [f32; 4];
 
-/// A latent of TopK, ReLU or JumpReLU.
+/// A latent of TopK, GroupMax, ReLU or JumpReLU.
 pub(super) fn latent(bias: f32, threshold: f32, scale: f32) -> Latent {
     [bias, threshold, scale, 0.0]
 }

@@ -347,8 +347,11 @@ fn broken_dictionaries_are_refused() {
     infinite.b_dec[2] = f32::INFINITY;
     let mut wide = good().cfg();
     wide["d_in"] = 12.into();
-    let mut group = good().cfg();
-    group["activation"] = "groupmax".into();
+    let mut other = good().cfg();
+    other["activation"] = "batchtopk".into();
+    let mut groups = good().cfg();
+    groups["activation"] = "groupmax".into();
+    groups["k"] = 7.into();
     for (message, words) in [
         (
             load(&nan, nan.cfg()),
@@ -356,7 +359,8 @@ fn broken_dictionaries_are_refused() {
         ),
         (load(&infinite, infinite.cfg()), &["b_dec", "inf"]),
         (load(&good(), wide), &["b_dec", "12"]),
-        (load(&good(), group), &["layers.1/cfg.json", "groupmax"]),
+        (load(&good(), other), &["layers.1/cfg.json", "batchtopk"]),
+        (load(&good(), groups), &["layers.1/cfg.json", "7 groups"]),
     ] {
         for word in words {
             assert!(message.contains(word), "{message}");

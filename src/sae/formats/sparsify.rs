@@ -35,6 +35,8 @@ pub(super) struct Config {
     pub width: usize,
     pub latents: usize,
     pub k: usize,
+    /// Whether the largest of each of k groups is active, and not the k largest.
+    grouped: bool,
     /// Whether the number of latents is given, and not only by how much they are more than the elements.
     counted: bool,
     hook_name: Option<String>,
@@ -49,13 +51,7 @@ impl Config {
             &format!("sparsify, beside {},", names::SPARSIFY),
         )?;
         match raw.activation.as_deref() {
-            None | Some("topk") => {}
-            Some("groupmax") => {
-                return Err(unsupported(
-                    file,
-                    "its activation is \"groupmax\", the largest of each of k groups",
-                ));
-            }
+            None | Some("topk" | "groupmax") => {}
             Some(other) => return Err(unsupported(file, format!("its activation is \"{other}\""))),
         }
         if raw.signed {
@@ -87,6 +83,7 @@ impl Config {
             width: raw.d_in,
             latents,
             k: raw.k,
+            grouped: raw.activation.as_deref() == Some("groupmax"),
             counted: raw.num_latents != 0,
             hook_name: raw.hook_name,
         })
@@ -109,6 +106,16 @@ pub(super) async fn describe(
     };
     check_sizes(&file, width, latents)?;
     check_k(&file, k, latents)?;
+    let activations = match config.grouped {
+        true => Activations::GroupMax { k },
+        false => Activations::TopK { k },
+    };
+    if config.grouped && !latents.is_multiple_of(k) {
+        return Err(SaeError::Config {
+            file,
+            reason: format!("{latents} latents are not {k} groups of one size (\"groupmax\")"),
+        });
+    }
     let weights = format!("{path}{}", names::SPARSIFY);
     refuse_skip(&tensors, &weights)?;
     let made_of = ["encoder.weight", "encoder.bias", "W_dec", "b_dec"];
@@ -125,7 +132,7 @@ pub(super) async fn describe(
         latents,
         rule: Rule {
             subtract_bias: true,
-            ..Rule::new(Activations::TopK { k })
+            ..Rule::new(activations)
         },
         encoder,
         decoder,
@@ -168,7 +175,7 @@ mod tests {
     #[test]
     fn other_kinds_are_refused_by_name() {
         for (key, value, word) in [
-            ("activation", json!("groupmax"), "groupmax"),
+            ("activation", json!("batchtopk"), "batchtopk"),
             ("signed", json!(true), "signed"),
             ("transcode", json!(true), "transcode"),
             ("skip_connection", json!(true), "skip_connection"),

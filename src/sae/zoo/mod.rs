@@ -170,6 +170,12 @@ fn largest(p: &[f64], k: usize) -> Vec<(f64, f64)> {
         .collect()
 }
 
+/// The largest of each of `k` groups.
+fn largest_of_groups(p: &[f64], k: usize) -> Vec<(f64, f64)> {
+    let groups = p.chunks(p.len() / k);
+    groups.flat_map(|group| largest(group, 1)).collect()
+}
+
 /// A `.npz` archive of f32 or f16 arrays as NumPy writes it.
 pub(crate) fn npz(arrays: &[(&str, Vec<usize>, &[f32])], deflate: bool, half: bool) -> Vec<u8> {
     use rawzip::{CompressionMethod, ZipArchiveWriter};
@@ -272,7 +278,8 @@ pub(crate) fn zoo(rng: &mut StdRng, d: usize, f: usize) -> Vec<Specimen> {
         },
     ];
     let mut all: Vec<Specimen> = lenses.into_iter().map(|l| saelens(rng, d, f, l)).collect();
-    all.push(sparsify(rng, d, f, k));
+    all.push(sparsify(rng, d, f, k, false));
+    all.push(sparsify(rng, d, f, k, true));
     all.push(saelens_old(rng, d, f, Some(k)));
     all.push(saelens_old(rng, d, f, None));
     all.push(saex(rng, d, f, false, None));

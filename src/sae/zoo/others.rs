@@ -3,12 +3,19 @@
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
-use super::{Raw, Specimen, largest, npz, safetensors, transposed};
+use super::{Raw, Specimen, largest, largest_of_groups, npz, safetensors, transposed};
 
-/// sparsify's TopK.
-pub(super) fn sparsify(rng: &mut StdRng, d: usize, f: usize, k: usize) -> Specimen {
+/// sparsify's TopK or, `grouped`, its GroupMax.
+pub(super) fn sparsify(rng: &mut StdRng, d: usize, f: usize, k: usize, grouped: bool) -> Specimen {
     let raw = Raw::new(rng, d, f);
-    let cfg = json!({"activation": "topk", "expansion_factor": 32, "normalize_decoder": true,
+    // As many groups as there can be of one size.
+    let k = if grouped {
+        (1..=k).rev().find(|k| f.is_multiple_of(*k)).unwrap_or(1)
+    } else {
+        k
+    };
+    let activation = if grouped { "groupmax" } else { "topk" };
+    let cfg = json!({"activation": activation, "expansion_factor": 32, "normalize_decoder": true,
         "num_latents": f, "k": k, "multi_topk": false, "skip_connection": false,
         "transcode": false, "d_in": d});
     let weight = transposed(&raw.w_enc, d, f);
@@ -30,10 +37,17 @@ pub(super) fn sparsify(rng: &mut StdRng, d: usize, f: usize, k: usize) -> Specim
             .zip(&raw.b_enc)
             .map(|(q, b)| q + f64::from(*b))
             .collect();
-        largest(&p, k)
+        match grouped {
+            true => largest_of_groups(&p, k),
+            false => largest(&p, k),
+        }
     };
     Specimen {
-        name: "sparsify",
+        name: if grouped {
+            "sparsify, GroupMax"
+        } else {
+            "sparsify"
+        },
         width: d,
         latents: f,
         files,
