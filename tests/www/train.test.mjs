@@ -39,6 +39,9 @@ test("the usual wishes fit the model, and are smaller without a graphics card", 
   assert.equal(soft.layer, 3);
   assert.ok(soft.steps * soft.rows < card.steps * card.rows && soft.latents < card.latents);
   assert.ok(usualWishes(info({ model: { layers: 1, hidden: 64 } })).layer === 0);
+  // A wide model's dictionary has room on a usual card: eight matrices of f32.
+  const wide = usualWishes(info({ model: { layers: 32, hidden: 3072 } }));
+  assert.ok(8 * 4 * wide.latents * 3072 <= 2 ** 29 && wide.latents > 1000);
 });
 
 test("files are told apart by their names, and nothing at all is refused", () => {

@@ -22,6 +22,9 @@ const OPENINGS = ["", "I'm sorry, but I can't help with that.", "I cannot help w
 /** Tokens of a reply. */
 const REPLY = { nano: 24, real: 48 };
 
+/** Elements of a dictionary's matrix; training has eight of its size on the graphics card: half a gigabyte. */
+const MOST_WEIGHTS = 16e6;
+
 /** Characters of the visitor's own files, all told. */
 export const MOST_TEXT = 30e6;
 
@@ -35,11 +38,11 @@ export function usualWishes({ model, adapter, sae }) {
   const known = /^layers\.(\d+)$/.exec(sae?.hook ?? "");
   return {
     layer: known ? Number(known[1]) : Math.max(0, Math.round(model.layers * 0.3) - 1),
-    latents: (adapter.cpu ? 4 : 8) * model.hidden,
+    latents: Math.min((adapter.cpu ? 4 : 8) * model.hidden, Math.floor(MOST_WEIGHTS / model.hidden)),
     k: small ? 24 : 32,
     steps: adapter.cpu ? 250 : 1500,
     rows: adapter.cpu ? 512 : 2048,
-    prompts: adapter.cpu ? 240 : 480,
+    prompts: !adapter.cpu ? 480 : small ? 240 : 24,
     seed: 1,
   };
 }
