@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Dtype;
+use safetensors::Dtype;
 
 /// How a tensor's numbers are stored: in blocks along the last dimension. The quantised ones are
 /// GGML's, <https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h>.

@@ -10,8 +10,9 @@ use std::sync::Arc;
 #[cfg(target_arch = "wasm32")]
 use super::address;
 #[cfg(target_arch = "wasm32")]
-use super::http::{HttpSource, Opened, Watch};
+use super::http::{Absence, HttpSource, Opened, Watch};
 use super::progress::{Listener, Meter};
+use super::source::MAX_FILE;
 use super::split::Split;
 use super::{Cancel, MemorySource, Progress, Source, SourceError};
 
@@ -20,21 +21,6 @@ pub const MAX_JSON: u64 = 16 << 20;
 
 /// The largest `tokenizer.json` that is read, in bytes.
 pub const MAX_TOKENIZER: u64 = 64 << 20;
-
-/// The longest file that is read, in bytes: more than any model's.
-pub(super) const MAX_FILE: u64 = 1 << 38;
-
-/// Why a file at an address is not there.
-#[cfg(target_arch = "wasm32")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Absence {
-    /// The server says so.
-    NotThere,
-    /// The server does not hand it out, with this status; many say so of what is not there.
-    Refused(u16),
-    /// A web page is there instead.
-    Page,
-}
 
 /// Where the files of one model or dictionary are: `config.json`, `model.safetensors` or
 /// `model.safetensors.index.json` with its shards, `tokenizer.json`, `cfg.json`,

@@ -23,6 +23,7 @@ mod entry;
 mod error;
 #[cfg(not(target_arch = "wasm32"))]
 mod file;
+mod files;
 mod folder;
 mod gguf;
 #[cfg(any(target_arch = "wasm32", test))]
@@ -35,14 +36,17 @@ mod other_form;
 mod own;
 mod planes;
 mod progress;
+mod raw;
 mod repack;
 mod rows;
 mod safetensors;
 mod shards;
 mod shown;
 mod source;
+mod sources;
 mod split;
 mod store;
+mod tensors;
 mod unzip;
 
 #[cfg(target_arch = "wasm32")]
@@ -52,6 +56,7 @@ pub use entry::{Run, TensorEntry};
 pub use error::{CheckpointError, SourceError};
 #[cfg(not(target_arch = "wasm32"))]
 pub use file::FileSource;
+pub use files::BLOCK_BYTES;
 pub use folder::{Folder, MAX_JSON, MAX_TOKENIZER};
 pub use gguf::{Array, Gguf, GgufTensor, Metadata, Value};
 #[cfg(target_arch = "wasm32")]
@@ -63,5 +68,6 @@ pub use progress::{Cancel, Progress};
 pub use rows::RowReader;
 pub use safetensors::{Dtype, MAX_HEADER, Safetensors, TensorInfo};
 pub use shown::{shown, shown_list, shown_place, shown_sentence};
-pub use source::{ByteSource, MemorySource, Source};
-pub use store::{BLOCK_BYTES, Checkpoint};
+pub use source::{ByteSource, MemorySource};
+pub use sources::Source;
+pub use store::Checkpoint;

@@ -12,7 +12,7 @@ use rawzip::{CompressionMethod, ReaderAt, ZipArchive, ZipArchiveEntryWayfinder, 
 
 use super::convert::{append_f32, first_not_finite};
 use super::npy::{Header, MAX_NPY_HEADER};
-use super::unzip::Body;
+use super::unzip::{Body, Packed};
 use super::{BLOCK_BYTES, ByteSource, CheckpointError, Encoding, Source};
 
 /// Bytes at the end of the file that must hold the archive's directory: the longest comment, and room for
@@ -31,14 +31,10 @@ pub struct NpyArray {
     pub shape: Vec<usize>,
     /// How its numbers are stored; F32 or F16.
     pub encoding: Encoding,
-    /// Where its compressed bytes are in the file.
-    pub(super) stored: Range<u64>,
-    pub(super) deflated: bool,
-    /// Bytes of the unpacked entry, header included.
-    pub(super) size: u64,
+    /// Its entry, header included.
+    packed: Packed,
     /// Bytes of the `.npy` header.
-    pub(super) header: u64,
-    pub(super) crc: u32,
+    header: u64,
 }
 
 /// A NumPy archive: its directory, and the source of its data.
@@ -125,11 +121,13 @@ impl Npz {
         let mut array = NpyArray {
             shape: Vec::new(),
             encoding: Encoding::F32,
-            stored: start..end,
-            deflated: entry.deflated,
-            size: entry.size,
+            packed: Packed {
+                range: start..end,
+                deflated: entry.deflated,
+                size: entry.size,
+                crc: entry.crc,
+            },
             header: 0,
-            crc: entry.crc,
         };
         // Deflate packs at most 1032 bytes into one.
         let most = match entry.deflated {
@@ -143,7 +141,7 @@ impl Npz {
                 end - start
             )));
         }
-        let mut body = Body::new(source, &array);
+        let mut body = Body::new(source, &array.packed);
         let most = entry.size.min(MAX_NPY_HEADER);
         let header = Header::read(&mut body, most).await.map_err(|e| match e {
             CheckpointError::Npz { reason, .. } => fail(reason),
@@ -216,7 +214,7 @@ impl Npz {
         };
         let row_bytes = columns * array.encoding.block_bytes();
         let range = range.start.min(rows)..range.end.min(rows);
-        let mut body = Body::new(&self.source, array);
+        let mut body = Body::new(&self.source, &array.packed);
         body.skip(array.header + range.start as u64 * row_bytes as u64)
             .await?;
         Ok(ArrayReader {

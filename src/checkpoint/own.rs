@@ -7,17 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use super::entry::{Content, File, Piece, TensorEntry};
+use super::entry::{Content, Piece, PlanePiece, TensorEntry};
+use super::files::File;
 use super::{ByteSource, CheckpointError, Dtype, TensorInfo, TensorType};
 use crate::quant::{Format, GROUP};
-
-/// Some whole rows of planes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PlanePiece {
-    pub rows: usize,
-    pub words: Piece,
-    pub side: Piece,
-}
 
 /// The planes among the tensors of a checkpoint, as they are found.
 #[derive(Default)]

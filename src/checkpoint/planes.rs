@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::own::PlanePiece;
-use super::rows::RawRows;
-use super::store::Checkpoint;
+use super::entry::PlanePiece;
+use super::files::Files;
+use super::raw::RawRows;
 use super::{BLOCK_BYTES, ByteSource, CheckpointError, repack};
 use crate::quant::{Format, GROUP, Planes, quantize};
 
@@ -12,7 +12,7 @@ use crate::quant::{Format, GROUP, Planes, quantize};
 /// read from front to back, and most tensors in two runs.
 const SIDE_BYTES: usize = 8 << 20;
 
-/// Reads one matrix block by block as planes; see [`Checkpoint::planes`].
+/// Reads one matrix block by block as planes; see [`Checkpoint::planes`](super::Checkpoint::planes).
 pub struct PlaneReader<'a> {
     rows: Rows<'a>,
     format: Format,
@@ -86,7 +86,7 @@ impl<'a> PlaneReader<'a> {
                 );
                 let row_side = self.format.row_side(self.columns);
                 check(
-                    rows.checkpoint,
+                    rows.files,
                     block.file,
                     &rows.tensor,
                     block.first,
@@ -101,7 +101,7 @@ impl<'a> PlaneReader<'a> {
 
 /// Refuses planes with a scale or minimum that is no number.
 fn check(
-    checkpoint: &Checkpoint,
+    files: &Files,
     file: usize,
     tensor: &str,
     first: usize,
@@ -111,7 +111,7 @@ fn check(
     match repack::first_not_finite(planes.format, &planes.side, row_side) {
         None => Ok(()),
         Some((row, group, value)) => Err(CheckpointError::NotFinite {
-            file: checkpoint.source(file).name().into(),
+            file: files.name(file).into(),
             tensor: tensor.into(),
             row: first + row,
             column: group * GROUP,
@@ -122,7 +122,7 @@ fn check(
 
 /// Reads planes of the project's own format block by block.
 pub(super) struct PlaneRows<'a> {
-    pub checkpoint: &'a Checkpoint,
+    pub files: &'a Files,
     pub tensor: String,
     pub format: Format,
     pieces: Vec<PlanePiece>,
@@ -141,7 +141,7 @@ impl<'a> PlaneRows<'a> {
     /// Planes of rows of `columns` weights; a block takes at most `block_bytes` of words, but at
     /// least a row.
     pub fn new(
-        checkpoint: &'a Checkpoint,
+        files: &'a Files,
         tensor: &str,
         format: Format,
         pieces: Vec<PlanePiece>,
@@ -151,7 +151,7 @@ impl<'a> PlaneRows<'a> {
         let row_words = format.row_words(columns);
         let block = block_bytes.min(BLOCK_BYTES);
         Self {
-            checkpoint,
+            files,
             tensor: tensor.into(),
             format,
             row_words,
@@ -186,7 +186,7 @@ impl<'a> PlaneRows<'a> {
             let n = (SIDE_BYTES / (4 * self.row_side).max(1)).clamp(1, left);
             let at = side.range.start + (within * self.row_side * 4) as u64;
             let to = at + (n * self.row_side * 4) as u64;
-            let bytes = self.checkpoint.source(side.file).read(at..to).await?;
+            let bytes = self.files.source(side.file).read(at..to).await?;
             self.side.clear();
             append_words(&bytes, &mut self.side);
             self.side_first = first;
@@ -196,7 +196,7 @@ impl<'a> PlaneRows<'a> {
         let at = words.range.start + (within * self.row_words * 4) as u64;
         let to = at + (n * self.row_words * 4) as u64;
         let file = words.file;
-        let bytes = self.checkpoint.source(file).read(at..to).await?;
+        let bytes = self.files.source(file).read(at..to).await?;
         self.planes.words.clear();
         append_words(&bytes, &mut self.planes.words);
         let from = (first - self.side_first) * self.row_side;
@@ -205,7 +205,7 @@ impl<'a> PlaneRows<'a> {
             .side
             .extend_from_slice(&self.side[from..from + n * self.row_side]);
         check(
-            self.checkpoint,
+            self.files,
             file,
             &self.tensor,
             first,

@@ -1,36 +1,31 @@
 //! The tensors of a checkpoint, in whatever files they are, streamed block by block.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::convert::{append_f32, first_not_finite};
-use super::entry::{self, Content, File, Run, TensorEntry};
-use super::names;
+use super::entry::{Content, Run, TensorEntry, rows_of};
+use super::files::{BLOCK_BYTES, File, Files};
 use super::planes::{PlaneReader, PlaneRows};
-use super::repack;
-use super::rows::{RawPiece, RawRows, RowReader};
+use super::raw::{RawPiece, RawRows};
+use super::rows::RowReader;
 use super::shards::{self, Shards};
 use super::{
     ByteSource, CheckpointError, Folder, Gguf, MAX_JSON, Safetensors, Source, SourceError,
 };
+use super::{names, repack, tensors};
 use crate::quant::{Format, GROUP};
-
-/// The most bytes of a file that a block of rows takes, unless one row alone takes more.
-pub const BLOCK_BYTES: usize = 4 << 20;
 
 /// The tensors of one safetensors file, of several listed in an index, or of a GGUF file, under
 /// Hugging Face's names. Files of the project's own format hold planes in place of matrices; see
 /// [`Checkpoint::planes`].
 pub struct Checkpoint {
-    files: Vec<File>,
+    files: Files,
     tensors: BTreeMap<String, TensorEntry>,
     /// Tensors of files that are not there, each with the file that the index names.
     absent: BTreeMap<String, String>,
     /// The folder of those files, for messages.
     folder: String,
-    /// The file read last: only one holds a connection open.
-    reading: Cell<usize>,
 }
 
 impl Checkpoint {
@@ -64,7 +59,7 @@ impl Checkpoint {
         let file = Safetensors::open(source).await?;
         let names: Vec<String> = file.names().map(Into::into).collect();
         let files = vec![File::Safetensors(file)];
-        let tensors = entry::of_safetensors(&files, names.iter().map(|name| (&name[..], 0)))?;
+        let tensors = tensors::of_safetensors(&files, names.iter().map(|name| (&name[..], 0)))?;
         Ok(Self::new(files, tensors))
     }
 
@@ -73,7 +68,7 @@ impl Checkpoint {
     /// Fails if it has the parts of a fused matrix that cannot be put together: of different widths, or
     /// twice the same.
     pub fn from_gguf(mut gguf: Gguf) -> Result<Self, CheckpointError> {
-        let tensors = entry::of_gguf(&gguf)?;
+        let tensors = tensors::of_gguf(&gguf)?;
         let more = gguf.take_more();
         let mut files = vec![File::Gguf(gguf)];
         files.extend(more.into_iter().map(File::Part));
@@ -88,7 +83,7 @@ impl Checkpoint {
             absent,
         } = shards;
         let files: Vec<File> = files.into_iter().map(File::Safetensors).collect();
-        let tensors = entry::of_safetensors(&files, tensors.iter().map(|(t, at)| (&t[..], *at)))?;
+        let tensors = tensors::of_safetensors(&files, tensors.iter().map(|(t, at)| (&t[..], *at)))?;
         let absent = absent.into_iter();
         let absent = absent
             .map(|(name, file)| (names::of_safetensors(&name).name, file))
@@ -102,11 +97,10 @@ impl Checkpoint {
 
     fn new(files: Vec<File>, tensors: BTreeMap<String, TensorEntry>) -> Self {
         Self {
-            files,
+            files: Files::new(files),
             tensors,
             absent: BTreeMap::new(),
             folder: String::new(),
-            reading: Cell::new(0),
         }
     }
 
@@ -122,7 +116,7 @@ impl Checkpoint {
 
     /// The GGUF model, if the tensors are one's.
     pub fn gguf(&self) -> Option<&Gguf> {
-        match &self.files[..] {
+        match self.files.all() {
             [File::Gguf(gguf), ..] => Some(gguf),
             _ => None,
         }
@@ -131,7 +125,7 @@ impl Checkpoint {
     /// Says that a tensor cannot be used.
     pub fn refuse(&self, name: &str, reason: &str) -> CheckpointError {
         let file = self.tensors.get(name).map_or(0, TensorEntry::file);
-        let file = self.files.get(file).map(|file| file.source().name());
+        let file = self.files.all().get(file).map(|file| file.source().name());
         CheckpointError::Tensor {
             file: file.unwrap_or_default().into(),
             tensor: name.into(),
@@ -200,7 +194,7 @@ impl Checkpoint {
         match &entry.content {
             Content::Planes { format, pieces } => {
                 let pieces = pieces.clone();
-                let rows = PlaneRows::new(self, name, *format, pieces, columns, block_bytes);
+                let rows = PlaneRows::new(&self.files, name, *format, pieces, columns, block_bytes);
                 Ok(RowReader::planes(rows, columns))
             }
             Content::Numbers(_) => {
@@ -268,7 +262,7 @@ impl Checkpoint {
         match &entry.content {
             Content::Planes { format, pieces } => {
                 let pieces = pieces.clone();
-                let rows = PlaneRows::new(self, name, *format, pieces, columns, BLOCK_BYTES);
+                let rows = PlaneRows::new(&self.files, name, *format, pieces, columns, BLOCK_BYTES);
                 Ok(PlaneReader::planes(rows, columns).only(range))
             }
             Content::Numbers(_) => {
@@ -302,9 +296,7 @@ impl Checkpoint {
         let Some(entry) = self.tensors.get(name) else {
             return Err(CheckpointError::MissingTensor {
                 tensor: name.into(),
-                files: self
-                    .files
-                    .iter()
+                files: (self.files.all().iter())
                     .map(|f| f.source().name().into())
                     .collect(),
             });
@@ -318,7 +310,7 @@ impl Checkpoint {
         };
         if !fits {
             return Err(CheckpointError::WrongShape {
-                file: self.files[entry.file()].source().name().into(),
+                file: self.files.name(entry.file()).into(),
                 tensor: name.into(),
                 found: entry.shape.clone(),
                 expected: expected.into(),
@@ -342,7 +334,7 @@ impl Checkpoint {
         };
         let mut pieces = Vec::with_capacity(numbers.len());
         for part in numbers {
-            let file = || self.files[part.piece.file].source().name().to_string();
+            let file = || self.files.name(part.piece.file).to_string();
             let Some(encoding) = part.dtype.encoding() else {
                 return Err(CheckpointError::WrongType {
                     file: file(),
@@ -359,16 +351,12 @@ impl Checkpoint {
             );
         }
         Ok(RawRows {
-            checkpoint: self,
+            files: &self.files,
             tensor: name.into(),
             pieces,
             block_bytes: block_bytes.min(BLOCK_BYTES) as u64,
             // No rows where a row has no columns: there is nothing to read.
-            rows: if columns == 0 {
-                0
-            } else {
-                entry::rows_of(shape)
-            },
+            rows: if columns == 0 { 0 } else { rows_of(shape) },
             next: 0,
         })
     }
@@ -390,7 +378,7 @@ impl Checkpoint {
         };
         let encoding = part.dtype.encoding().filter(|e| !e.is_quantised());
         let piece = &part.piece;
-        let source = self.source(piece.file);
+        let source = self.files.source(piece.file);
         let Some(encoding) = encoding.filter(|_| source.is_local()) else {
             return Ok(None);
         };
@@ -411,18 +399,6 @@ impl Checkpoint {
             }),
             None => Ok(Some(values)),
         }
-    }
-
-    /// The source of a file that is about to be read; the others let go of their connections.
-    pub(super) fn source(&self, file: usize) -> &Source {
-        if self.reading.replace(file) != file {
-            for (other, f) in self.files.iter().enumerate() {
-                if other != file {
-                    f.source().release();
-                }
-            }
-        }
-        self.files[file].source()
     }
 
     /// The vector `name` of `len` numbers, whole.

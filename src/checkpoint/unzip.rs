@@ -1,13 +1,27 @@
 //! The bytes of one entry of a zip archive, in order.
 
+use std::ops::Range;
+
 use miniz_oxide::inflate::stream::{InflateState, inflate};
 use miniz_oxide::{DataFormat, MZFlush, MZStatus};
 
-use super::npz::NpyArray;
 use super::{ByteSource, CheckpointError, Source};
 
 /// Bytes of the file that are read at a time.
 const CHUNK: u64 = 1 << 20;
+
+/// An entry as it lies in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Packed {
+    /// Where its bytes are.
+    pub range: Range<u64>,
+    /// Whether they are deflated.
+    pub deflated: bool,
+    /// Bytes of it unpacked.
+    pub size: u64,
+    /// The checksum of these.
+    pub crc: u32,
+}
 
 /// Reads an entry from its beginning, unpacking it where it is packed.
 pub(super) struct Body<'a> {
@@ -31,7 +45,7 @@ struct Inflater {
 }
 
 impl<'a> Body<'a> {
-    pub fn new(source: &'a Source, array: &NpyArray) -> Self {
+    pub fn new(source: &'a Source, packed: &Packed) -> Self {
         let inflater = || Inflater {
             state: InflateState::new_boxed(DataFormat::Raw),
             packed: Vec::new(),
@@ -39,12 +53,12 @@ impl<'a> Body<'a> {
         };
         Self {
             source,
-            at: array.stored.start,
-            end: array.stored.end,
-            left: array.size,
-            inflater: array.deflated.then(inflater),
+            at: packed.range.start,
+            end: packed.range.end,
+            left: packed.size,
+            inflater: packed.deflated.then(inflater),
             checksum: Some(crc32fast::Hasher::new()),
-            crc: array.crc,
+            crc: packed.crc,
         }
     }
 

@@ -4,7 +4,6 @@ use std::rc::Rc;
 
 use super::cache::Cache;
 use super::layer::{Activations, Bindings, Kernels, Steps};
-use super::pass::Phase;
 use super::rows::{MAX_ROWS, Row, Rows};
 use super::weights::Weights;
 use super::{CacheFormat, Config, ModelError, ModelFiles, Precision};
@@ -256,14 +255,6 @@ impl Model {
     /// The lanes' logits, `[lanes, vocab]` f32.
     pub fn logits(&self) -> &Buffer {
         &self.activations.logits
-    }
-
-    /// A phase's rows: a count, then [`Row`]s from byte 16 on.
-    pub fn rows(&self, phase: Phase) -> &Buffer {
-        match phase {
-            Phase::Prefill => &self.prefill_rows,
-            Phase::Decode => &self.decode_rows,
-        }
     }
 
     /// Makes room for `positions` positions in every lane, and for as many again where there is memory. On

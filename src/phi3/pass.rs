@@ -74,6 +74,14 @@ struct Blocks {
 }
 
 impl Model {
+    /// A phase's rows: a count, then [`Row`]s from byte 16 on.
+    pub fn rows(&self, phase: Phase) -> &Buffer {
+        match phase {
+            Phase::Prefill => &self.prefill_rows,
+            Phase::Decode => &self.decode_rows,
+        }
+    }
+
     /// Runs up to [`MAX_ROWS`](super::MAX_ROWS) tokens, whose positions [`Model::reserve`] has made room for. The
     /// logits of each row in `heads` (row, lane) go to its lane.
     pub fn prefill(

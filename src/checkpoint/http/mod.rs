@@ -14,4 +14,4 @@ mod source;
 #[cfg(target_arch = "wasm32")]
 pub use source::HttpSource;
 #[cfg(target_arch = "wasm32")]
-pub(super) use source::{Opened, Watch};
+pub(super) use source::{Absence, Opened, Watch};

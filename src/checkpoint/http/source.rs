@@ -12,9 +12,8 @@ use super::request::{Answer, Kind, Stream, request, sleep};
 use super::retry::{Failure, Tries, is_passing};
 use crate::checkpoint::address::{is_own, resolved};
 use crate::checkpoint::blob::{describe, slice};
-use crate::checkpoint::folder::{Absence, MAX_FILE};
 use crate::checkpoint::progress::Meter;
-use crate::checkpoint::source::{ByteSource, check_range};
+use crate::checkpoint::source::{ByteSource, MAX_FILE, check_range};
 use crate::checkpoint::{Cancel, SourceError};
 
 /// A gap up to this many bytes is read and thrown away rather than asked for anew.
@@ -46,6 +45,17 @@ pub struct HttpSource {
     ranges: Cell<bool>,
     body: RefCell<Body>,
     watch: Watch,
+}
+
+/// Why a file at an address is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absence {
+    /// The server says so.
+    NotThere,
+    /// The server does not hand it out, with this status; many say so of what is not there.
+    Refused(u16),
+    /// A web page is there instead.
+    Page,
 }
 
 /// What came of opening a file.
