@@ -175,13 +175,16 @@ export class Catalogue {
   }
 }
 
+/** Whether an address is that of what was trained in this browser. */
+export const isTrainedHere = (/** @type {string} */ url) => url.startsWith(new URL(TRAINED_HERE, document.baseURI).href);
+
 /**
  * An entry for an address of the visitor's.
  * @param {Entry["kind"]} kind
  * @param {string} url in its one form
  * @returns {Entry}
  */
-const own = (kind, url) => ({ id: `own ${kind} ${url}`, kind, name: nameOf(url), url, own: true, about: url.startsWith(new URL(TRAINED_HERE, document.baseURI).href) ? "Trained in this browser, and nowhere else: deleted, it is gone." : shownUrl(url) });
+const own = (kind, url) => ({ id: `own ${kind} ${url}`, kind, name: nameOf(url), url, own: true, about: isTrainedHere(url) ? "Trained in this browser, and nowhere else: deleted, it is gone." : shownUrl(url) });
 
 /**
  * A line of catalogue.json; one that cannot be used is left out, and the others stay.

@@ -1,5 +1,6 @@
 // One model or dictionary in the chooser: what it is, what of it is on disk, what can be done.
 
+import { isTrainedHere } from "./catalogue.js";
 import { describe } from "./downloads.js";
 import { bytes, h, number } from "./dom.js";
 import { adviceOn } from "./errors.js";
@@ -101,6 +102,7 @@ export class ChooserRow {
     }
     // The manifest itself is what the others are compared with.
     if (entry.sha256 && item.files.some((file) => file.sha256 === entry.sha256)) return `On this disk: ${bytes(item.loaded)}, the file that was tested here`;
+    if (isTrainedHere(entry.url)) return `On this disk: ${bytes(item.loaded)}`;
     const proven = item.files.every((file) => file.proof !== null || file.path === "manifest.json");
     return `On this disk: ${bytes(item.loaded)}, ${proven ? "hash verified" : "hash taken at the download, no published one to compare with"}`;
   }
