@@ -16,9 +16,9 @@ cd "$(dirname "$0")/.."
 # Small sets: Firefox is the second WebGPU, but each readback takes it 100 ms.
 FIREFOX_TESTS="web_smoke"
 # To open, chat as the native engine does, steer, stop, reload; a model from an address and from files; the
-# lab; without a network.
+# lab, and training; without a network.
 FIREFOX_PAGE="built_page_shows_base_and_steered built_page_stops built_page_reloads
-  built_page_keeps_and_deletes_a_model built_page_takes_a_dropped_folder built_page_compares_strengths
+  built_page_stops_training built_page_keeps_and_deletes_a_model built_page_takes_a_dropped_folder built_page_compares_strengths
   built_page_opens_and_chats_offline"
 
 test_types() {
