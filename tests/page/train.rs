@@ -15,7 +15,7 @@ const COURSE: [(&str, usize); 7] = [
     ("latents", 96),
     ("k", 8),
     ("prompts", 0),
-    ("steps", 12),
+    ("steps", 40),
     ("rows", 64),
     ("seed", 5),
 ];
@@ -35,7 +35,7 @@ fn by_command(text: &Path) -> Result<Value> {
         .arg(dist()?.join("models/nano"))
         .arg("--text")
         .arg(text)
-        .args("--latents 96 --k 8 --steps 12 --rows 64 --seed 5 --out".split(' '))
+        .args("--latents 96 --k 8 --steps 40 --rows 64 --seed 5 --out".split(' '))
         .arg(&out)
         .output()?;
     if !output.status.success() {
@@ -127,8 +127,9 @@ const KEPT: &str = "
 async fn built_page_trains_as_the_command_does() -> Result {
     let work = tempfile::tempdir()?;
     let text = work.path().join("text.txt");
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    std::fs::copy(readme, &text)?;
+    // Much the same again and again, so that a few steps learn it.
+    let sentence = |i| format!("Bread is baked in an oven, and soup is cooked in pot {i}. ");
+    std::fs::write(&text, (0..150).map(sentence).collect::<String>())?;
     let server = Server::start(&dist()?)?;
     let browser = Browser::start(&[]).await?;
     browser.client.goto(&server.url()).await?;
@@ -164,10 +165,10 @@ async fn built_page_trains_as_the_command_does() -> Result {
     };
     let (ours, theirs) = (curve(page)?, curve(&command)?);
     println!("{ours:?}\n{theirs:?}");
-    assert_eq!((ours.len(), theirs.len()), (12, 12));
+    assert_eq!((ours.len(), theirs.len()), (40, 40));
     let mean = |some: &[f64]| some.iter().sum::<f64>() / some.len() as f64;
-    let learnt = mean(&ours[..3]) - mean(&ours[9..]);
-    assert!(learnt > 0.02, "nothing was learnt: {ours:?}");
+    let (first, last) = (mean(&ours[..5]), mean(&ours[35..]));
+    assert!(last < 0.9 * first, "nothing was learnt: {ours:?}");
     for (step, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
         assert!((ours - theirs).abs() < 1e-3, "{step}: {ours} {theirs}");
     }
