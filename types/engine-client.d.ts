@@ -64,7 +64,7 @@ export declare class Engine {
    */
   trainDictionary(options: TrainOptions): Promise<TrainedDictionary>;
 
-  /** Ends the training after the step under way and keeps what came of it; before the first step there is nothing. */
+  /** Ends the training after the step under way and keeps what came of it: after the first one, if none was taken yet. */
   finishTraining(): Promise<void>;
 
   /** The plots of results, as texts of SVG. */

@@ -8,7 +8,7 @@ use super::TrainError;
 
 /// A zip of `files`, names and bytes, in a folder of their own; they are numbers, which hardly shrink, and lie in it
 /// as they are.
-pub fn zip(folder: &str, files: &[(&str, &[u8])]) -> Result<Vec<u8>, TrainError> {
+pub fn zip(folder: &str, files: &[(&str, Vec<u8>)]) -> Result<Vec<u8>, TrainError> {
     let mut out = Vec::new();
     let written = write(&mut out, folder, files);
     written.map_err(|e| TrainError::Disk {
@@ -18,7 +18,7 @@ pub fn zip(folder: &str, files: &[(&str, &[u8])]) -> Result<Vec<u8>, TrainError>
     Ok(out)
 }
 
-fn write(out: &mut Vec<u8>, folder: &str, files: &[(&str, &[u8])]) -> Result<(), io::Error> {
+fn write(out: &mut Vec<u8>, folder: &str, files: &[(&str, Vec<u8>)]) -> Result<(), io::Error> {
     let mut archive = ZipArchiveWriter::new(out);
     for (name, bytes) in files {
         let path = format!("{folder}/{name}");
@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn files_come_out_as_they_went_in() {
         let bytes: Vec<u8> = (0..5000u32).map(|i| (i * i % 251) as u8).collect();
-        let files: [(&str, &[u8]); 2] = [("cfg.json", b"{}\n"), ("sae.safetensors", &bytes)];
+        let files = [("cfg.json", b"{}\n".to_vec()), ("sae.safetensors", bytes)];
         let out = zip("layers.3", &files).unwrap();
         let archive = rawzip::ZipArchive::from_slice(&out).unwrap();
         let mut entries = archive.entries();

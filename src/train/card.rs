@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Data, Made, Measured, Selection, Settings};
+use super::{Data, Files, Made, Measured, Selection, Settings};
 use crate::sae::HookPoint;
 
 /// Where the time went, of the last run.
@@ -101,6 +101,21 @@ impl Card<'_> {
                 "measuring": seconds(self.times.measuring),
             },
         })
+    }
+
+    /// The files of the dictionary with its report and card, names and bytes.
+    pub fn files(&self) -> [(&'static str, Vec<u8>); 4] {
+        let Files {
+            config,
+            name,
+            tensors,
+        } = &self.made.files;
+        [
+            ("cfg.json", config.clone().into_bytes()),
+            (*name, tensors.clone()),
+            ("report.json", format!("{:#}\n", self.report()).into_bytes()),
+            ("README.md", self.text().into_bytes()),
+        ]
     }
 
     /// Some of the curve: evenly spread, with the last step.

@@ -1,7 +1,5 @@
 //! Training dictionaries in pages.
 
-use std::time::Duration;
-
 use js_sys::{Array, Function, Object, Reflect, Uint8Array};
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
@@ -282,8 +280,8 @@ impl Engine {
         Ok(trained.unchecked_into())
     }
 
-    /// Ends the training after the step under way and keeps what came of it; before the first step it is cancelled,
-    /// since nothing is there.
+    /// Ends the training after the step under way and keeps what came of it: after the first one, if none was
+    /// taken yet.
     #[wasm_bindgen(js_name = finishTraining)]
     pub fn finish_training(&self) {
         self.desk.finish.set(true);
@@ -339,21 +337,14 @@ async fn trained(
         curve: &curve,
         times,
     };
-    let (report, text) = (format!("{:#}\n", card.report()), card.text());
-    let files = [
-        ("cfg.json", made.files.config.as_bytes()),
-        (made.files.name, &made.files.tensors),
-        ("report.json", report.as_bytes()),
-        ("README.md", text.as_bytes()),
-    ];
-    let whole: Duration = begun.elapsed();
+    let files = card.files();
     let told = Told {
         hook,
         steps: made.taken,
         fvu: measured.fit.fvu,
         l0: measured.fit.l0,
         loss_recovered: measured.in_loop.recovered(),
-        seconds: whole.as_secs_f64(),
+        seconds: begun.elapsed().as_secs_f64(),
         figures: card.figures(),
     };
     let archive = zip(&hook.to_string(), &files)?;
@@ -365,11 +356,11 @@ async fn trained(
 }
 
 /// A file as `{ name, bytes }`.
-fn file((name, bytes): &(&str, &[u8])) -> JsValue {
+fn file((name, bytes): &(&str, Vec<u8>)) -> JsValue {
     let file = Object::new();
     let members = [
         ("name", JsValue::from_str(name)),
-        ("bytes", Uint8Array::from(*bytes).into()),
+        ("bytes", Uint8Array::from(&bytes[..]).into()),
     ];
     for (name, value) in members {
         // A plain object takes every member.

@@ -30,7 +30,7 @@ fn by_command(recipe: &Value) -> Result<Value> {
 }
 
 /// Shows a part of the lab.
-async fn show(browser: &Browser, view: &str) -> Result {
+pub async fn show(browser: &Browser, view: &str) -> Result {
     browser
         .eval(&format!("(() => {{ location.hash = 'lab={view}'; }})()"))
         .await?;
@@ -80,8 +80,8 @@ async fn stored(browser: &Browser, store: &str) -> Result<Value> {
         .await
 }
 
-/// Waits for the result of the only run of a task.
-async fn result(browser: &Browser, task: &str) -> Result<Value> {
+/// Waits for what the part that is shown comes to; an error if it says why it does not.
+pub async fn settled(browser: &Browser) -> Result {
     browser
         .wait_until(
             "the run is done, or the lab says why not",
@@ -91,9 +91,15 @@ async fn result(browser: &Browser, task: &str) -> Result<Value> {
     let trouble = browser
         .eval("document.querySelector('#lab .error-panel')?.innerText ?? null")
         .await?;
-    if trouble != Value::Null {
-        return Err(format!("the lab did not follow the recipe: {trouble}").into());
+    match trouble {
+        Value::Null => Ok(()),
+        trouble => Err(format!("the lab did not do it: {trouble}").into()),
     }
+}
+
+/// Waits for the result of the only run of a task.
+async fn result(browser: &Browser, task: &str) -> Result<Value> {
+    settled(browser).await?;
     kept_result(browser, task).await
 }
 

@@ -34,7 +34,8 @@ fn nano(folder: &Path, name: &str) -> Result {
     Ok(())
 }
 
-async fn status(browser: &Browser) -> Result<String> {
+/// The line that says what runs.
+pub async fn status(browser: &Browser) -> Result<String> {
     let text = browser
         .eval("document.getElementById('status').textContent")
         .await?;

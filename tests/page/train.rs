@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use crate::browser::{Browser, Result};
 use crate::chat::{dist, ended, ready};
+use crate::lab::{settled, show};
+use crate::models::status;
 use crate::server::Server;
 
 /// What is asked for.
@@ -46,10 +48,8 @@ fn by_command(text: &Path) -> Result<Value> {
 }
 
 /// Shows the part of the lab that trains, ready to begin.
-async fn show(browser: &Browser) -> Result {
-    browser
-        .eval("(() => { location.hash = 'lab=train'; })()")
-        .await?;
+async fn open(browser: &Browser) -> Result {
+    show(browser, "train").await?;
     browser
         .wait_until(
             "the form is ready",
@@ -70,23 +70,6 @@ async fn begin(browser: &Browser, more: &[(&str, usize)]) -> Result {
     browser.click(".train-form button[type=submit]").await
 }
 
-/// Waits for the dictionary, or for what the page says in its place.
-async fn trained(browser: &Browser) -> Result {
-    browser
-        .wait_until(
-            "the dictionary is trained, or the lab says why not",
-            "document.querySelector('#lab .lab-hero[aria-label=\"What was trained\"]') !== null || document.querySelector('#lab .error-panel') !== null",
-        )
-        .await?;
-    match browser
-        .eval("document.querySelector('#lab .error-panel')?.innerText ?? null")
-        .await?
-    {
-        Value::Null => Ok(()),
-        trouble => Err(format!("nothing was trained: {trouble}").into()),
-    }
-}
-
 /// Presses a button of the part that is shown.
 async fn press(browser: &Browser, label: &str) -> Result {
     let label = json!(label);
@@ -100,13 +83,6 @@ async fn press(browser: &Browser, label: &str) -> Result {
         .eval(&format!("[...document.querySelectorAll('#lab .lab-holder button')].find((button) => button.innerText === {label}).click()"))
         .await?;
     Ok(())
-}
-
-async fn status(browser: &Browser) -> Result<String> {
-    let text = browser
-        .eval("document.getElementById('status').textContent")
-        .await?;
-    Ok(text.as_str().ok_or("no status")?.to_owned())
 }
 
 /// The report among the files of the dictionary that is kept on the disk.
@@ -134,12 +110,12 @@ async fn built_page_trains_as_the_command_does() -> Result {
     let browser = Browser::start(&[]).await?;
     browser.client.goto(&server.url()).await?;
     ready(&browser).await?;
-    show(&browser).await?;
+    open(&browser).await?;
     let file = text.to_str().ok_or("no path")?;
     browser.find("#train-files").await?.send_keys(file).await?;
     let requests = server.seen().len();
     begin(&browser, &[]).await?;
-    trained(&browser).await?;
+    settled(&browser).await?;
     browser.screenshot("trained").await?;
     press(&browser, "Keep on this disk").await?;
     browser
@@ -199,7 +175,7 @@ async fn built_page_stops_training() -> Result {
     let browser = Browser::start(&[]).await?;
     browser.client.goto(&server.url()).await?;
     ready(&browser).await?;
-    show(&browser).await?;
+    open(&browser).await?;
     let long = [("prompts", 17), ("steps", 100_000)];
     begin(&browser, &long).await?;
     browser
@@ -212,11 +188,9 @@ async fn built_page_stops_training() -> Result {
     browser.eval("(() => { location.hash = ''; })()").await?;
     browser.click("#suggestions .suggestion").await?;
     ended(&browser, 1).await?;
-    browser
-        .eval("(() => { location.hash = 'lab=train'; })()")
-        .await?;
+    show(&browser, "train").await?;
     press(&browser, "Stop and keep").await?;
-    trained(&browser).await?;
+    settled(&browser).await?;
     let card = browser
         .eval("document.querySelector('#lab .train-card').textContent")
         .await?;

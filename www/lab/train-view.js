@@ -138,9 +138,8 @@ export class TrainView {
       this.bar.removeAttribute("value");
       this.text.textContent = "Making room on the GPU";
       this.draw();
-      const begun = Date.now();
       const trained = await engine.trainDictionary({ ...options, how: `Trained in the page, on ${engine.info.adapter.name}.`, onEvent: (event) => this.hear(event, clock) });
-      this.show(trained, (Date.now() - begun) / 1000);
+      this.show(trained);
       this.said.textContent = "The dictionary is trained.";
     } catch (error) {
       const told = asEngineError(error);
@@ -179,13 +178,10 @@ export class TrainView {
     this.engine?.cancelLab().catch(() => {});
   }
 
-  /**
-   * @param {TrainedDictionary} trained
-   * @param {number} seconds
-   */
-  show(trained, seconds) {
+  /** @param {TrainedDictionary} trained */
+  show(trained) {
     const { trained: here } = this.page;
-    const { hook, fvu, l0, lossRecovered, files, figures, archive } = trained;
+    const { hook, fvu, l0, lossRecovered, seconds, files, figures, archive } = trained;
     /** @type {Entry | null} */
     let kept = null;
     const name = h("input", { id: "train-called", type: "text", maxLength: 40, value: `${fileName(here.model(), "model")}-${new Date().toISOString().slice(0, 16).replace("T", "-").replace(":", "")}` });

@@ -200,10 +200,9 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
         curve: &curve,
         times,
     };
-    out.write("cfg.json", made.files.config.as_bytes())?;
-    out.write(made.files.name, &made.files.tensors)?;
-    out.write("report.json", format!("{:#}\n", card.report()).as_bytes())?;
-    out.write("README.md", card.text().as_bytes())?;
+    for (name, bytes) in card.files() {
+        out.write(name, &bytes)?;
+    }
     out.finish()?;
     work.clear()?;
     for line in card.figures() {
