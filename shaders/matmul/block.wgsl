@@ -3,7 +3,6 @@
 // which such adapters index by gathers.
 // Grid: (ceil(units / 4 / 16), ceil(rows / 8)).
 const BLOCK_ROWS: u32 = 8u;
-const BLOCK_UNITS: u32 = 4u;
 
 var<private> sum0: mat2x4f; // activation row 0 times matrix rows 0 to 3, and 4 to 7
 var<private> sum1: mat2x4f;
@@ -23,15 +22,6 @@ var<private> part6: mat2x4f;
 var<private> part7: mat2x4f;
 var<private> inputs: array<u32, BLOCK_ROWS>; // the activation rows
 var<private> squares: array<f32, BLOCK_ROWS>; // of the raw input, per activation row
-
-// Weights 8i..8i+4 of a group of four matrix rows, as columns, and 8i+4..8i+8.
-fn low(w0: Words, w1: Words, w2: Words, w3: Words, i: u32) -> mat4x4f {
-    return mat4x4f(weights_low(w0, i), weights_low(w1, i), weights_low(w2, i), weights_low(w3, i));
-}
-
-fn high(w0: Words, w1: Words, w2: Words, w3: Words, i: u32) -> mat4x4f {
-    return mat4x4f(weights_high(w0, i), weights_high(w1, i), weights_high(w2, i), weights_high(w3, i));
-}
 
 // One activation row times weights 4k..4k+4 of the eight matrix rows, the columns of `near` and `far`.
 fn add_row(part: mat2x4f, raw: vec4f, p: vec4f, k: u32, near: mat4x4f, far: mat4x4f) -> mat2x4f {
@@ -69,20 +59,6 @@ fn add_four(k: u32, near: mat4x4f, far: mat4x4f) {
     }
 }
 
-fn pair_of(unit: u32) -> vec2u {
-    return matrix_rows_of(min(unit, shape.units - 1u));
-}
-
-// The scales of one group of four matrix rows.
-fn four_scales(first: vec2u, second: vec2u, group: u32) -> vec4f {
-    return vec4f(
-        group_scale(first.x, group, shape.groups),
-        group_scale(first.y, group, shape.groups),
-        group_scale(second.x, group, shape.groups),
-        group_scale(second.y, group, shape.groups),
-    );
-}
-
 @compute @workgroup_size(16)
 fn main(@builtin(global_invocation_id) id: vec3u) {
     let unit = BLOCK_UNITS * id.x;
@@ -90,7 +66,6 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     if unit >= shape.units || row >= rows.count {
         return;
     }
-    // Units past the last one stand in for it.
     let pair0 = pair_of(unit);
     let pair1 = pair_of(unit + 1u);
     let pair2 = pair_of(unit + 2u);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::GenerateError;
-use crate::gpu::{Access, Buffer, Gpu, GpuError, KernelDescriptor, MatmulKind, Step, shaders};
+use crate::gpu::{Access, Buffer, Gpu, GpuError, KernelDescriptor, Step, shaders};
 use crate::phi3::{Model, Phase};
 
 /// How the next token is chosen.
@@ -109,7 +109,7 @@ fn invocations(gpu: &Gpu) -> u32 {
         && limits.max_compute_workgroup_size_x >= INVOCATIONS
         && limits.max_compute_workgroup_storage_size >= 32 * INVOCATIONS;
     match fits {
-        _ if gpu.capabilities().few_rows == MatmulKind::Thread => CPU_INVOCATIONS,
+        _ if gpu.capabilities().without_barriers() => CPU_INVOCATIONS,
         true => INVOCATIONS,
         false => FEW_INVOCATIONS,
     }

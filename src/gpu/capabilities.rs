@@ -25,6 +25,9 @@ pub enum MatmulKind {
     /// An invocation for four units and eight activation rows, without barriers, for many activation rows
     /// on CPU adapters.
     Block,
+    /// An invocation for four units and up to eight activation rows, without barriers, which a subgroup loads
+    /// together: for CPU adapters with subgroups of 4 or 8, natively.
+    Broadcast,
 }
 
 /// What the adapter offers, and the variants chosen.
@@ -102,6 +105,8 @@ impl Capabilities {
             .find(|s| !s.trim().is_empty())
             .unwrap_or("unnamed adapter")
             .to_string();
+        let subgroup_size = (has_subgroups && one_size).then_some(sizes[0]);
+        let broadcast = cpu && matches!(subgroup_size, Some(4 | 8));
         Self {
             name,
             backend: format!("{:?}", info.backend),
@@ -112,18 +117,22 @@ impl Capabilities {
             f16: has_f16,
             // In no browser has a GPU with f16 been tried.
             half_products: has_f16 && !cpu && cfg!(not(target_arch = "wasm32")),
-            subgroup_size: (has_subgroups && one_size).then_some(sizes[0]),
+            subgroup_size,
             reduction: if has_subgroups && !cpu {
                 Reduction::Subgroup
             } else {
                 Reduction::Shared
             },
-            few_rows: if cpu {
+            few_rows: if broadcast {
+                MatmulKind::Broadcast
+            } else if cpu {
                 MatmulKind::Thread
             } else {
                 MatmulKind::Split
             },
-            many_rows: if cpu {
+            many_rows: if broadcast {
+                MatmulKind::Broadcast
+            } else if cpu {
                 MatmulKind::Block
             } else if has_matrices {
                 MatmulKind::Matrices
@@ -131,6 +140,11 @@ impl Capabilities {
                 MatmulKind::Tile
             },
         }
+    }
+
+    /// Whether few activation rows are best computed without barriers, as CPU adapters do.
+    pub fn without_barriers(&self) -> bool {
+        matches!(self.few_rows, MatmulKind::Thread | MatmulKind::Broadcast)
     }
 
     /// Takes what `options` ask for, if the adapter has it.
@@ -162,6 +176,12 @@ impl Capabilities {
                 "matrix units for 16 x 16 matrices of f16",
             ));
         }
+        let broadcast = Some(MatmulKind::Broadcast);
+        if (options.few_rows == broadcast || options.many_rows == broadcast)
+            && !matches!(self.subgroup_size, Some(4 | 8))
+        {
+            return Err(GpuError::Unsupported("subgroups of 4 or 8"));
+        }
         self.few_rows = options.few_rows.unwrap_or(self.few_rows);
         self.many_rows = options.many_rows.unwrap_or(self.many_rows);
         Ok(())
@@ -177,7 +197,9 @@ impl Capabilities {
             features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
         }
         // Browsers are asked by way of `browser::request_subgroups`.
-        if cfg!(not(target_arch = "wasm32")) && self.reduction == Reduction::Subgroup {
+        let broadcast = [self.few_rows, self.many_rows].contains(&MatmulKind::Broadcast);
+        if cfg!(not(target_arch = "wasm32")) && (self.reduction == Reduction::Subgroup || broadcast)
+        {
             features |= wgpu::Features::SUBGROUP;
         }
         features

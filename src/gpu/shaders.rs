@@ -65,6 +65,10 @@ shaders! {
     MATMUL_MATRICES = "matmul/matrices.wgsl";
     /// GEMM, an invocation two units of eight rows.
     MATMUL_BLOCK = "matmul/block.wgsl";
+    /// The eight matrix rows of an invocation on CPU adapters.
+    MATMUL_EIGHT = "matmul/eight.wgsl";
+    /// Eight matrix rows an invocation, whose activations a subgroup loads together.
+    MATMUL_BROADCAST = "matmul/broadcast.wgsl";
     /// Attention projection.
     PROJECT_QKV = "project_qkv.wgsl";
     /// Projection onto the residual stream.

@@ -2,7 +2,7 @@
 //! they say of their sizes, and in matrix units.
 
 use super::{Format, Matrix, Operands, Product, ProductShape, Prologue};
-use crate::gpu::{Access, Gpu, GpuError, GpuOptions, MatmulKind, Reduction, shaders};
+use crate::gpu::{Access, Capabilities, Gpu, GpuError, GpuOptions, MatmulKind, Reduction, shaders};
 use crate::quant;
 
 /// Rows and columns of the matrix: an odd unit, several steps of a team, a part of a group.
@@ -17,14 +17,20 @@ const ALLOWED: f64 = 4e-3;
 /// Errors as [`Gpu::open`]; [`GpuError::WrongResults`] if plain products are wrong too.
 pub async fn open_checked(options: &GpuOptions) -> Result<(Gpu, Option<&'static str>), GpuError> {
     let gpu = Gpu::open(options).await?;
-    if gpu.capabilities().cpu || products_hold(&gpu).await? {
+    let Capabilities { cpu, few_rows, .. } = *gpu.capabilities();
+    if few_rows == MatmulKind::Thread || products_hold(&gpu).await? {
         return Ok((gpu, None));
     }
     gpu.destroy();
+    let [few, many] = match cpu {
+        true => [MatmulKind::Thread, MatmulKind::Block],
+        false => [MatmulKind::Split, MatmulKind::Tile],
+    };
     let plain = GpuOptions {
         half_products: Some(false),
         reduction: Some(Reduction::Shared),
-        many_rows: Some(MatmulKind::Tile),
+        few_rows: Some(few),
+        many_rows: Some(many),
         ..options.clone()
     };
     let gpu = Gpu::open(&plain).await?;
@@ -32,7 +38,7 @@ pub async fn open_checked(options: &GpuOptions) -> Result<(Gpu, Option<&'static 
         let name = gpu.capabilities().name.clone();
         return Err(GpuError::WrongResults { name });
     }
-    let left_out = "products with subgroups, in f16 or on matrix units came out wrong on this GPU: plain ones are used";
+    let left_out = "products with subgroups, in f16 or on matrix units came out wrong on this adapter: plain ones are used";
     Ok((gpu, Some(left_out)))
 }
 

@@ -127,6 +127,7 @@ const BLOCK_ROWS: u32 = 8;
 fn few_skeleton(gpu: &Gpu, rows: usize) -> (MatmulKind, u32) {
     match gpu.capabilities().few_rows {
         MatmulKind::Thread if rows >= BLOCKS_FROM => (MatmulKind::Block, BLOCK_ROWS),
+        MatmulKind::Broadcast if rows >= BLOCKS_FROM => (MatmulKind::Broadcast, BLOCK_ROWS),
         kind => (kind, few_tile(rows)),
     }
 }
@@ -174,7 +175,13 @@ impl Product {
             }
             MatmulKind::Tile => parts.push(shaders::MATMUL_TILE),
             MatmulKind::Matrices => parts.push(shaders::MATMUL_MATRICES),
-            MatmulKind::Block => parts.push(shaders::MATMUL_BLOCK),
+            MatmulKind::Block => parts.extend([shaders::MATMUL_EIGHT, shaders::MATMUL_BLOCK]),
+            MatmulKind::Broadcast => {
+                parts.extend([shaders::MATMUL_EIGHT, shaders::MATMUL_BROADCAST]);
+                let size = gpu.capabilities().subgroup_size.unwrap_or_default();
+                constants.push(("SUBGROUP", f64::from(size)));
+                constants.push(("ROW_TILE", f64::from(tile)));
+            }
         }
         let mut bindings = vec![
             (0, Access::Read),
@@ -199,6 +206,9 @@ impl Product {
         match many {
             true if capabilities.many_rows == MatmulKind::Matrices && exact => {
                 (MatmulKind::Tile, MANY_TILE)
+            }
+            true if capabilities.many_rows == MatmulKind::Broadcast => {
+                (MatmulKind::Broadcast, BLOCK_ROWS)
             }
             true => (capabilities.many_rows, MANY_TILE),
             false => few_skeleton(gpu, self.few_rows),
@@ -254,6 +264,7 @@ impl ProductStep {
             MatmulKind::Tile => [self.units.div_ceil(16), rows.div_ceil(32), 1],
             MatmulKind::Matrices => [self.units.div_ceil(32), rows.div_ceil(64), 1],
             MatmulKind::Block => [self.units.div_ceil(4 * 16), rows.div_ceil(BLOCK_ROWS), 1],
+            MatmulKind::Broadcast => [self.units.div_ceil(4 * 16), rows.div_ceil(self.tile), 1],
         }
     }
 }

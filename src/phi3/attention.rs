@@ -1,7 +1,7 @@
 //! The attention kernels.
 
 use super::CacheFormat;
-use crate::gpu::{Access, Gpu, Grid, Kernel, KernelDescriptor, MatmulKind, shaders};
+use crate::gpu::{Access, Gpu, Grid, Kernel, KernelDescriptor, shaders};
 
 /// Invocations of a workgroup of the plain kernel.
 const INVOCATIONS: u32 = 64;
@@ -22,7 +22,7 @@ const THREADS: u32 = 16;
 
 /// Whether the device computes attention an invocation a head of a row.
 fn by_thread(gpu: &Gpu) -> bool {
-    gpu.capabilities().few_rows == MatmulKind::Thread
+    gpu.capabilities().without_barriers()
 }
 
 /// The kernel of attention over a cache of `cache` with heads of `head_dim` elements: the one without barriers where

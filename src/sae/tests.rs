@@ -207,7 +207,12 @@ fn encoding_agrees_with_f64() {
 #[test]
 fn encoding_agrees_with_f64_in_the_kernels_that_are_not_the_adapters() {
     let mut rng = fresh_rng();
-    let kinds = [MatmulKind::Split, MatmulKind::Tile, MatmulKind::Thread];
+    let kinds = [
+        MatmulKind::Split,
+        MatmulKind::Tile,
+        MatmulKind::Thread,
+        MatmulKind::Block,
+    ];
     for (kind, f16) in kinds.into_iter().flat_map(|k| [(k, false), (k, true)]) {
         let gpu = software_gpu(GpuOptions {
             f16: Some(f16),

@@ -46,7 +46,7 @@ pub fn plain() -> Rc<Gpu> {
 }
 
 /// Devices that between them run every kernel in every variant that the adapter has: split sums and
-/// tiles in both preludes and both reductions, and one invocation a unit.
+/// tiles in both preludes and both reductions, one invocation a unit, and what CPU adapters with subgroups take.
 pub fn variants() -> Vec<(&'static str, Rc<Gpu>)> {
     let has = plain();
     let has = has.capabilities();
@@ -58,7 +58,7 @@ pub fn variants() -> Vec<(&'static str, Rc<Gpu>)> {
         many_rows: Some(many),
         ..GpuOptions::default()
     };
-    use MatmulKind::{Block, Split, Thread, Tile};
+    use MatmulKind::{Block, Broadcast, Split, Thread, Tile};
     let mut all = vec![
         (
             "f32 shared split tile",
@@ -69,6 +69,12 @@ pub fn variants() -> Vec<(&'static str, Rc<Gpu>)> {
             open(few_and_many(false, Reduction::Shared, Thread, Block)),
         ),
     ];
+    if let Some(4 | 8) = has.subgroup_size {
+        all.push((
+            "f32 shared broadcast",
+            open(few_and_many(false, Reduction::Shared, Broadcast, Broadcast)),
+        ));
+    }
     match (has.has_f16, has.has_subgroups) {
         (true, true) => all.push((
             "f16 subgroup split tile",
@@ -84,7 +90,12 @@ pub fn variants() -> Vec<(&'static str, Rc<Gpu>)> {
         )),
         (false, false) => {}
     }
-    for (lacks, what) in [(!has.has_f16, "f16"), (!has.has_subgroups, "subgroup")] {
+    let small = matches!(has.subgroup_size, Some(4 | 8));
+    for (lacks, what) in [
+        (!has.has_f16, "f16"),
+        (!has.has_subgroups, "subgroup"),
+        (!small, "broadcast"),
+    ] {
         if lacks {
             println!("{} has no {what} variants to test", has.name);
         }
