@@ -58,6 +58,9 @@ const DEFAULTS = {
   maxTokens: 128,
 };
 
+/** Where steering begins, as it was measured: at every prompt, or behind the gate where it pays there alone. */
+const startingStrength = (/** @type {Report} */ { value, gated, onlyGated }) => (onlyGated && gated ? { strength: gated.value.default, gated: true } : { strength: value.default });
+
 /** Choices with an event "change" after every set, and an event "note" with each sentence about what was not taken. */
 export class Settings extends EventTarget {
   constructor() {
@@ -134,6 +137,7 @@ export class Settings extends EventTarget {
    */
   know(report) {
     this.report = report;
+    this.gate = report.gate ?? this.gate;
     this.known = { ...this.known, strength: this.max() };
     this.dispatchEvent(new Event("change"));
   }
@@ -153,7 +157,7 @@ export class Settings extends EventTarget {
   defaults() {
     const { report } = this;
     return report
-      ? { ...DEFAULTS, hook: report.hook, feature: report.feature, set: setText(report.set), direction: report.direction === true, op: /** @type {Op} */ (report.direction ? "add" : "clamp"), strength: report.value.default }
+      ? { ...DEFAULTS, hook: report.hook, feature: report.feature, set: setText(report.set), direction: report.direction === true, op: /** @type {Op} */ (report.direction ? "add" : "clamp"), ...startingStrength(report) }
       : { ...DEFAULTS, steering: false };
   }
 

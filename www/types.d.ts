@@ -137,6 +137,8 @@ export interface Report {
   /** Says whether a prompt looks harmful, and what was measured with it. */
   gate?: Gate;
   gated?: { value: Report["value"]; curve: Report["curve"] };
+  /** Whether steering pays only behind the gate. */
+  onlyGated?: boolean;
   /** The correlation of the feature's activations with those in the unquantised model. */
   survival?: { correlation: number; tokens: number };
   /** What was asked where it says "jailbreaks" else. */

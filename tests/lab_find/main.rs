@@ -123,6 +123,11 @@ fn a_model_that_never_refuses_shows_its_latent_on_replies_put_into_its_mouth() {
         assert_eq!(result["refused"][set], 0.0, "{set}");
     }
     assert_eq!(result["direction"]["reply"]["by"], "forced");
+    // What tells the replies apart is the direction to beat, and steers as well.
+    assert_eq!(result["direction"]["of"], "forcedReplies");
+    let values = |of: &Value| of["values"].as_str().unwrap().to_string();
+    let direction = &result["direction"];
+    assert_eq!(values(direction), values(&direction["reply"]));
     let candidates = result["candidates"].as_array().unwrap();
     let truth = candidates.iter().find(|c| c["feature"] == TRUTH).unwrap();
     // There are few replies to put into its mouth, and any latent may happen to tell them apart.

@@ -112,6 +112,19 @@ test("what was found, in words and for the slider", () => {
   assert.match(findWords(plain).title, /the plain direction does/);
   assert.match(findWords(plain).price, /At 1.5, 90% of the harmful requests are declined instead of 40%/);
   assert.deepEqual(reportOf(plain, "layers.3").value, { default: 1.5, useful: [0.5, 1.5], max: 1.5 });
+  const gated = structuredClone(FOUND);
+  gated.gate = { hook: "layers.3", kind: "probe", weights: [0.5, -1], bias: 0.25, threshold: 0.6, auc: 0.9 };
+  gated.strength.gated = { curve: [{ value: 8, harmful: 0.7, benign: 0.02, coherent: 1 }, { value: 12, harmful: 0.8, benign: 0.03, coherent: 1 }], useful: [8, 12], default: 12 };
+  // Where it pays without the gate, the gate is there to be switched on.
+  const both = reportOf(gated, "layers.0");
+  assert.deepEqual([both.gate, both.onlyGated, both.value.default, both.gated.value], [{ hook: "layers.3", threshold: 0.6, weights: [0.5, -1], bias: 0.25 }, undefined, 8, { default: 12, useful: [8, 12], max: 12 }]);
+  assert.match(findWords(gated).price, /^At 8, 90%/);
+  gated.chosen.gated = true;
+  assert.equal(reportOf(gated, "layers.0").onlyGated, true);
+  assert.match(findWords(gated).range, /^Where it steers every prompt it costs more than it wins.* pays: held between 8 and 12/);
+  assert.match(findWords(gated).price, /^At 12, 80% of the harmful requests are declined instead of 40%.*3% instead of 1%/);
+  gated.gate.bias = null;
+  assert.equal(reportOf(gated, "layers.0").onlyGated, undefined, "without a gate that can be read");
   assert.deepEqual(doses({ strength: { curve: [null, { value: "x" }] } }), { base: null, curve: [], useful: null, value: 1, max: 1 });
 });
 
@@ -131,6 +144,11 @@ test("a set and a direction are steered as they were found, and a feature by han
   settings.set({ gated: true });
   settings.setGate({ hook: "layers.3", threshold: 0.5, feature: 1 });
   assert.ok(settings.setting().gated && /when it looks harmful/.test(settings.setting().label));
+  const behind = { ...reportOf(FOUND, "layers.3"), gate: { hook: "layers.3", threshold: 0.4, feature: 2 }, onlyGated: true };
+  behind.gated = { value: { default: 11, useful: [10, 12], max: 12 }, curve: behind.curve };
+  settings.know(behind);
+  settings.reset();
+  assert.deepEqual([settings.setting().gated, settings.gate.threshold, settings.choices.strength], [true, 0.4, 11]);
 });
 
 const group = (percent, of, p = 1) => ({ what: "refused", hits: Math.round((percent * of) / 100), of, percent, low: Math.max(0, percent - 9), high: Math.min(100, percent + 9), paired: { pairs: of, gained: 0, lost: 0, p } });

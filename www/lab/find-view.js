@@ -4,6 +4,7 @@ import { h, number } from "../dom.js";
 import { errorPanel } from "../errors.js";
 import { asEngineError } from "../line.js";
 import { saveFile } from "../save.js";
+import { behind } from "../dose.js";
 import { drawDose } from "../dose-chart.js";
 import { RecipeForm } from "./form.js";
 import { byDirection, chosen, findWords, percent, reportOf } from "./found.js";
@@ -110,7 +111,8 @@ export class FindView {
     const hook = page.engine()?.info.sae?.hook ?? "";
     const report = reportOf(result, hook);
     const chart = h("div", { className: "dose-holder wide plots" });
-    drawDose(chart, report, report.value.default, 0, report.value.max);
+    const told = report.onlyGated ? behind(report, report.gate ?? null) : report;
+    drawDose(chart, told, told.value.default, 0, told.value.max);
     drawPlots(chart, page.engine(), [result]);
     const use = h("button", { type: "button", className: "button primary", onclick: () => page.use(result) }, kind === "feature" ? "Use this feature in the chat" : kind === "set" ? "Use these features in the chat" : "Use this direction in the chat");
     const direction = kind !== "direction" && typeof result.direction?.values === "string" ? [h("button", { type: "button", className: "button", title: "The difference between harmful and harmless prompts: the baseline that every feature must beat", onclick: () => page.use(byDirection(result)) }, "Try the plain direction")] : [];

@@ -1,6 +1,7 @@
 // What a search found, as the page uses it: for the slider and its marked range, and in plain words.
 
 import { number } from "../dom.js";
+import { readGate } from "./gates.js";
 
 /** @import { LabResult, Report } from "../types.d.ts" */
 
@@ -41,12 +42,16 @@ export function names(/** @type {Member[]} */ members) {
  * @property {number | null} coherent replies that are whole text
  */
 
+/** Whether what was found pays only where it steers the prompts alone that its gate opens for. */
+export const onlyGated = (/** @type {LabResult} */ result) => result.chosen?.gated === true && result.strength?.gated?.curve?.length > 0 && readGate(result.gate) !== null;
+
 /**
  * @param {LabResult} result
+ * @param {boolean} [gated] behind the gate
  * @returns {{base: Dose | null, curve: Dose[], useful: [number, number] | null, value: number, max: number}}
  */
-export function doses(result) {
-  const strength = result.strength ?? {};
+export function doses(result, gated = onlyGated(result)) {
+  const strength = gated ? { ...result.strength, ...result.strength.gated } : (result.strength ?? {});
   /** @type {(row: any) => Dose[]} */
   const dose = (row) => {
     const { value, harmful, benign, coherent } = row ?? {};
@@ -70,15 +75,24 @@ export function doses(result) {
  */
 export function reportOf(result, hook) {
   const { kind, members } = chosen(result);
-  const { base, curve, useful, value, max } = doses(result);
+  const { base, ...always } = doses(result, false);
   const rates = (/** @type {Dose} */ { harmful, benign, coherent }) => ({ jailbreak: harmful, benign, facts: null, coherent });
+  const told = (/** @type {typeof always} */ { curve, useful, value, max }) => ({
+    value: { default: value, useful: useful ?? /** @type {[number, number]} */ ([value, value]), max },
+    curve: curve.map((row) => ({ value: row.value, ...rates(row) })),
+  });
+  const own = typeof result.recipe?.hook === "string" ? result.recipe.hook : hook;
+  const gate = readGate(result.gate, own);
+  const behind = gate && result.strength?.gated?.curve?.length ? told(doses(result, true)) : null;
   return {
-    hook: typeof result.recipe?.hook === "string" ? result.recipe.hook : hook,
+    hook: own,
     // Beside a direction the tokens are tinted by the feature that came nearest.
     feature: members[0]?.feature ?? result.candidates?.[0]?.feature ?? 0,
-    value: { default: value, useful: useful ?? [value, value], max },
+    ...told(always),
     base: base ? rates(base) : null,
-    curve: curve.map((row) => ({ value: row.value, ...rates(row) })),
+    ...(gate ? { gate } : {}),
+    ...(behind ? { gated: behind } : {}),
+    ...(onlyGated(result) ? { onlyGated: true } : {}),
     asked: "harmful requests",
     ...(kind === "set" ? { set: members } : {}),
     ...(kind === "direction" ? { direction: true } : {}),
@@ -100,14 +114,15 @@ export function findWords(result) {
     direction: "No feature does it: the plain direction does",
     none: "No refusal feature was found",
   }[kind];
+  const behind = onlyGated(result) ? "Where it steers every prompt it costs more than it wins. Steering only the prompts that look harmful to its gate pays: " : "";
   const unit = kind === "none" ? "" : kind === "set" ? " (each in units of its own largest activation)" : "";
   const range = useful
     ? useful[0] < useful[1]
-      ? `Held between ${number(useful[0])} and ${number(useful[1])}${unit}, it makes this model decline harmful requests without breaking its text. ${number(value)} is a good place to start.`
-      : `Of the strengths that were tried, ${number(useful[0])}${unit} is the useful one.`
+      ? `${behind}${behind ? "held" : "Held"} between ${number(useful[0])} and ${number(useful[1])}${unit}, it makes this model decline harmful requests without breaking its text. ${number(value)} is a good place to start.`
+      : `${behind}${behind ? "of" : "Of"} the strengths that were tried, ${number(useful[0])}${unit} is the useful one.`
     : kind === "none"
       ? `Nothing that was tried makes this model decline harmful requests more, for what it costs: neither ${members.length > 1 ? `the features ${which}, which` : members.length ? `feature ${which}, which` : "a feature that"} came nearest, nor the difference of means. Another block, another dictionary or more prompts may show one.`
-      : `No strength was found that is plainly useful: at ${number(value)}${unit}, the best one, look at the price before you believe it.`;
+      : `${behind}${behind ? "no" : "No"} strength was found that is plainly useful: at ${number(value)}${unit}, the best one, look at the price before you believe it.`;
   const at = curve.find((row) => row.value === value) ?? nearest(curve, value);
   const price = at
     ? base
@@ -149,8 +164,8 @@ function sureWords(result) {
  * @returns {LabResult}
  */
 export const byDirection = (result) => {
-  const { curve, useful = null, default: best = 1 } = result.direction ?? {};
+  const { curve, useful = null, default: best = 1, gated } = result.direction ?? {};
   // A search of before measured no strengths of it.
-  const strength = curve?.length ? { unit: "times", base: result.strength?.base ?? null, curve, useful, default: best } : { default: 1, max: 4, curve: [], useful: null };
+  const strength = curve?.length ? { unit: "times", base: result.strength?.base ?? null, curve, useful, default: best, ...(gated ? { gated } : {}) } : { default: 1, max: 4, curve: [], useful: null };
   return { ...result, chosen: { kind: "direction", features: [] }, strength };
 };

@@ -12,6 +12,7 @@ mod effect;
 mod evidence;
 mod forced;
 mod gate;
+mod passing;
 mod rank;
 mod reading;
 mod survival;
@@ -19,19 +20,16 @@ mod survival;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::probe::{Samples, cross_validate, fit};
-use super::stats::RocPoint;
 use super::{EvalFile, LabError, Run, Stage};
 use crate::generate::Chat;
 use crate::sae::HookPoint;
 pub use card::{CardOptions, card};
-use gate::above_most;
 pub use gate::{GateOptions, gate};
 pub use survival::{Observed, observe, survival};
 
 use asks::{Ask, Asks, Class};
 use choice::{Kind, choose};
-use confirm::{ALONG, CURVE, Confirmed, Member, Trial, useful};
+use confirm::{ALONG, CURVE, Confirmed, Member, Strengths, Trial};
 use effect::Parting;
 use evidence::{Evidence, Groups};
 use rank::{Method, Ranking, Scores};
@@ -166,7 +164,13 @@ pub async fn find(
     };
     let evidence = evidence::gather(search, &groups, refusal);
     let [at_last, over_reply] = groups.differences();
-    let cosines = rank::cosines(chat, hook, &evidence, &at_last).await?;
+    // A model that hardly refuses has seen that a request is harmful, and makes nothing of it: there the direction
+    // is that of the replies.
+    let direction = match &forced {
+        None => &at_last,
+        Some(_) => &over_reply,
+    };
+    let cosines = rank::cosines(chat, hook, &evidence, direction).await?;
     let mut scores = Scores::new(&evidence, &cosines);
 
     // One token far.
@@ -232,9 +236,10 @@ pub async fn find(
     // On prompts that were not searched with.
     let held_batches = steps(asks.held.len());
     let tried = ranking.best(options.confirm);
-    run.begin(Stage::Confirm, held_batches * (1 + 2 * tried.len()));
+    run.begin(Stage::Confirm, held_batches * (2 + 2 * tried.len()));
     let tokens = options.tokens;
-    let trial = Trial::new(chat, run, hook, &judge, tokens, &asks.held).await?;
+    let (gate, told_of_gate) = passing::fitted(search, &readings, hook, seed);
+    let trial = Trial::new(chat, run, &gate, &judge, tokens, &asks.held).await?;
     let mut confirmed: Vec<(usize, Confirmed)> = Vec::new();
     for &i in &tried {
         confirmed.push((i, trial.confirm(chat, run, member(i)).await?));
@@ -254,12 +259,12 @@ pub async fn find(
     let (chosen, curve) = choose(chat, run, &trial, &confirmed, options.most, &member).await?;
     // What every dictionary must beat.
     let steering = chat.steering().clone();
-    steering.add_direction(hook, DIRECTION, at_last.clone())?;
+    steering.add_direction(hook, DIRECTION, direction.clone())?;
     let mut along = Vec::new();
     for times in ALONG {
         along.push(trial.along(chat, run, DIRECTION, times).await?);
     }
-    let kind = Kind::of(chosen.len(), &base, &curve, &along);
+    let (kind, gated) = Kind::of(chosen.len(), &base, &curve, &along);
     let own = chosen.first().map(|m| m.feature);
     let strength = evidence.iter().find(|e| Some(e.feature) == own);
     let strength = strength.map(|e| e.strength).unwrap_or_default();
@@ -268,29 +273,16 @@ pub async fn find(
         Kind::Direction => &[][..],
         _ => &chosen,
     };
-    let (along_range, along_best) = useful(&base, &along);
-    let strength = match kind {
-        Kind::Direction => json!({
-            "unit": "times",
-            "max": 1.0,
-            "base": base,
-            "curve": along,
-            "useful": along_range,
-            "default": along_best,
-        }),
-        _ => {
-            let (range, best) = useful(&base, &curve);
-            json!({
-                "unit": if single { "activation" } else { "max" },
-                "max": if single { strength.max } else { 1.0 },
-                "quantiles": strength.quantiles,
-                "base": base,
-                "curve": curve,
-                "useful": range,
-                "default": best,
-            })
-        }
+    let along = Strengths::of("times", 1.0, base, &along);
+    let strengths = match (kind, single) {
+        (Kind::Direction, _) => along.clone(),
+        (_, true) => Strengths::of("activation", strength.max, base, &curve),
+        (_, false) => Strengths::of("max", 1.0, base, &curve),
     };
+    let mut told_of_strength = json!(strengths);
+    if kind != Kind::Direction {
+        told_of_strength["quantiles"] = json!(strength.quantiles);
+    }
 
     let order = ranking.order();
     let candidates: Vec<Value> = confirmed
@@ -307,21 +299,23 @@ pub async fn find(
         "split": split,
         "candidates": candidates,
         "concordance": ranking.concordance(),
-        "chosen": {"kind": kind, "features": features},
-        "strength": strength,
+        "chosen": {"kind": kind, "features": features, "gated": gated},
+        "strength": told_of_strength,
         "direction": {
-            "norm": norm(&at_last),
-            "values": packed::text(&at_last),
-            "curve": along,
-            "useful": along_range,
-            "default": along_best,
+            "of": if forced.is_some() { "forcedReplies" } else { "prompts" },
+            "norm": norm(direction),
+            "values": packed::text(direction),
+            "curve": along.always.curve,
+            "useful": along.always.useful,
+            "default": along.always.default,
+            "gated": along.gated,
             "reply": {
                 "by": if forced.is_some() { "forced" } else { "own" },
                 "norm": norm(&over_reply),
                 "values": packed::text(&over_reply),
             },
         },
-        "gate": gate_json(search, &readings, hook, seed),
+        "gate": told_of_gate,
         "openings": {
             "own": parting.own,
             "after": tokenizer.decode(&parting.before),
@@ -404,45 +398,6 @@ fn norm(vector: &[f32]) -> f64 {
         .map(|v| f64::from(*v).powi(2))
         .sum::<f64>()
         .sqrt()
-}
-
-/// A probe of harmful prompts at the hook, fitted to the prompts searched with.
-fn gate_json(asks: &[Ask], readings: &[reading::Reading], hook: HookPoint, seed: u64) -> Value {
-    let labels: Vec<bool> = asks.iter().map(|a| a.class != Class::Harmless).collect();
-    let vectors: Vec<f32> = readings
-        .iter()
-        .flat_map(|r| r.last.iter().copied())
-        .collect();
-    let samples = Samples {
-        vectors: &vectors,
-        labels: &labels,
-    };
-    let validated = cross_validate(samples, RIDGE, FOLDS, seed);
-    let probe = fit(samples, RIDGE);
-    let harmless = asks.iter().zip(&validated.scores);
-    let harmless = harmless.filter(|(ask, _)| ask.class == Class::Harmless);
-    let threshold = above_most(harmless.map(|(ask, s)| (&ask.set[..], *s)), PERCENTILE);
-    json!({
-        "hook": hook,
-        "kind": "probe",
-        "weights": probe.weights,
-        "bias": probe.bias,
-        // In the middle where there is nothing that it must not open for.
-        "threshold": threshold.unwrap_or(0.5),
-        "auc": validated.auc,
-        "roc": roc_json(&validated.roc),
-    })
-}
-
-/// The probe's ridge, folds, and the share of each harmless set's prompts below its threshold.
-pub(super) const RIDGE: f64 = 1.0;
-pub(super) const FOLDS: usize = 5;
-pub(super) const PERCENTILE: f64 = 0.95;
-
-/// A ROC curve as `[false positives, true positives, threshold]`.
-pub(super) fn roc_json(curve: &[RocPoint]) -> Vec<Value> {
-    let point = |p: &RocPoint| json!([p.false_positive, p.true_positive, p.threshold]);
-    curve.iter().map(point).collect()
 }
 
 fn candidate(
