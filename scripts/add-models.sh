@@ -39,16 +39,19 @@ manifest() {
 models= dictionaries=
 # entry KIND FOLDER NAME ADDRESS LISTING: a line of the catalogue.
 entry() {
-  local size title note
-  title=$3
+  local size title note more family
+  title=$3 more=
   note="Put here by whoever made this folder."
   if [ -f "$5" ]; then
     title=$(head -n 1 "$5" | cut -c 1-120)
-    note=$(tail -n +2 "$5" | tr '\n' ' ' | cut -c 1-300 | sed 's/^ *//; s/ *$//')
+    note=$(tail -n +2 "$5" | sed '/^For: /d' | tr '\n' ' ' | cut -c 1-300 | sed 's/^ *//; s/ *$//')
+    family=$(sed -n 's/^For: *//p' "$5" | head -n 1)
+    [ -z "$family" ] || more=",\"families\":[$(json "$family")]"
   fi
+  [ ! -f "$2/find.json" ] || more="$more,\"found\":true"
   size=$(find "$2" -type f -exec wc -c {} + | awk '$2 != "total" { sum += $1 } END { printf "%d", sum }')
-  printf '{"id":%s,"name":%s,"url":%s,"bytes":%s,"beside":true,"about":%s}' \
-    "$(json "beside $4")" "$(json "${title:-$3}")" "$(json "$4")" "$size" "$(json "${note:-Put here by whoever made this folder.}")"
+  printf '{"id":%s,"name":%s,"url":%s,"bytes":%s,"beside":true,"about":%s%s}' \
+    "$(json "beside $4")" "$(json "${title:-$3}")" "$(json "$4")" "$size" "$(json "${note:-Put here by whoever made this folder.}")" "$more"
 }
 
 for model in "$@"; do

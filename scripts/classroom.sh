@@ -3,7 +3,7 @@
 # Usage: scripts/classroom.sh OUT [MODEL...]
 #   A MODEL is a folder (own format, safetensors, or a dictionary) or a single .gguf or .npz file.
 #   A file listing.txt in the folder, or FILE.txt beside a single file, says how it is listed: its first
-#   line is the title, the rest a note for the class.
+#   line is the title, "For: FAMILY" names models that a dictionary is for, the rest is a note for the class.
 #   DIST=FOLDER takes a page that is built already, instead of building it.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -60,7 +60,8 @@ export class Catalogue {
       const known = this.find(id);
       if (known?.kind !== "model") return [];
       const model = this.entries.find((entry) => entry.beside && entry.sameAs === id) ?? known;
-      return [{ model, dictionary: (known.dictionary && this.find(known.dictionary)) || null }];
+      const beside = this.fitting(model).find((entry) => entry.beside);
+      return [{ model, dictionary: (known.dictionary && this.find(known.dictionary)) || beside || null }];
     });
   }
 

@@ -140,7 +140,7 @@ class Step {
         { className: "rung-text" },
         h("b", {}, model.name),
         h("small", {}, facts(rung)),
-        ...[model.refusals, dictionary ? `With the dictionary ${dictionary.name}, layer ${dictionary.layer}.` : ""].filter(Boolean).map((text) => h("small", {}, /** @type {string} */ (text))),
+        ...[model.refusals, dictionary ? `With the dictionary ${dictionary.name}${dictionary.layer ? `, layer ${dictionary.layer}` : ""}.` : ""].filter(Boolean).map((text) => h("small", {}, /** @type {string} */ (text))),
         this.guess,
         this.state,
       ),

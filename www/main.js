@@ -216,7 +216,7 @@ async function load(again = false) {
     ladder.follow(choice.model, true);
     const { names } = conversation;
     Promise.all([door.open(), identity(engine, choice)])
-      .then(([lab, place]) => lab.ready(engine, place, { model: names.model, dictionary: names.dictionary ?? "no dictionary" }, again))
+      .then(([lab, place]) => lab.ready(engine, place, { model: names.model, dictionary: names.dictionary ?? "no dictionary" }, { source: sae, entry: typeof choice.sae === "object" ? choice.sae : null }, again))
       .catch((error) => console.error(error));
     fitCheck.watch(engine, choice, settings.report).catch((error) => console.error(error));
     announcer.textContent = "The model is ready.";

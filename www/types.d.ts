@@ -175,6 +175,8 @@ export interface Entry {
   own?: boolean;
   /** Served with the page. */
   beside?: boolean;
+  /** Of a dictionary: whether find.json lies in its folder. */
+  found?: boolean;
   /** Of a file beside the page: the entry whose public file it is. */
   sameAs?: string;
   /** Of the file that was tested here; without one, nobody has fetched it, and the size is what its host says. */

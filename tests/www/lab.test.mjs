@@ -11,6 +11,7 @@ import { parseSvg } from "../../www/lab/plots.js";
 import { canonical, fromLink, parseRecipe, SCHEMA, toLink } from "../../www/lab/recipes.js";
 import { hashFor, onlyView, routeOf, withoutView } from "../../www/lab/route.js";
 import { Runner, timeLeft, wholeOf } from "../../www/lab/runner.js";
+import { shippedFind } from "../../www/lab/shipped.js";
 import { MAX_CARDS, MAX_RUNS, memory, Shelf } from "../../www/lab/shelf.js";
 import { sorted } from "../../www/lab/sortable.js";
 import { numbersOf, parseStrengths, readTargets, usualStrengths } from "../../www/lab/written.js";
@@ -126,6 +127,32 @@ test("what was found, in words and for the slider", () => {
   gated.gate.bias = null;
   assert.equal(reportOf(gated, "layers.0").onlyGated, undefined, "without a gate that can be read");
   assert.deepEqual(doses({ strength: { curve: [null, { value: "x" }] } }), { base: null, curve: [], useful: null, value: 1, max: 1 });
+});
+
+test("what comes with a dictionary is used where it is about what runs", async () => {
+  const info = { model: { layers: 6, hidden: 192 }, sae: { hook: "layers.3", features: 1536 } };
+  const found = { ...FOUND, model: { layers: 6, hidden: 192 }, dictionary: { hook: "layers.3", features: 1536 } };
+  const asked = [];
+  const served = (status, body) => (globalThis.fetch = async (url) => (asked.push(String(url)), new Response(body, { status })));
+  served(200, JSON.stringify(found));
+  const folder = "https://a.example/models/d/";
+  assert.deepEqual(await shippedFind(folder, { found: true }, info), found);
+  assert.deepEqual(asked, ["https://a.example/models/d/find.json"]);
+  // Nobody is asked for what may not be there.
+  for (const [source, entry] of [[folder, {}], [folder, null], [null, { found: true }]]) assert.equal(await shippedFind(source, entry, info), null);
+  assert.equal(asked.length, 1);
+  for (const other of [{ ...info, sae: undefined }, { ...info, sae: { hook: "layers.4", features: 1536 } }, { ...info, sae: { hook: "layers.3", features: 12 } }, { ...info, model: { layers: 6, hidden: 64 } }]) assert.equal(await shippedFind(folder, { found: true }, other), null);
+  const files = [new File(["x"], "layers.3/cfg.json"), new File([JSON.stringify(found)], "layers.3/find.json")];
+  assert.deepEqual(await shippedFind(files, null, info), found);
+  assert.equal(await shippedFind(files.slice(0, 1), { found: true }, info), null);
+  served(404, "none");
+  assert.equal(await shippedFind(folder, { found: true }, info), null);
+  served(200, "no JSON");
+  await assert.rejects(shippedFind(folder, { found: true }, info), SyntaxError);
+  for (const odd of ["null", "[]", '{"task":"find"}', '{"task":"gate","dictionary":{"hook":"layers.3","features":1536},"model":{"layers":6,"hidden":192}}']) {
+    served(200, odd);
+    assert.equal(await shippedFind(folder, { found: true }, info), null, odd);
+  }
 });
 
 test("a set and a direction are steered as they were found, and a feature by hand is one alone", () => {

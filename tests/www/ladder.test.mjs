@@ -51,6 +51,12 @@ test("a file beside the page takes its step, with all that is known of it", asyn
   assert.equal(model.about, "put here");
   assert.equal(model.bytes, 3);
   assert.equal(one.find("beside y").caveat, undefined);
+  // A dictionary beside the page that says which models it is for is loaded with them.
+  const dictionary = { id: "beside d", name: "D", url: "./models/d/", bytes: 5, beside: true, families: ["smollm2-135m"], found: true };
+  const stranger = { id: "beside e", name: "E", url: "./models/e/", bytes: 5, beside: true };
+  const two = await catalogue({ ...LIST, models: [beside, ...LIST.models], dictionaries: [stranger, dictionary, ...LIST.dictionaries] });
+  assert.deepEqual(two.rungs().map((rung) => rung.dictionary?.id ?? null), ["beside d", null, "eleuther-smollm2-1.7b-17", two.find("phi-3-mini-4k-q4").dictionary ?? null]);
+  assert.equal(two.find("beside d").found, true);
   // A list that somebody else wrote is no reason to fail.
   for (const ladder of [undefined, "x", [3, null, "gone", "nev-phi-3-4k"]]) assert.deepEqual((await catalogue({ ...LIST, ladder })).rungs(), []);
 });

@@ -17,13 +17,14 @@ import { fromLink } from "./recipes.js";
 import { hashFor, routeOf } from "./route.js";
 import { Runner } from "./runner.js";
 import { RunsView } from "./runs-view.js";
+import { shippedFind } from "./shipped.js";
 import { StrengthsView } from "./strengths.js";
 import { TrainView } from "./train-view.js";
 
 /** @import { Conversation } from "../conversation.js" */
 /** @import { Engine } from "../engine-client.js" */
 /** @import { Settings } from "../settings.js" */
-/** @import { LabResult } from "../types.d.ts" */
+/** @import { Entry, LabResult, Source } from "../types.d.ts" */
 /** @import { Route, View } from "./route.js" */
 /** @import { Shelf } from "./shelf.js" */
 
@@ -114,6 +115,8 @@ export class Lab {
       runs: new RunsView(page),
       lesson: new LessonView(page),
     };
+    /** @type {LabResult | null} what came with the dictionary */
+    this.shipped = null;
     this.runner.addEventListener("change", () => this.drawLink());
     this.tabs = h("nav", { className: "lab-tabs", "aria-label": "Parts of the lab" }, ...Object.entries(this.parts).filter(([view]) => view !== "lesson").map(([view, part]) => h("a", { href: `#lab=${view}`, "data-lab": view }, part.title)));
     this.holder = h("div", { className: "lab-holder" });
@@ -147,11 +150,15 @@ export class Lab {
    * @param {Engine} engine
    * @param {string} place a digest of its model and dictionary
    * @param {{model: string, dictionary: string}} names
+   * @param {{source: Source | null, entry: Entry | null}} dictionary
    * @param {boolean} again whether it takes the place of one that was lost
    */
-  async ready(engine, place, names, again) {
+  async ready(engine, place, names, dictionary, again) {
     const { settings } = this.page;
-    const found = await this.runner.shelf.thing(`found/${place}`).catch(() => undefined);
+    // What was searched here comes before what came with the dictionary.
+    const searched = await this.runner.shelf.thing(`found/${place}`).catch(() => undefined);
+    this.shipped = await shippedFind(dictionary.source, dictionary.entry, engine.info).catch((error) => (console.warn(`find.json is not used: ${error}`), null));
+    const found = searched ?? this.shipped;
     const gate = await this.runner.shelf.thing(`gate/${place}`).catch(() => undefined);
     if (this.page.engine() !== engine) return;
     const shipped = settings.gate;
@@ -218,7 +225,9 @@ export class Lab {
     const { settings } = this.page;
     await this.runner.shelf.keep(`found/${this.runner.place}`, undefined).catch((error) => console.warn(`It is kept still: ${error}`));
     const { gate } = settings;
+    const engine = this.page.engine();
     settings.start(settings.shipped, settings.choices.hook);
+    if (this.shipped && engine) await this.adopt(this.shipped, engine, true);
     settings.setGate(gate ?? settings.gate);
     settings.reset();
   }

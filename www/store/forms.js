@@ -21,7 +21,7 @@ export const INDEX = "model.safetensors.index.json";
 /** Read where they are there, and what must be there. */
 const BESIDE = {
   model: ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json", "report.json"],
-  dictionary: ["cfg.json", "config.json", "hyperparams.json"],
+  dictionary: ["cfg.json", "config.json", "hyperparams.json", "find.json"],
 };
 const NEEDED = ["config.json", "tokenizer.json"];
 

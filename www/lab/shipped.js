@@ -1,0 +1,43 @@
+// What the lab found beforehand: find.json in a dictionary's folder, the result of a search as the page and the
+// command save it.
+
+import { MAX_REPORT, readText } from "../limits.js";
+import { looseJson } from "../store/json.js";
+
+/** @import { Engine } from "../engine-client.js" */
+/** @import { Entry, LabResult, Source } from "../types.d.ts" */
+
+const NAME = "find.json";
+
+/**
+ * What was found of the model and dictionary that run; null where nothing comes with the dictionary, or what comes is
+ * about others.
+ * @param {Source | null} dictionary
+ * @param {Entry | null} entry of the dictionary
+ * @param {Engine["info"]} info
+ * @returns {Promise<LabResult | null>}
+ */
+export async function shippedFind(dictionary, entry, info) {
+  const text = await content(dictionary, entry?.found === true);
+  if (text === null) return null;
+  const result = looseJson(text);
+  const { hook, features } = result?.dictionary ?? {};
+  const { model, sae } = info;
+  const about = sae !== undefined && hook === sae.hook && features === sae.features && result.model?.layers === model.layers && result.model?.hidden === model.hidden;
+  return result?.task === "find" && about ? result : null;
+}
+
+/**
+ * @param {Source | null} dictionary
+ * @param {boolean} found whether its folder is said to have the file: nobody is asked for what may not be there
+ * @returns {Promise<string | null>}
+ */
+async function content(dictionary, found) {
+  if (dictionary !== null && typeof dictionary !== "string") {
+    const file = dictionary.find(({ name }) => name.split("/").at(-1) === NAME);
+    return file && file.size <= MAX_REPORT ? file.text() : null;
+  }
+  if (dictionary === null || !found) return null;
+  const response = await fetch(new URL(NAME, dictionary));
+  return response.ok ? readText(response, MAX_REPORT) : null;
+}
