@@ -12,10 +12,16 @@ use super::Encoding;
 /// Weights of a group.
 pub(super) const GROUP: usize = 32;
 
+/// The low half of every byte of a word.
+pub(super) const LOW: u32 = 0x0f0f_0f0f;
+/// The lowest bit of every byte of a word.
+pub(super) const ONES: u32 = 0x0101_0101;
+
 /// A group of 32 weights of a block.
 pub(super) struct Group {
-    /// The stored integers: signed in Q8_0, from 0 up elsewhere.
-    pub levels: [i8; GROUP],
+    /// The stored integers, a byte each in order: signed in Q8_0, from 0 up elsewhere. Words, so that each step
+    /// handles four.
+    pub levels: [u32; GROUP / 4],
     /// The scales of weights 0..16 and of 16..32.
     pub scales: [f32; 2],
     /// What is added to every weight.
@@ -36,12 +42,13 @@ fn offset(encoding: Encoding) -> i8 {
 pub(super) fn append_f32(encoding: Encoding, bytes: &[u8], out: &mut Vec<f32>) {
     let offset = offset(encoding);
     for_groups(encoding, bytes, |group| {
-        for (levels, scale) in group.levels.chunks_exact(GROUP / 2).zip(group.scales) {
-            out.extend(
-                levels
-                    .iter()
-                    .map(|&level| scale * f32::from(level - offset) + group.minimum),
-            );
+        for (levels, scale) in group.levels.chunks_exact(GROUP / 8).zip(group.scales) {
+            for four in levels {
+                out.extend(
+                    four.to_le_bytes()
+                        .map(|level| scale * f32::from(level as i8 - offset) + group.minimum),
+                );
+            }
         }
     });
 }
@@ -63,7 +70,7 @@ pub(super) fn for_groups(encoding: Encoding, bytes: &[u8], mut f: impl FnMut(&Gr
                 f(&simple(half(block, 0), minimum, Some(high), &block[8..]));
             }
             Encoding::Q8_0 => f(&Group {
-                levels: std::array::from_fn(|i| block[2 + i] as i8),
+                levels: std::array::from_fn(|w| word(block, 2 + 4 * w)),
                 scales: [half(block, 0); 2],
                 minimum: 0.0,
             }),
@@ -84,18 +91,23 @@ fn word(block: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
 }
 
+/// Bits 0 to 3 as the lowest bits of a word's four bytes.
+#[inline]
+fn spread(bits: u32) -> u32 {
+    (bits & 15).wrapping_mul(0x0020_4081) & ONES
+}
+
 /// A block of 32 weights: byte `j` of `nibbles` holds weight `j` low and weight `j + 16` high; bit
 /// `i` of `high` is the fifth bit of weight `i`.
 #[inline]
 fn simple(scale: f32, minimum: f32, high: Option<u32>, nibbles: &[u8]) -> Group {
-    let mut levels = [0; GROUP];
-    let (first, second) = levels.split_at_mut(GROUP / 2);
-    for ((low, up), byte) in first.iter_mut().zip(second).zip(nibbles) {
-        (*low, *up) = ((byte & 15) as i8, (byte >> 4) as i8);
-    }
+    let mut levels: [u32; GROUP / 4] = std::array::from_fn(|w| {
+        let four = word(nibbles, 4 * (w % 4));
+        if w < 4 { four & LOW } else { four >> 4 & LOW }
+    });
     if let Some(high) = high {
-        for (i, level) in levels.iter_mut().enumerate() {
-            *level |= (((high >> i) & 1) << 4) as i8;
+        for (w, four) in levels.iter_mut().enumerate() {
+            *four |= spread(high >> (4 * w)) << 4;
         }
     }
     Group {
@@ -130,7 +142,7 @@ fn q4k(block: &[u8], g: usize) -> Group {
     let nibbles = &block[16 + 32 * (g / 2)..][..GROUP];
     let shift = 4 * (g % 2);
     Group {
-        levels: std::array::from_fn(|i| (nibbles[i] >> shift & 15) as i8),
+        levels: std::array::from_fn(|w| word(nibbles, 4 * w) >> shift & LOW),
         scales: [scale; 2],
         minimum,
     }
@@ -143,8 +155,9 @@ fn q5k(block: &[u8], g: usize) -> Group {
     let nibbles = &block[48 + 32 * (g / 2)..][..GROUP];
     let shift = 4 * (g % 2);
     Group {
-        levels: std::array::from_fn(|i| {
-            ((nibbles[i] >> shift & 15) | (high[i] >> g & 1) << 4) as i8
+        levels: std::array::from_fn(|w| {
+            let fifth = word(high, 4 * w) >> g & ONES;
+            word(nibbles, 4 * w) >> shift & LOW | fifth << 4
         }),
         scales: [scale; 2],
         minimum,
@@ -161,8 +174,9 @@ fn q6k(block: &[u8], g: usize) -> Group {
     let d = half(block, 208);
     let (shift, high_shift) = (4 * (k / 2), 2 * k);
     Group {
-        levels: std::array::from_fn(|i| {
-            ((nibbles[i] >> shift & 15) | (high[i] >> high_shift & 3) << 4) as i8
+        levels: std::array::from_fn(|w| {
+            let upper = word(high, 4 * w) >> high_shift & (3 * ONES);
+            word(nibbles, 4 * w) >> shift & LOW | upper << 4
         }),
         scales: [
             d * f32::from(scales[0] as i8),

@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::Encoding;
-use super::blocks::{GROUP, Group, for_groups};
+use super::blocks::{GROUP, Group, LOW, ONES, for_groups};
 use crate::quant::{Format, Planes};
 
 /// The format that keeps the numbers of a quantised encoding; `None` for plain numbers.
@@ -75,8 +75,11 @@ pub(super) fn append(encoding: Encoding, row_bytes: usize, bytes: &[u8], planes:
             let [scale, second] = group.scales.map(half_bits);
             match format {
                 Format::Q8 => {
-                    let zero = if encoding == Encoding::Q8_0 { 0 } else { 8 };
-                    words.extend(bytes_of(&group.levels.map(|level| level - zero)));
+                    words.extend(match encoding {
+                        Encoding::Q8_0 => group.levels,
+                        // The only other one that fits.
+                        _ => group.levels.map(less_eight),
+                    });
                 }
                 _ => words.extend(nibbles(&group.levels)),
             }
@@ -150,39 +153,42 @@ fn pair(low: u32, high: u32) -> u32 {
 
 /// The low four bits of a group's levels: byte `b` of word `w` holds weight `8w + b` low and weight
 /// `8w + 4 + b` high.
-fn nibbles(levels: &[i8; GROUP]) -> [u32; 4] {
-    let four = |at: usize| {
-        let bytes: [u8; 4] = std::array::from_fn(|b| levels[at + b] as u8 & 15);
-        u32::from_le_bytes(bytes)
-    };
-    std::array::from_fn(|w| four(8 * w) | four(8 * w + 4) << 4)
+#[inline]
+fn nibbles(levels: &[u32; GROUP / 4]) -> [u32; 4] {
+    std::array::from_fn(|w| levels[2 * w] & LOW | (levels[2 * w + 1] & LOW) << 4)
 }
 
-/// A group's levels as bytes in order.
-fn bytes_of(levels: &[i8; GROUP]) -> [u32; 8] {
-    std::array::from_fn(|w| {
-        let bytes: [u8; 4] = std::array::from_fn(|b| levels[4 * w + b] as u8);
-        u32::from_le_bytes(bytes)
-    })
+/// Four levels from 0 to 15, less eight, as signed bytes.
+#[inline]
+fn less_eight(levels: u32) -> u32 {
+    // The upper bits keep the bytes from borrowing of one another.
+    const UPPER: u32 = 0x80 * ONES;
+    ((levels | UPPER) - 8 * ONES) ^ UPPER
 }
 
 /// The fifth bit of every level, that of weight `i` at bit `i`.
-fn fifth_bits(levels: &[i8; GROUP]) -> u32 {
-    let bits = levels.iter().enumerate();
-    bits.fold(0, |bits, (i, &level)| {
-        bits | u32::from(level as u8 >> 4 & 1) << i
+#[inline]
+fn fifth_bits(levels: &[u32; GROUP / 4]) -> u32 {
+    let each = levels.iter().enumerate();
+    each.fold(0, |bits, (w, four)| {
+        let fifth = four >> 4 & ONES;
+        let side_by_side = (fifth | fifth >> 7 | fifth >> 14 | fifth >> 21) & 15;
+        bits | side_by_side << (4 * w)
     })
 }
 
 /// The fifth and sixth bits of every level, those of weight `i` at bits `2 (i % 16)` of word
 /// `i / 16`.
-fn two_bits(levels: &[i8; GROUP]) -> [u32; 2] {
-    let word = |half: &[i8]| {
-        let bits = half.iter().enumerate();
-        bits.fold(0, |bits, (i, &level)| {
-            bits | u32::from(level as u8 >> 4 & 3) << (2 * i)
+#[inline]
+fn two_bits(levels: &[u32; GROUP / 4]) -> [u32; 2] {
+    let word = |half: &[u32]| {
+        let each = half.iter().enumerate();
+        each.fold(0, |bits, (w, four)| {
+            let upper = four >> 4 & (3 * ONES);
+            let side_by_side = (upper | upper >> 6 | upper >> 12 | upper >> 18) & 255;
+            bits | side_by_side << (8 * w)
         })
     };
-    let (first, second) = levels.split_at(GROUP / 2);
+    let (first, second) = levels.split_at(GROUP / 8);
     [word(first), word(second)]
 }
