@@ -1,5 +1,6 @@
 // What is to run: a model with a dictionary, and from where the engine reads them.
 
+import { isTrainedHere } from "./catalogue.js";
 import { EngineError } from "./line.js";
 import { isPrecision } from "./precision.js";
 import { isFile, placeName, servedAt } from "./store/address.js";
@@ -103,15 +104,18 @@ export function forgetAddress(kind, url) {
 export async function sourceOf(entry, keep, downloads) {
   if (entry.builtIn) return NANO;
   if (entry.files) return entry.files;
-  if (!keep && downloads.item(entry)?.state !== "whole") return servedAt(entry.url ?? "");
+  const url = entry.url ?? "";
+  const trained = isTrainedHere(url);
+  if (!keep && !trained && downloads.item(entry)?.state !== "whole") return servedAt(url);
   try {
     const files = await downloads.open(entry);
-    const url = entry.url ?? "";
     // The folder's name belongs to it: a dictionary's may say where it reads.
     return isFile(url) ? files : files.map((file) => new File([file], `${placeName(url)}/${file.name}`));
   } catch (error) {
+    if (!(error instanceof EngineError)) throw error;
+    if (trained && error.code === "not-stored") throw new EngineError("not-stored", "The dictionary was trained in this browser and is no longer on this disk. There is no other copy: train it again, or choose another one.");
     // No store at all is no reason not to run.
-    if (error instanceof EngineError && error.code === "no-storage") return servedAt(entry.url ?? "");
+    if (!trained && error.code === "no-storage") return servedAt(url);
     throw error;
   }
 }

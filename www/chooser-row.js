@@ -74,12 +74,15 @@ export class ChooserRow {
     const button = (/** @type {string} */ label, /** @type {(entry: Entry) => void} */ run) =>
       h("button", { type: "button", className: "quiet", "aria-label": `${label}: ${entry.name}`, onclick: () => run(entry) }, label);
     const buttons = [];
+    // Nobody else has what was trained here.
+    const lost = this.lost();
+    this.radio.disabled = lost || Boolean(entry.unusable);
     // What another tab works on is stopped there.
     if (entry.url && !entry.unusable && (running || !item?.elsewhere)) {
       if (running) buttons.push(button("Pause", actions.pause), button("Cancel", actions.remove));
       else if (item?.state === "whole") buttons.push(button("Check", actions.verify), button("Delete", actions.remove));
       else if (item) buttons.push(button("Resume", actions.download), button("Delete", actions.remove));
-      else buttons.push(button("Download", actions.download));
+      else if (!lost) buttons.push(button("Download", actions.download));
     }
     if (entry.own && !running) buttons.push(button("Take off the list", actions.forget));
     const focused = this.buttons.contains(document.activeElement);
@@ -88,12 +91,19 @@ export class ChooserRow {
     this.trouble.replaceChildren(...(job?.error ? this.errorNodes(job.error) : []));
   }
 
+  /** Whether it was trained here and is not on this disk any more. */
+  lost() {
+    const { entry, downloads } = this;
+    return downloads.listing !== null && !downloads.item(entry) && isTrainedHere(entry.url ?? "");
+  }
+
   stateText() {
     const { entry, downloads } = this;
     const job = downloads.job(entry);
     if (job?.running) return describe(job, entry.bytes);
     const item = downloads.item(entry);
     if (!entry.url) return "";
+    if (this.lost()) return "No longer on this disk: the browser cleared it. There is no other copy; it can be trained again.";
     if (!item) return "";
     const total = item.total ?? entry.bytes;
     if (item.elsewhere) return `Another tab is working on it: ${bytes(item.loaded)}${total ? ` of ${bytes(total)}` : ""} on this disk`;

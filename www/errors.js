@@ -144,7 +144,7 @@ const STORE_ADVICE = {
   },
   "no-storage": { title: "The browser keeps no files for this page", steps: ["Private windows often do not. The model can be loaded without keeping it."], reload: false },
   "busy-elsewhere": { title: "Another tab is at it", steps: ["Let the other tab finish, or close it, then go on here."], reload: true },
-  "not-stored": { title: "The model is no longer on this disk", steps: ["Browsers clear stored files when the disk runs full. Download it again, or choose another model."], reload: false },
+  "not-stored": { title: "It is no longer on this disk", steps: ["Browsers clear stored files when the disk runs full. Download it again, or choose another model."], reload: false },
   incomplete: { title: "The model is not all there yet", steps: ["Go on with its download."], reload: false },
   damaged: { title: "The stored file is damaged", steps: ["Delete it and download it again."], reload: false },
   ambiguous: { title: "Which one?", steps: [], reload: false },

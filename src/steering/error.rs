@@ -51,7 +51,8 @@ pub enum SteeringError {
     },
     /// The feature's activation cannot be computed from what was loaded.
     #[error(
-        "{op} of feature {feature} needs its activation, which some rows of the dictionary do not tell (TopK's depends on all latents, or the encoder could not be read by rows): load the whole dictionary, or use add, project_out, cap or amplify"
+        "{op} of feature {feature} needs its activation, which some rows of the dictionary do not tell (TopK's depends on all latents, or the encoder could not be read by rows): load the whole dictionary, or use {}",
+        Operator::unmeasured()
     )]
     NeedsActivation {
         /// The operator.

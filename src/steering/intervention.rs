@@ -374,13 +374,10 @@ mod tests {
             ("layers.3:7:project_out:1", "\"1\" is no option"),
             ("layers.3:@:add:1", "cannot be called \"\""),
             ("layers.3:@a/b:add:1", "cannot be called \"a/b\""),
-            (
-                "layers.3:@r:scale:2",
-                "use clamp, add, project_out, cap, amplify",
-            ),
+            ("layers.3:@r:scale:2", &format!("use {}", Operator::along())),
             (
                 "layers.3:@r:reconstruct",
-                "use clamp, add, project_out, cap, amplify",
+                &format!("use {}", Operator::along()),
             ),
         ] {
             let message = text.parse::<Intervention>().unwrap_err().to_string();

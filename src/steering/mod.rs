@@ -17,6 +17,9 @@
 //!
 //! One feature may not be given two activations at one position, nor one direction two components.
 
+#[cfg(all(test, not(target_arch = "wasm32")))]
+#[path = "../../tests/support/coefficient.rs"]
+mod coefficient;
 mod direction;
 mod error;
 mod gate;

@@ -195,6 +195,14 @@ impl Operator {
         along.map(Self::name).collect::<Vec<_>>().join(", ")
     }
 
+    /// The names of those that are about a feature and need neither its activation nor the reconstruction, for
+    /// messages.
+    pub(super) fn unmeasured() -> String {
+        let plain = |row: &OperatorInfo| row.feature && !row.activation && !row.reconstruction;
+        let own = Self::ALL.into_iter().filter(|op| plain(op.row()));
+        own.map(Self::name).collect::<Vec<_>>().join(", ")
+    }
+
     /// Its code in the steering table.
     pub(super) fn code(self) -> u32 {
         self.row().code
@@ -263,9 +271,12 @@ mod tests {
     #[test]
     fn the_page_says_what_the_table_says() {
         let union = Operator::ALL.map(|op| format!("\"{op}\"")).join(" | ");
-        let types = include_str!("../web/types.d.ts");
-        let line = format!("export type Operator = {union};");
-        assert!(types.contains(&line), "src/web/types.d.ts must say\n{line}");
+        let types = std::fs::read_to_string(TYPES).unwrap();
+        let own = |line: &str| match line.starts_with("export type Operator = ") {
+            true => format!("export type Operator = {union};\n"),
+            false => format!("{line}\n"),
+        };
+        write_again(TYPES, &types.lines().map(own).collect::<String>());
 
         let rows: Vec<String> = Operator::ALL
             .iter()
@@ -279,11 +290,23 @@ mod tests {
              export const OPERATORS = [\n{}];\n",
             rows.concat()
         );
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/www/operators.js");
+        write_again(
+            concat!(env!("CARGO_MANIFEST_DIR"), "/www/operators.js"),
+            &module,
+        );
+    }
+
+    const TYPES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/web/types.d.ts");
+
+    /// The file says `text`; with WRITE_OPERATORS=1 it does from now on.
+    fn write_again(path: &str, text: &str) {
         if std::env::var_os("WRITE_OPERATORS").is_some() {
-            std::fs::write(path, &module).unwrap();
+            std::fs::write(path, text).unwrap();
         }
         let written = std::fs::read_to_string(path).unwrap_or_default();
-        assert_eq!(written, module, "write it again with WRITE_OPERATORS=1");
+        assert_eq!(
+            written, text,
+            "{path}: write it again with WRITE_OPERATORS=1"
+        );
     }
 }

@@ -7,6 +7,7 @@ use pollster::block_on;
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::coefficient::coefficient;
 use super::place::Site;
 use super::{Hook, Intervention, Operator, Positions, Steering, SteeringError, Target};
 use crate::gpu::{Buffer, Gpu, GpuOptions};
@@ -187,18 +188,8 @@ impl Bench {
             let value = i.value.map_or(0.0, f64::from);
             let along: f64 = out.iter().zip(&d).map(|(h, d)| h * d).sum();
             let squares: f64 = d.iter().map(|d| d * d).sum();
-            let c = match i.op {
-                Operator::Clamp if i.direction().is_some() => {
-                    (value - along / squares.sqrt()) / squares.sqrt()
-                }
-                Operator::Clamp => value - f(i),
-                Operator::Add => value,
-                Operator::Scale => (value - 1.0) * f(i),
-                Operator::ProjectOut => -along / squares,
-                Operator::Cap => (value - along / squares.sqrt()).min(0.0) / squares.sqrt(),
-                Operator::Amplify => (value - 1.0) * along / squares,
-                Operator::ClampReplace | Operator::Reconstruct => unreachable!(),
-            };
+            let f = i.direction().is_none().then(|| f(i));
+            let c = coefficient(i.op.name(), value, f, along, squares);
             for (h, d) in out.iter_mut().zip(&d) {
                 *h += c * d;
             }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use pollster::block_on;
 use rand::Rng;
 
+use super::coefficient::coefficient;
 use super::place::Site;
 use super::{Intervention, Operator, Steering};
 use crate::gpu::GpuOptions;
@@ -99,18 +100,7 @@ fn clamps_use_each_rules_activation_and_the_residuals_units() {
                     let value = f64::from(value);
                     let dot = |a: &[f64]| a.iter().zip(&d).map(|(a, d)| a * d).sum::<f64>();
                     let wide: Vec<f64> = h.iter().map(|v| f64::from(*v)).collect();
-                    let c = match op {
-                        Operator::Clamp => value - f,
-                        Operator::Add => value,
-                        Operator::Scale => (value - 1.0) * f,
-                        Operator::ProjectOut => -dot(&wide) / dot(&d),
-                        Operator::Cap => {
-                            let norm = dot(&d).sqrt();
-                            (value - dot(&wide) / norm).min(0.0) / norm
-                        }
-                        Operator::Amplify => (value - 1.0) * dot(&wide) / dot(&d),
-                        _ => 0.0,
-                    };
+                    let c = coefficient(op.name(), value, Some(*f), dot(&wide), dot(&d));
                     let mut expected: Vec<f64> =
                         wide.iter().zip(&d).map(|(h, d)| h + c * d).collect();
                     if op.row().reconstruction {

@@ -191,7 +191,7 @@ async fn built_page_says_that_a_model_was_cleared() -> Result {
         )
         .await?;
     let title = browser.find("#stage .error-panel h2").await?.text().await?;
-    assert_eq!(title, "The model is no longer on this disk");
+    assert_eq!(title, "It is no longer on this disk");
     browser
         .eval("[...document.querySelectorAll('#stage .error-panel button')].find((button) => button.innerText === 'Back to the nano model').click()")
         .await?;

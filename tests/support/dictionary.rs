@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
+use super::coefficient::coefficient;
 use super::numbers;
 
 /// A dictionary of random weights.
@@ -143,14 +144,8 @@ impl RandomDictionary {
             let d = self.direction(latent(i));
             let along: f64 = h.iter().zip(&d).map(|(h, d)| h * d).sum();
             let squares: f64 = d.iter().map(|d| d * d).sum();
-            let by = match i.op {
-                Operator::Clamp => value(i) - f(i),
-                Operator::Add => value(i),
-                Operator::Scale => (value(i) - 1.0) * f(i),
-                Operator::Cap => (value(i) - along / squares.sqrt()).min(0.0) / squares.sqrt(),
-                Operator::Amplify => (value(i) - 1.0) * along / squares,
-                _ => -along / squares,
-            };
+            let value = i.value.map_or(0.0, f64::from);
+            let by = coefficient(i.op.name(), value, Some(f(i)), along, squares);
             add(h, by, &d);
         }
     }

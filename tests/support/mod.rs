@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod checkpoint;
+pub mod coefficient;
 pub mod dictionary;
 #[cfg(target_arch = "wasm32")]
 pub mod engine;

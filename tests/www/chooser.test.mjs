@@ -13,9 +13,10 @@ beforeEach(() => {
 });
 
 const { Catalogue, mayBring } = await import("../../www/catalogue.js");
-const { forgetAddress, nanoChoice, recall, remember } = await import("../../www/choice.js");
+const { forgetAddress, nanoChoice, recall, remember, sourceOf } = await import("../../www/choice.js");
 const { labels } = await import("../../www/chooser-row.js");
 const { sentence } = await import("../../www/chooser-steering.js");
+const { EngineError } = await import("../../www/line.js");
 
 const LIST = readFileSync(new URL("../../www/catalogue.json", import.meta.url), "utf8");
 async function catalogue(list = LIST) {
@@ -53,6 +54,23 @@ test("a deleted address is nowhere left, with its secret", async () => {
   forgetAddress("model", "https://b.example/");
   stored.set("phi3-steer.model", "{");
   forgetAddress("model", "https://b.example/");
+});
+
+test("what was trained here and is gone is nowhere asked for", async () => {
+  const one = await catalogue();
+  const entry = one.addUrl("dictionary", "https://a.example/page/trained-here/mine/layers.3/");
+  const other = one.addUrl("dictionary", "https://b.example/layers.3/");
+  const store = (open) => ({ item: () => undefined, open });
+  const failing = (code) => store(async () => { throw new EngineError(code, "as it is"); });
+  for (const keep of [true, false]) {
+    await assert.rejects(sourceOf(entry, keep, failing("not-stored")), (error) => error.code === "not-stored" && /no other copy/.test(error.message));
+    await assert.rejects(sourceOf(entry, keep, failing("no-storage")), { code: "no-storage" });
+    // Kept, it is read although nobody has listed the disk yet.
+    const [file] = await sourceOf(entry, keep, store(async () => [new File(["x"], "cfg.json")]));
+    assert.equal(file.name, "mine/layers.3/cfg.json");
+  }
+  assert.equal(await sourceOf(other, false, failing("not-stored")), "https://b.example/layers.3/");
+  await assert.rejects(sourceOf(other, true, failing("not-stored")), { message: "as it is" });
 });
 
 test("one bad line takes no other with it", async () => {

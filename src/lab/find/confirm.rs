@@ -17,7 +17,7 @@ pub const TRIED: f32 = 2.0;
 /// The strengths of the curve, in units of the largest activation.
 pub const CURVE: [f32; 6] = [0.5, 1.0, 1.5, 2.0, 2.5, 3.0];
 /// How often the difference of means is added, to compare with.
-pub const ALONG: [f32; 3] = [0.5, 1.0, 1.5];
+pub const ALONG: [f32; 4] = [0.5, 1.0, 1.5, 2.0];
 /// Harmless requests that a useful strength may refuse more than the base, as a share.
 const OVER: f64 = 0.1;
 /// Coherent replies that a useful strength may cost, as a share.

@@ -33,7 +33,7 @@ pub struct SteerArguments {
     #[arg(long, requires = "sae")]
     pub sae_anywhere: bool,
     /// Load only the rows of the features that are steered. Of TopK dictionaries, and of encoders that
-    /// cannot be read by rows, these do for add, project_out, cap and amplify alone.
+    /// cannot be read by rows, these do only for operators that need no activation, such as add.
     #[arg(long, requires = "sae")]
     pub sae_rows: bool,
 }
