@@ -7,6 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use safetensors::tensor::{Dtype, TensorView};
@@ -96,6 +98,27 @@ fn dictionary(rng: &mut StdRng, folder: &Path) -> Result {
     Ok(std::fs::write(folder.join("sae.safetensors"), bytes)?)
 }
 
+/// What a search might have found of that dictionary: a direction that pays behind a gate, which opens for everything.
+fn found(rng: &mut StdRng) -> Value {
+    let direction = (0..HIDDEN).map(|_| rng.random_range(-4.0..4.0f32));
+    let bytes: Vec<u8> = direction.flat_map(f32::to_le_bytes).collect();
+    let dose = |value: f64| json!({"value": value, "harmful": 0.5, "benign": 0.0, "coherent": 1.0});
+    let mut strength =
+        json!({"curve": [dose(1.0), dose(2.0)], "useful": [1.0, 2.0], "default": 2.0});
+    strength["gated"] = strength.clone();
+    let mut direction = strength.clone();
+    direction["values"] = json!(STANDARD.encode(bytes));
+    strength["base"] = dose(0.0);
+    json!({
+        "schema": "phi3-steer.result/1", "task": "find", "recipe": {"hook": "layers.9"},
+        "model": {"layers": 30, "hidden": HIDDEN},
+        "dictionary": {"hook": "layers.9", "features": LATENTS},
+        "chosen": {"kind": "direction", "features": [], "gated": true},
+        "strength": strength, "direction": direction, "candidates": [],
+        "gate": {"hook": "layers.9", "weights": vec![0.0; HIDDEN], "bias": 1.0, "threshold": 0.5},
+    })
+}
+
 /// The answer of one column to the last turn.
 async fn answer(browser: &Browser, column: &str) -> Result<String> {
     let css = format!(".turn.last .answer.{column} .answer-body");
@@ -132,7 +155,19 @@ async fn built_page_talks_to_a_real_model() -> Result {
 
     let site = tempfile::tempdir()?;
     copy(&dist()?, site.path())?;
-    script("add-models.sh", &[site.path(), &file], site.path())?;
+    let shipped = tempfile::tempdir()?;
+    let shipped = shipped.path().join("layers.9");
+    dictionary(&mut rng, &shipped)?;
+    std::fs::write(
+        shipped.join("listing.txt"),
+        "Ours\nOf random numbers.\nFor: smollm2-135m\n",
+    )?;
+    std::fs::write(shipped.join("find.json"), found(&mut rng).to_string())?;
+    script(
+        "add-models.sh",
+        &[site.path(), &file, &shipped],
+        site.path(),
+    )?;
     // The list of what the page keeps, with the catalogue as it is now.
     script("precache.sh", &[site.path()], site.path())?;
     dictionary(&mut rng, &site.path().join("dictionary/layers.9"))?;
@@ -164,6 +199,7 @@ async fn built_page_talks_to_a_real_model() -> Result {
         "Apache-2.0",
         "served with this page",
         "refuses",
+        "With the dictionary Ours.",
     ] {
         assert!(
             told.contains(words),
@@ -205,6 +241,12 @@ async fn built_page_talks_to_a_real_model() -> Result {
         base.split_whitespace().eq(wanted.split_whitespace()),
         "the page says: {base}\nthe native engine says: {wanted}"
     );
+    // What was found of the dictionary that comes with it steers, behind its gate, without anybody's doing.
+    let gated = browser
+        .eval("document.getElementById('steer-gated').checked && document.getElementById('strength').value === '2'")
+        .await?;
+    assert_eq!(gated, true, "{}", text(&browser, "#status").await?);
+    assert_ne!(answer(&browser, "steered").await?, base);
     let memory = browser
         .run("return window.engineLine.call('memory', []);", vec![])
         .await?;

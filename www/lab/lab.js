@@ -162,6 +162,8 @@ export class Lab {
     const gate = await this.runner.shelf.thing(`gate/${place}`).catch(() => undefined);
     if (this.page.engine() !== engine) return;
     const shipped = settings.gate;
+    // Another model's direction is none of this one's.
+    this.direction = null;
     if (found) await this.adopt(found, engine, !again);
     settings.setGate(readGate(gate) ?? shipped);
     const began = this.runner.ready(engine, place, names);
