@@ -244,7 +244,12 @@ fn found(result: &Value) -> String {
     }
     let members = list(&result["chosen"]["features"]);
     let names: Vec<String> = members.iter().map(|m| m["feature"].to_string()).collect();
-    let strength = &result["strength"];
+    // What pays behind the gate alone is told as it is there.
+    let unit = result["strength"]["unit"].as_str().unwrap_or_default();
+    let (strength, behind) = match result["chosen"]["gated"] == true {
+        true => (&result["strength"]["gated"], ", behind its gate"),
+        false => (&result["strength"], ""),
+    };
     let range = match &strength["useful"] {
         Value::Null => "no strength is plainly useful".to_string(),
         range => format!("useful from {} to {}", number(&range[0]), number(&range[1])),
@@ -257,9 +262,8 @@ fn found(result: &Value) -> String {
     };
     let _ = writeln!(
         out,
-        "\nChosen: {what}, {range}, best at {} (unit: {}).",
+        "\nChosen: {what}{behind}, {range}, best at {} (unit: {unit}).",
         number(&strength["default"]),
-        strength["unit"].as_str().unwrap_or_default(),
     );
     out
 }
