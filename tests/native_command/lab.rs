@@ -200,7 +200,8 @@ fn find_card_gate_and_quantisation_tell_what_they_read() {
         .collect();
     assert_eq!(confirmed.len(), 2);
     for one in &confirmed {
-        for (side, of) in [("up", 2), ("harmless", 2), ("down", 4)] {
+        // Three tokens are no refusal: of a model that refuses so little, direct requests count as well.
+        for (side, of) in [("up", 4), ("harmless", 2), ("down", 4)] {
             assert_eq!(one["confirmed"][side]["n"], of, "{side}: {one}");
         }
     }

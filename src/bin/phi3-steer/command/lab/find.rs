@@ -210,7 +210,7 @@ fn list(value: &Value) -> &[Value] {
 /// What was found, as a Markdown table and a sentence.
 fn found(result: &Value) -> String {
     let mut out = String::from(
-        "| feature | up: jailbreaks refused | up: harmless refused | down: harmful refused | paper \
+        "| feature | up: harmful refused | up: harmless refused | down: harmful refused | paper \
          | last t | reply t | cosine | causal | output | paired q | agreement |\n|---|",
     );
     out += &"---|".repeat(11);
