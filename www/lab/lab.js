@@ -165,7 +165,8 @@ export class Lab {
     // Another model's direction is none of this one's.
     this.direction = null;
     if (found) await this.adopt(found, engine, !again);
-    settings.setGate(readGate(gate) ?? shipped);
+    // The one that was fitted here, else what was found has, else what came with the model.
+    settings.setGate(readGate(gate) ?? settings.gate ?? shipped);
     const began = this.runner.ready(engine, place, names);
     this.tell();
     await began;
@@ -226,11 +227,11 @@ export class Lab {
   async forget() {
     const { settings } = this.page;
     await this.runner.shelf.keep(`found/${this.runner.place}`, undefined).catch((error) => console.warn(`It is kept still: ${error}`));
-    const { gate } = settings;
+    const gate = await this.runner.shelf.thing(`gate/${this.runner.place}`).catch(() => undefined);
     const engine = this.page.engine();
     settings.start(settings.shipped, settings.choices.hook);
     if (this.shipped && engine) await this.adopt(this.shipped, engine, true);
-    settings.setGate(gate ?? settings.gate);
+    settings.setGate(readGate(gate) ?? settings.gate);
     settings.reset();
   }
 
