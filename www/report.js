@@ -6,7 +6,7 @@ import { looseJson } from "./store/json.js";
 
 /** @import { Rates, Report, SelfTest, Source } from "./types.d.ts" */
 
-/** A server that says nothing for so many milliseconds has no report. */
+/** A server that says nothing for so many milliseconds has no such file. */
 const PATIENCE = 20_000;
 
 /**
@@ -21,7 +21,7 @@ const PATIENCE = 20_000;
  * @returns {Promise<Read>}
  */
 export async function readReport(model, signal) {
-  const text = await content(model, signal).catch((error) => (error instanceof RangeError ? error : null));
+  const text = await beside(model, "report.json", signal).catch((error) => (error instanceof RangeError ? error : null));
   // Many servers answer with a page of theirs for what they do not have.
   if (text === null || (typeof text === "string" && /^\s*</.test(text))) return { report: null, note: null };
   try {
@@ -34,18 +34,20 @@ export async function readReport(model, signal) {
 }
 
 /**
- * @param {Source} model
+ * A small file of a model's or dictionary's folder.
+ * @param {Source} folder
+ * @param {string} wanted its name
  * @param {AbortSignal} [signal]
- * @returns {Promise<string | null>} null if there is none
+ * @returns {Promise<string | null>} null if there is none; a RangeError says that it is too long
  */
-async function content(model, signal) {
-  if (typeof model !== "string") {
-    const file = model.find(({ name }) => name.split("/").at(-1) === "report.json");
+export async function beside(folder, wanted, signal) {
+  if (typeof folder !== "string") {
+    const file = folder.find(({ name }) => name.split("/").at(-1) === wanted);
     if (file && file.size > MAX_REPORT) throw new RangeError(`it is longer than ${MAX_REPORT / 1e6} MB`);
     return file ? file.text() : null;
   }
   const patience = AbortSignal.timeout(PATIENCE);
-  const response = await fetch(new URL("report.json", model), { signal: signal ? AbortSignal.any([signal, patience]) : patience });
+  const response = await fetch(new URL(wanted, folder), { signal: signal ? AbortSignal.any([signal, patience]) : patience });
   return response.ok ? readText(response, MAX_REPORT) : null;
 }
 

@@ -106,7 +106,7 @@ impl Capabilities {
             .unwrap_or("unnamed adapter")
             .to_string();
         let subgroup_size = (has_subgroups && one_size).then_some(sizes[0]);
-        let broadcast = cpu && matches!(subgroup_size, Some(4 | 8));
+        let broadcast = cpu && can_broadcast(subgroup_size);
         Self {
             name,
             backend: format!("{:?}", info.backend),
@@ -178,7 +178,7 @@ impl Capabilities {
         }
         let broadcast = Some(MatmulKind::Broadcast);
         if (options.few_rows == broadcast || options.many_rows == broadcast)
-            && !matches!(self.subgroup_size, Some(4 | 8))
+            && !can_broadcast(self.subgroup_size)
         {
             return Err(GpuError::Unsupported("subgroups of 4 or 8"));
         }
@@ -204,4 +204,10 @@ impl Capabilities {
         }
         features
     }
+}
+
+/// Whether the subgroups of a size, where they have one alone, share the columns of a group of weights
+/// (`matmul/broadcast.wgsl`).
+fn can_broadcast(subgroup_size: Option<u32>) -> bool {
+    matches!(subgroup_size, Some(4 | 8))
 }

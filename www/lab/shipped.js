@@ -1,7 +1,7 @@
 // What the lab found beforehand: find.json in a dictionary's folder, the result of a search as the page and the
 // command save it.
 
-import { MAX_REPORT, readText } from "../limits.js";
+import { beside } from "../report.js";
 import { looseJson } from "../store/json.js";
 
 /** @import { Engine } from "../engine-client.js" */
@@ -18,26 +18,13 @@ const NAME = "find.json";
  * @returns {Promise<LabResult | null>}
  */
 export async function shippedFind(dictionary, entry, info) {
-  const text = await content(dictionary, entry?.found === true);
+  // Nobody is asked for what may not be there.
+  if (dictionary === null || (typeof dictionary === "string" && entry?.found !== true)) return null;
+  const text = await beside(dictionary, NAME);
   if (text === null) return null;
   const result = looseJson(text);
   const { hook, features } = result?.dictionary ?? {};
   const { model, sae } = info;
   const about = sae !== undefined && hook === sae.hook && features === sae.features && result.model?.layers === model.layers && result.model?.hidden === model.hidden;
   return result?.task === "find" && about ? result : null;
-}
-
-/**
- * @param {Source | null} dictionary
- * @param {boolean} found whether its folder is said to have the file: nobody is asked for what may not be there
- * @returns {Promise<string | null>}
- */
-async function content(dictionary, found) {
-  if (dictionary !== null && typeof dictionary !== "string") {
-    const file = dictionary.find(({ name }) => name.split("/").at(-1) === NAME);
-    return file && file.size <= MAX_REPORT ? file.text() : null;
-  }
-  if (dictionary === null || !found) return null;
-  const response = await fetch(new URL(NAME, dictionary));
-  return response.ok ? readText(response, MAX_REPORT) : null;
 }

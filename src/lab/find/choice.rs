@@ -29,10 +29,8 @@ impl Kind {
     /// that is so only behind the gate.
     pub fn of(features: usize, base: &Dose, curve: &[Doses], along: &[Doses]) -> (Self, bool) {
         for gated in [false, true] {
-            let pays = |all: &[Doses]| {
-                let doses = all.iter().map(|d| if gated { d.gated } else { d.always });
-                doses.into_iter().any(|d| worth(base, &d) > PAYS)
-            };
+            let dose = |d: &Doses| if gated { d.gated } else { d.always };
+            let pays = |all: &[Doses]| all.iter().any(|d| worth(base, &dose(d)) > PAYS);
             match (pays(curve), pays(along)) {
                 (true, _) if features == 1 => return (Self::Feature, gated),
                 (true, _) => return (Self::Set, gated),
