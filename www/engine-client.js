@@ -51,18 +51,36 @@ function absolute(source) {
 
 export { EngineError };
 
+/** Signs of life of an engine's worker. */
+class Pulse {
+  /** @param {Line | Branch} line */
+  constructor(line) {
+    /** @protected */
+    this.line = line;
+  }
+
+  /** How many messages the worker has sent: it lives as long as this grows. */
+  get heard() {
+    return this.line.heard;
+  }
+
+  /** Done when the worker has answered, which a busy or dead one does not. */
+  async ping() {
+    await this.line.call("ping", []);
+  }
+}
+
 /**
  * The engine in its worker; types/engine-client.d.ts has the types that ship.
  * @implements {Declared}
  */
-export class Engine {
+export class Engine extends Pulse {
   /**
    * @param {Line | Branch} line
    * @param {Info} info
    */
   constructor(line, info) {
-    /** @private */
-    this.line = line;
+    super(line);
     /** What runs: model, adapter, dictionary. */
     this.info = info;
     /**
@@ -97,9 +115,10 @@ export class Engine {
    * Starts a worker and loads a model into it.
    * @param {LoadOptions} options
    * @param {AbortSignal} [signal] ends the worker, and the load with the code "cancelled"
+   * @param {(worker: Pulse) => void} [onStart] called when the worker runs, with what tells whether it lives
    * @returns {Promise<Engine>}
    */
-  static async load(options, signal) {
+  static async load(options, signal, onStart) {
     const { onProgress, ...plain } = options;
     const line = new Line("engine");
     const abort = () => line.close(new EngineError("cancelled", "Loading was cancelled."));
@@ -107,6 +126,7 @@ export class Engine {
     signal?.addEventListener("abort", abort);
     try {
       const places = { model: absolute(plain.model), ...(plain.sae === undefined ? {} : { sae: absolute(plain.sae) }) };
+      if (onStart) line.onReady.push(() => onStart(new Pulse(line)));
       const info = await line.call("load", [{ ...plain, ...places }], onProgress);
       return new Engine(line, info);
     } catch (error) {
@@ -173,16 +193,6 @@ export class Engine {
   /** Done when no chat is under way in the worker, which may be later than the end of the loop over it. */
   async settled() {
     while (this.chats.size) await Promise.all(this.chats);
-  }
-
-  /** How many messages the worker has sent: it lives as long as this grows. */
-  get heard() {
-    return this.line.heard;
-  }
-
-  /** Done when the worker has answered, which a busy or dead one does not. */
-  async ping() {
-    await this.line.call("ping", []);
   }
 
   /**

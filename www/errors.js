@@ -108,6 +108,7 @@ const ADVICE = {
   },
   "not-free": { title: "The engine is not free yet", steps: ["Wait for it, or start it again: the conversation stays."], reload: true },
   "broken-off": { title: "The answer broke off", steps: ["Run it again."], reload: false },
+  standing: { title: "Loading does not get on", steps: ["Wait if the machine or its network is slow: compiling for a GPU can take a minute.", "Start the engine again if this stays: a GPU that hangs answers only then, or after the browser was closed."], reload: true },
   silent: { title: "The engine does not answer", steps: ["Wait if the machine is busy, or start it again: the conversation stays."], reload: true },
   crashed: { title: "The engine stopped", steps: ["Reload the engine: the conversation stays."], reload: true },
 };

@@ -13,7 +13,7 @@ import { DownloadStrip } from "./download-strip.js";
 import { Downloads } from "./downloads.js";
 import { startDrop } from "./drop.js";
 import { Engine } from "./engine-client.js";
-import { errorPanel, isFatal } from "./errors.js";
+import { isFatal } from "./errors.js";
 import { FitCheck, identity } from "./fit.js";
 import { startFocus } from "./focus.js";
 import { Follower } from "./follow.js";
@@ -82,7 +82,7 @@ const outbox = new Outbox(composer.form, (messages) => {
 });
 const fitCheck = new FitCheck({ show: (fit) => status.showFit(fit), free: () => canRun() && outbox.messages.length === 0 && !door.lab?.runner.running });
 const keepFocus = startFocus(() => (matchMedia("(pointer: coarse)").matches ? byId("scroller", HTMLElement) : composer.field));
-const heartbeat = new Heartbeat({ silent: showSilence, back: () => status.clear() });
+const heartbeat = new Heartbeat({ silent: () => status.waits("silent", restart), standing: () => status.waits("standing", restart), back: () => status.clear() });
 const panel = new SteeringPanel(settings);
 const status = new StatusView(settings, { cancel: () => loading?.abort() });
 const view = new ChatView(conversation, byId("turns", HTMLElement), byId("scroller", HTMLElement), announcer, {
@@ -193,10 +193,13 @@ async function load(again = false) {
       onProgress: (/** @type {import("./types.d.ts").LoadProgress} */ progress) => {
         // What takes the longest is there.
         if (progress.stage === "warmup") door.open();
-        if (loading === abort) status.loading(progress, again);
+        if (loading !== abort) return;
+        heartbeat.moved();
+        status.loading(progress, again);
       },
     };
-    const engine = await (again ? recovery.restart(() => Engine.load(options, abort.signal)) : Engine.load(options, abort.signal));
+    const start = () => Engine.load(options, abort.signal, (worker) => loading === abort && heartbeat.watch(worker, true));
+    const engine = await (again ? recovery.restart(start) : start());
     if (loading !== abort) {
       engine.terminate();
       return;
@@ -225,6 +228,7 @@ async function load(again = false) {
   } catch (error) {
     if (loading !== abort) return;
     const failure = asEngineError(error);
+    heartbeat.rest();
     ladder.follow(null, false);
     status.failed(failure, waysOf(failure.code, again));
   } finally {
@@ -388,8 +392,7 @@ async function release(engine) {
   }
   const patience = setTimeout(() => {
     if (busy !== engine) return;
-    const error = new EngineError("not-free", "It still computes for the answer that was stopped. Messages wait until it is done.");
-    status.interject(errorPanel(error, [{ label: "Restart the engine", run: restart }]));
+    status.waits("not-free", restart);
   }, FREE);
   // The rest takes as long as it takes: nobody waits for it here.
   const late = new Promise((resolve) => setTimeout(() => resolve("late"), STEP));
@@ -404,12 +407,6 @@ async function release(engine) {
       goOn();
     }
   });
-}
-
-/** Says that the engine does not answer, and what can be done about it. */
-function showSilence() {
-  const error = new EngineError("silent", "Its worker has said nothing for several seconds. Stop ends it and starts another.");
-  status.interject(errorPanel(error, [{ label: "Restart the engine", run: restart }]));
 }
 
 /** Begins a new conversation; one that runs is stopped. */

@@ -3,9 +3,9 @@
 import { byId, bytes, h, number, short } from "./dom.js";
 import { isReported } from "./dose.js";
 import { errorPanel } from "./errors.js";
+import { EngineError } from "./line.js";
 import { showWelcome } from "./welcome.js";
 
-/** @import { EngineError } from "./line.js" */
 /** @import { Info, LoadProgress, Report, SelfTest } from "./types.d.ts" */
 /** @import { Settings } from "./settings.js" */
 
@@ -15,6 +15,12 @@ const STAGES = {
   weights: "Loading the weights",
   dictionary: "Loading the dictionary",
   warmup: "Warming up the GPU",
+};
+
+const WAITS = {
+  silent: "Its worker has said nothing for several seconds.",
+  standing: "Its worker lives, but nothing has come of the load for 45 seconds.",
+  "not-free": "It still computes for the answer that was stopped. Messages wait until it is done.",
 };
 
 /** The status line in the header, the details in the panel, and the loading card. */
@@ -42,6 +48,8 @@ export class StatusView {
     this.begun = false;
     this.bar = h("progress", { max: 1, "aria-label": "Loading the model" });
     this.barText = h("p", { className: "muted" });
+    /** What is said of a load that does not get on. */
+    this.word = h("div");
     this.announced = "";
     settings.addEventListener("change", () => this.describe());
   }
@@ -54,6 +62,7 @@ export class StatusView {
     if (!this.stage.contains(this.bar)) {
       this.bar.removeAttribute("value");
       this.barText.textContent = "Starting the engine";
+      this.word.replaceChildren();
       this.stage.replaceChildren(
         h(
           "section",
@@ -62,6 +71,7 @@ export class StatusView {
           again ? h("p", { className: "muted" }, "The conversation stays and goes on where it broke off.") : null,
           this.bar,
           this.barText,
+          this.word,
           h("div", { className: "actions" }, h("button", { type: "button", className: "button", onclick: this.actions.cancel }, "Cancel")),
         ),
       );
@@ -72,7 +82,10 @@ export class StatusView {
       this.details.replaceChildren();
       showWelcome(null);
     }
-    if (!progress) return;
+    if (!progress) {
+      this.word.replaceChildren();
+      return;
+    }
     const known = progress.total > 0;
     this.begun ||= progress.stage === "weights" && progress.loaded > 0;
     if (known) this.bar.value = progress.loaded / progress.total;
@@ -117,15 +130,25 @@ export class StatusView {
     this.describe();
   }
 
-  /** @param {HTMLElement} panel about the engine that runs */
-  interject(panel) {
-    this.stage.replaceChildren(panel);
+  /** Where something is said about the engine that runs, or loads. */
+  get aside() {
+    return this.stage.contains(this.word) ? this.word : this.stage;
+  }
+
+  /**
+   * Says what is waited for, and that waiting is not all that can be done.
+   * @param {keyof typeof WAITS} code
+   * @param {() => void} restart
+   */
+  waits(code, restart) {
+    const panel = errorPanel(new EngineError(code, WAITS[code]), [{ label: "Restart the engine", run: restart }]);
+    this.aside.replaceChildren(panel);
     panel.scrollIntoView({ block: "nearest" });
   }
 
-  /** What was said about the engine that runs no longer holds. */
+  /** What was said about the engine that runs, or loads, no longer holds. */
   clear() {
-    this.stage.replaceChildren();
+    this.aside.replaceChildren();
   }
 
   /** @param {SelfTest | "checking" | null} fit of the dictionary, null while nobody has looked */

@@ -25,11 +25,12 @@ pub async fn ready(browser: &Browser) -> Result {
     browser
         .wait_until(
             "the model is loaded, or the page says why not",
-            "document.getElementById('what-runs').childElementCount > 0 || document.querySelector('#stage .error-panel') !== null",
+            // A panel in the loading card says that loading takes its time.
+            "document.getElementById('what-runs').childElementCount > 0 || document.querySelector('#stage > .error-panel') !== null",
         )
         .await?;
     match browser
-        .eval("document.querySelector('#stage .error-panel')?.innerText ?? null")
+        .eval("document.querySelector('#stage > .error-panel')?.innerText ?? null")
         .await?
     {
         Value::Null => Ok(()),

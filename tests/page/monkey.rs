@@ -154,18 +154,7 @@ async fn answers(browser: &Browser) -> Result {
         .await?;
     let start = Instant::now();
     let mut said = false;
-    let mut cancelled = false;
     while start.elapsed() < Duration::from_secs(240) {
-        // A worker that hangs while it loads says nothing any more; a visitor cancels.
-        if !cancelled && start.elapsed() > Duration::from_secs(90) {
-            let pressed = browser
-                .eval("(() => { const button = document.querySelector('#stage .loading-card button'); button?.click(); return button?.innerText ?? null; })()")
-                .await?;
-            cancelled = true;
-            if !pressed.is_null() {
-                println!("  still loading after 90 s: {pressed}");
-            }
-        }
         let offered = browser
             .eval("(() => { const button = document.querySelector('#stage .error-panel button'); button?.click(); return button?.innerText ?? null; })()")
             .await?;

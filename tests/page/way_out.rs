@@ -213,15 +213,34 @@ async fn built_page_has_a_way_out_of_a_silent_engine() -> Result {
     browser.close().await
 }
 
-/// The page says by itself that the worker no longer answers, and takes it back when it does.
+/// The page says by itself that the worker no longer answers, while it loads and afterwards, and a click
+/// takes another.
 #[tokio::test]
 async fn built_page_notices_a_silent_engine() -> Result {
     let front = tempfile::tempdir()?;
     sabotaged(front.path())?;
+    let script = front.path().join("www/worker.js");
+    let sound = std::fs::read_to_string(&script)?;
+    let hangs = "  async load(id, options) {\n    for (;;);";
+    let hanging = sound.replace("  async load(id, options) {", hangs);
+    assert!(hanging.contains(hangs), "the worker's load is elsewhere");
+    std::fs::write(&script, hanging)?;
     let server = Server::start_with(&dist()?, Some(front.path()), false)?;
     let browser = Browser::start(&[]).await?;
     browser.client.goto(&server.url()).await?;
+    browser
+        .wait_until(
+            "the page says that it hangs while it loads",
+            "document.querySelector('#stage .loading-card .error-panel')?.innerText.includes('does not answer') ?? false",
+        )
+        .await?;
+    std::fs::write(&script, sound)?;
+    browser.screenshot("silent-load").await?;
+    browser.click("#stage .error-panel button").await?;
     ready(&browser).await?;
+    say(&browser, "How do I bake bread?").await?;
+    ended(&browser, 1).await?;
+
     // Nothing runs: it is noticed all the same.
     sabotage(&browser, "busy").await?;
     browser
@@ -234,7 +253,7 @@ async fn built_page_notices_a_silent_engine() -> Result {
     browser.click("#stage .error-panel button").await?;
     ready(&browser).await?;
     say(&browser, "How do I bake bread?").await?;
-    ended(&browser, 1).await?;
+    ended(&browser, 2).await?;
 
     // A worker that is gone while nothing runs is replaced unasked.
     sabotage(&browser, "close").await?;
@@ -246,7 +265,7 @@ async fn built_page_notices_a_silent_engine() -> Result {
         .await?;
     ready(&browser).await?;
     say(&browser, "How do I bake bread?").await?;
-    ended(&browser, 2).await?;
+    ended(&browser, 3).await?;
     assert_eq!(
         browser.console_errors().await?,
         Vec::<String>::new(),

@@ -141,7 +141,7 @@ test("the heart beats: silence is noticed once, and its end; a late timer alone 
   mock.timers.enable({ apis: ["setInterval"] });
   try {
     const said = [];
-    const heart = new Heartbeat({ silent: () => said.push("silent"), back: () => said.push("back") });
+    const heart = new Heartbeat({ silent: () => said.push("silent"), standing: () => said.push("standing"), back: () => said.push("back") });
     let answer = null;
     const engine = { heard: 0, ping: () => new Promise((resolve) => (answer = resolve)) };
     const pong = async () => {
@@ -181,9 +181,52 @@ test("the heart beats: silence is noticed once, and its end; a late timer alone 
     heart.rest();
     for (let k = 0; k < 20; k++) await beat();
     assert.deepEqual(said, ["silent", "back"]);
+
+    // A load that answers and does not get on, and one that does.
+    said.length = 0;
+    heart.watch(engine, true);
+    const alive = async (beats) => {
+      for (let k = 0; k < beats; k++) {
+        engine.heard++;
+        await beat();
+      }
+    };
+    await alive(29);
+    heart.moved();
+    await alive(29);
+    assert.deepEqual(said, []);
+    await alive(20);
+    assert.deepEqual(said, ["standing"]);
+    heart.moved();
+    assert.deepEqual(said, ["standing", "back"]);
+    heart.moved();
+    // Of a worker that says nothing no more is said than that.
+    for (let k = 0; k < 60; k++) await beat();
+    assert.deepEqual(said, ["standing", "back", "silent"]);
+    heart.watch(engine);
+    await alive(60);
+    heart.moved();
+    assert.deepEqual(said, ["standing", "back", "silent"]);
   } finally {
     mock.timers.reset();
   }
+});
+
+test("a load tells of its worker once that runs, whether or not the load gets on", async () => {
+  const started = [];
+  const stop = new AbortController();
+  const loading = Engine.load({ model: "https://a.example/m/" }, stop.signal, (pulse) => started.push(pulse));
+  await tick();
+  assert.equal(started.length, 0, "the worker's program has not come yet");
+  worker.answer = ({ id, method }) => method === "ping" && worker.says({ id, ok: null });
+  worker.says({ ready: true, lock: await holdLock(worker.name) });
+  assert.equal(started.length, 1);
+  const [pulse] = started;
+  const before = pulse.heard;
+  await pulse.ping();
+  assert.equal(pulse.heard, before + 1);
+  stop.abort();
+  await assert.rejects(loading, code("cancelled"));
 });
 
 test("a worker answers within the time, or it does not", async () => {
