@@ -4,6 +4,7 @@
 
 #[path = "../support/gguf.rs"]
 mod gguf;
+mod huggingface;
 mod precision;
 mod published;
 mod small_model;
@@ -21,11 +22,21 @@ use pollster::block_on;
 
 /// The model of a folder, its cache in f32.
 pub fn load(folder: &Folder, precision: impl Into<Precision>) -> Model {
+    load_lanes(folder, precision, 1, None)
+}
+
+/// A model with room for so many conversations of so many tokens.
+pub fn load_lanes(
+    folder: &Folder,
+    precision: impl Into<Precision>,
+    lanes: usize,
+    context: Option<usize>,
+) -> Model {
     let gpu = Rc::new(block_on(Gpu::open(&GpuOptions::default())).expect("an adapter"));
     let files = block_on(ModelFiles::open(folder)).expect("a model");
     let options = ModelOptions {
-        lanes: 1,
-        context: None,
+        lanes,
+        context,
         precision: precision.into(),
         cache: CacheFormat::F32,
     };

@@ -185,7 +185,7 @@ const QUESTIONS: [&str; 8] = [
 /// Tokens of an answer that are compared.
 const ANSWER: usize = 12;
 /// Two tokens whose logits differ by less are as likely.
-const TIE: f32 = 1e-3;
+pub const TIE: f32 = 1e-3;
 
 #[test]
 fn logits_and_answers_are_those_of_an_independent_llama() {
