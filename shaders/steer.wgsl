@@ -12,14 +12,15 @@
 //   clamp_replace  as clamp, on the dictionary's reconstruction in place of h
 //   reconstruct    h := the reconstruction
 //
-// The first clamp_replace or reconstruct that applies to a row puts the reconstruction in place of h; the host
+// The first that rebuilds (clamp_replace, reconstruct) and applies to a row puts the reconstruction in place of h; the host
 // lists them first, so that all other edits come on top. One workgroup of WG invocations a row; an
 // invocation owns the same elements throughout. Grid: (1, rows).
 // Entries with ALONG work along a direction that is no latent's: d is in the residual's units, and clamp
 // makes its component p, whatever it is, the value.
 //
-// The host gives the constants OP_… of the operators and the flags of entries: AT_PROMPT, AT_GENERATED,
-// AT_BOS (applies to such tokens), IF_ACTIVE (applies only where the latent is active), ALONG.
+// The host gives the constants OP_… of the operators, whether one measures (needs the activation) or rebuilds,
+// and the flags of entries: AT_PROMPT, AT_GENERATED, AT_BOS (applies to such tokens), IF_ACTIVE (applies only
+// where the latent is active), ALONG.
 struct Entry {
     op: u32,
     flags: u32,
@@ -97,14 +98,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
         let factor = select(unit, 1.0, along);
         var f = 0.0;
         // Entries without these do not need the encoder, which may not have run.
-        let measures = entry.op == OP_CLAMP || entry.op == OP_SCALE || entry.op == OP_CLAMP_REPLACE;
-        if !along && (measures || (entry.flags & IF_ACTIVE) != 0u) {
+        if !along && (measures(entry.op) || (entry.flags & IF_ACTIVE) != 0u) {
             f = activation(row, entry.latent);
         }
         if (entry.flags & IF_ACTIVE) != 0u && f == 0.0 {
             continue;
         }
-        if (entry.op == OP_CLAMP_REPLACE || entry.op == OP_RECONSTRUCT) && !replaced {
+        if rebuilds(entry.op) && !replaced {
             replaced = true;
             for (var i = tid; i < shape.hidden4; i += WG) {
                 residual[base + i] = replaced_by(residual[base + i], rebuilt[base + i]);

@@ -61,6 +61,7 @@ pub use folder::{Folder, MAX_JSON, MAX_TOKENIZER};
 pub use gguf::{Array, Gguf, GgufTensor, Metadata, Value};
 #[cfg(target_arch = "wasm32")]
 pub use http::HttpSource;
+pub(crate) use names::block_of;
 pub use npz::{ArrayReader, NpyArray, Npz};
 pub use other_form::{OtherForm, other_form};
 pub use planes::PlaneReader;

@@ -8,6 +8,17 @@
 
 use super::{CheckpointError, Metadata};
 
+/// What the names of a block's tensors begin with, before its number: Hugging Face's, which are the model's
+/// own, and llama.cpp's.
+const BLOCKS: [&str; 2] = ["model.layers.", "blk."];
+
+/// The block that a tensor is of by its name, and its name there.
+pub fn block_of(name: &str) -> Option<(usize, &str)> {
+    let rest = BLOCKS.iter().find_map(|start| name.strip_prefix(start))?;
+    let (block, own) = rest.split_once('.')?;
+    Some((block.parse().ok()?, own))
+}
+
 /// The order of a matrix's rows in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rows {
@@ -68,7 +79,7 @@ pub(super) fn turned(metadata: &Metadata) -> Result<Rows, CheckpointError> {
 /// Where the tensor `name` of a safetensors file belongs.
 pub(super) fn of_safetensors(name: &str) -> Target {
     let kind = name.strip_suffix(".weight").and_then(|stem| {
-        let (block, kind) = stem.strip_prefix("model.layers.")?.split_once('.')?;
+        let (block, kind) = stem.strip_prefix(BLOCKS[0])?.split_once('.')?;
         let (own, part) = match kind {
             "self_attn.q_proj" => ("self_attn.qkv_proj", 0),
             "self_attn.k_proj" => ("self_attn.qkv_proj", 1),
@@ -94,7 +105,8 @@ pub(super) fn of_gguf(name: &str) -> Target {
         "output.weight" => return Target::whole("lm_head.weight"),
         _ => {}
     }
-    let Some((layer, kind)) = name.strip_prefix("blk.").and_then(|n| n.split_once('.')) else {
+    let inside = name.strip_prefix(BLOCKS[1]);
+    let Some((layer, kind)) = inside.and_then(|rest| rest.split_once('.')) else {
         return Target::whole(name);
     };
     let (own, part) = match kind {

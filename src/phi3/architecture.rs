@@ -23,7 +23,15 @@ pub(super) struct Architecture {
     pub window: fn(layers: u64, context: u64) -> Option<u64>,
 }
 
-/// All of them. Their tensors have the same names (`checkpoint`'s puts together what is published apart).
+impl Architecture {
+    /// The kinds of rotary scaling that its models have, for messages: `"llama3" or "linear" or none`.
+    pub fn scalings(&self) -> String {
+        let kinds = self.scalings.iter().map(|kind| format!("\"{kind}\" or "));
+        format!("{}none", kinds.collect::<String>())
+    }
+}
+
+/// All of them, that of a configuration that names none first. Their tensors have the same names (`checkpoint`'s puts together what is published apart).
 pub(super) const ARCHITECTURES: [Architecture; 2] = [
     Architecture {
         name: "phi3",
@@ -282,5 +290,21 @@ pub(super) fn same(a: &Value, b: &Value) -> bool {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
         }
         _ => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_and_the_store_of_the_page_name_the_same_families() {
+        let names = ARCHITECTURES.map(|own| format!("\"{}\"", own.name));
+        for name in &names {
+            assert!(RUNS.contains(name), "{name}: {RUNS}");
+        }
+        let store = std::fs::read_to_string("www/store/content.js").unwrap();
+        let list = format!("const ARCHITECTURES = [{}];", names.join(", "));
+        assert!(store.contains(&list), "{list}");
     }
 }

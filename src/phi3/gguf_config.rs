@@ -225,10 +225,10 @@ async fn rope_scaling(gguf: &Gguf, own: &Architecture) -> Result<Value, ModelErr
         return Err(fail(
             metadata,
             format!(
-                "rope.scaling.type is \"{}\"; {} models have \"{}\" or none",
+                "rope.scaling.type is \"{}\"; {} models have {}",
                 shown(kind.unwrap_or_default()),
                 own.words,
-                own.scalings[0]
+                own.scalings()
             ),
         ));
     }

@@ -145,14 +145,16 @@ impl Rope {
             }
             None if listed || banded || !one(factor) => {
                 return Err(fail(format!(
-                    "it has no type; {} models have \"{}\"",
-                    own.words, own.scalings[0]
+                    "it has no type; {} models have {}",
+                    own.words,
+                    own.scalings()
                 )));
             }
             Some(Kind::Linear) if !one(factor.or(Some(0.0))) => {
                 return Err(fail(format!(
-                    "its type is \"linear\"; {} models have \"{}\"",
-                    own.words, own.scalings[0]
+                    "its type is \"linear\"; {} models have {}",
+                    own.words,
+                    own.scalings()
                 )));
             }
             // A factor of 1 leaves all as it is.
@@ -367,10 +369,10 @@ fn kind(fields: &Fields<'_>, own: &Architecture) -> Result<Option<Kind>, ModelEr
             "yarn" if fields.get("short_factor").is_some() => Kind::Long,
             other => {
                 return Err(fields.fail(format!(
-                    "its type is \"{}\"; {} models have \"{}\"",
+                    "its type is \"{}\"; {} models have {}",
                     shown(other),
                     own.words,
-                    own.scalings[0]
+                    own.scalings()
                 )));
             }
         };

@@ -1,7 +1,7 @@
 //! The tensors that a model's file has beside those that are read.
 
 use super::{Config, ModelError};
-use crate::checkpoint::{Checkpoint, shown};
+use crate::checkpoint::{Checkpoint, block_of, shown};
 
 /// A block's tensors.
 const OF_BLOCK: [&str; 6] = [
@@ -34,11 +34,8 @@ fn is_foreign(name: &str, config: &Config) -> bool {
     if DERIVED.iter().any(|part| name.contains(part)) {
         return false;
     }
-    let block = name.strip_prefix("model.layers.");
-    let block = block.or_else(|| name.strip_prefix("blk."));
-    let of_block = block.and_then(|rest| rest.split_once('.'));
-    match of_block.map(|(number, rest)| (number.parse::<usize>(), rest)) {
-        Some((Ok(number), rest)) => number < config.num_hidden_layers && !OF_BLOCK.contains(&rest),
-        _ => name.ends_with(".bias") || name.contains(".lora_"),
+    match block_of(name) {
+        Some((block, own)) => block < config.num_hidden_layers && !OF_BLOCK.contains(&own),
+        None => name.ends_with(".bias") || name.contains(".lora_"),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Config, ModelError, PlainFormats};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, block_of};
 use crate::gpu::{Buffer, Gpu};
 use crate::matrix::{Format, Matrix, Table};
 
@@ -143,9 +143,7 @@ impl Weights {
         let own: BTreeSet<String> = self.targets().into_iter().map(|(name, _)| name).collect();
         let blocks = self.layers.len();
         let other = checkpoint.names().find(|name| {
-            let block = name.strip_prefix("model.layers.");
-            let block = block.and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
-            let inside = block.is_some_and(|block| block < blocks);
+            let inside = block_of(name).is_some_and(|(block, _)| block < blocks);
             // What the rotary embedding computes for itself, which old files hold.
             let known = own.contains(*name) || name.ends_with("rotary_emb.inv_freq");
             !known && (inside || name.ends_with(".bias") || name.contains("lora_"))

@@ -86,7 +86,7 @@ async fn candidate(folder: &Folder, wanted: &Wanted) -> Result<Found, SaeError> 
         Some(paths) => {
             if paths.is_empty() {
                 // A folder that is not there is another mistake than one without a dictionary.
-                folder.open("cfg.json").await?;
+                folder.open(names::CONFIG).await?;
             }
             listed(folder, wanted, &paths).await?
         }
@@ -120,7 +120,7 @@ async fn listed(
         .iter()
         .filter_map(|path| {
             let at = path.rfind('/').map_or(0, |slash| slash + 1);
-            names::MARKS.contains(&&path[at..]).then_some(&path[..at])
+            names::marks_folder(&path[at..]).then_some(&path[..at])
         })
         .collect();
     places.dedup();

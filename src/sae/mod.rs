@@ -33,7 +33,10 @@ pub use encode::{Encoded, Encoder, encode_all};
 pub use error::SaeError;
 pub use find::Wanted;
 pub use fit::{Fit, SelfTest, Verdict};
-pub use formats::{check_config, names::file_names};
+pub use formats::{
+    check_config,
+    names::{file_names, levels_up, listed},
+};
 pub use hook_point::HookPoint;
 pub use rule::Rule;
 

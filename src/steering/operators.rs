@@ -208,14 +208,24 @@ impl Operator {
         self.row().code
     }
 
-    /// The kernel's constants: `OP_` and the name in capitals; 0 is an empty entry.
-    pub(super) fn constants() -> String {
+    /// What the kernel is given: constants, `OP_` and the name in capitals, where 0 is an empty entry, and
+    /// the functions `measures` and `rebuilds`, whether an operator needs the feature's activation, and the
+    /// reconstruction.
+    pub(super) fn shader() -> String {
         let mut text = String::from("const OP_EMPTY: u32 = 0u;\n");
+        let constant = |op: Self| format!("OP_{}", op.name().to_uppercase());
+        // Writing to a string cannot fail.
         for op in Self::ALL {
-            let (name, code) = (op.name().to_uppercase(), op.code());
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "const OP_{name}: u32 = {code}u;");
+            let _ = writeln!(text, "const {}: u32 = {}u;", constant(op), op.code());
         }
+        let mut function = |name: &str, holds: fn(&OperatorInfo) -> bool| {
+            let own = Self::ALL.into_iter().filter(|op| holds(op.row()));
+            let any: Vec<String> = own.map(|op| format!("op == {}", constant(op))).collect();
+            let any = any.join(" || ");
+            let _ = writeln!(text, "fn {name}(op: u32) -> bool {{ return {any}; }}");
+        };
+        function("measures", |row| row.activation);
+        function("rebuilds", |row| row.reconstruction);
         text
     }
 }

@@ -23,7 +23,7 @@ const ALONG: u32 = 16;
 
 /// What the kernel must know: the codes of operators, the flags of entries.
 pub(super) fn constants() -> String {
-    let mut text = Operator::constants();
+    let mut text = Operator::shader();
     for (name, flag) in [
         ("AT_PROMPT", AT_PROMPT),
         ("AT_GENERATED", AT_GENERATED),

@@ -170,8 +170,7 @@ impl Bench {
             position && (i.include_bos || flags & ROW_BOS == 0) && (!i.only_if_active || f(i) > 0.0)
         };
         let list: Vec<&Intervention> = list.iter().filter(applies).collect();
-        let drops =
-            |i: &&Intervention| matches!(i.op, Operator::ClampReplace | Operator::Reconstruct);
+        let drops = |i: &&Intervention| i.op.row().reconstruction;
         let mut out: Vec<f64> = h.iter().map(|v| f64::from(*v)).collect();
         if list.iter().any(&drops) {
             let mut edited = code.clone();

@@ -127,8 +127,7 @@ impl RandomDictionary {
             };
             here && (i.include_bos || !kind.bos) && (!i.only_if_active || f(i) > 0.0)
         };
-        let drops =
-            |i: &Intervention| matches!(i.op, Operator::ClampReplace | Operator::Reconstruct);
+        let drops = |i: &Intervention| i.op.row().reconstruction;
         let list: Vec<&Intervention> = list.iter().filter(applies).collect();
         if list.iter().any(|i| drops(i)) {
             let mut code = code.clone();

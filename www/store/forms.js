@@ -18,13 +18,6 @@ import { shown } from "./shown.js";
 
 export const INDEX = "model.safetensors.index.json";
 
-/** Read where they are there, and what must be there. */
-const BESIDE = {
-  model: ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json", "report.json"],
-  dictionary: ["cfg.json", "config.json", "hyperparams.json", "find.json"],
-};
-const NEEDED = ["config.json", "tokenizer.json"];
-
 /** sparsify's files, which a model's own dictionary has. */
 export const SPARSIFY = { weights: "sae.safetensors", needs: ["cfg.json"] };
 
@@ -36,6 +29,13 @@ export const DICTIONARIES = [
   { weights: "params.safetensors", needs: [] },
   { weights: "checkpoints/final.safetensors", needs: ["hyperparams.json"] },
 ];
+
+/** Read where they are there, and what must be there. */
+const BESIDE = {
+  model: ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json", "report.json"],
+  dictionary: [...new Set(DICTIONARIES.flatMap(({ needs }) => needs)), "config.json", "find.json"],
+};
+const NEEDED = ["config.json", "tokenizer.json"];
 
 /** Every name that may lie at the top of a model or dictionary. */
 export const NAMES = {

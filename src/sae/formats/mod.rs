@@ -64,6 +64,9 @@ pub(super) struct Found {
     kind: Kind,
 }
 
+/// The keys under which the formats' descriptions name the hook point.
+const HOOK_KEYS: [&str; 4] = ["hook_name", "hook_point", "hf_hook_name", "hook_point_in"];
+
 #[derive(Debug)]
 enum Kind {
     Sparsify(Vec<u8>),
@@ -132,10 +135,9 @@ impl Found {
             Kind::GemmaScope | Kind::GemmaScope2 => b"",
         };
         let config: serde_json::Value = json::from_slice(config).unwrap_or_default();
-        let names = ["hook_name", "hook_point", "hf_hook_name", "hook_point_in"];
         let named = [&config["metadata"], &config]
             .into_iter()
-            .find_map(|at| names.iter().find_map(|name| at[*name].as_str()));
+            .find_map(|at| HOOK_KEYS.iter().find_map(|key| at[*key].as_str()));
         if let Some(name) = named {
             return Some(name.parse());
         }

@@ -27,8 +27,27 @@ pub const FORMS: [(&str, Option<&str>); 5] = [
     (LLAMA_SCOPE, Some(HYPERPARAMETERS)),
 ];
 
-/// The files by which a dictionary's folder is known.
-pub const MARKS: [&str; 4] = [CONFIG, GEMMA_SCOPE, GEMMA_SCOPE_2, HYPERPARAMETERS];
+/// Whether a file's name is one by which a dictionary's folder is known: the description, or the weights of
+/// a format without one.
+pub fn marks_folder(name: &str) -> bool {
+    FORMS
+        .into_iter()
+        .any(|(weights, needs)| needs.unwrap_or(weights) == name)
+}
+
+/// How many folders above a file of this name its dictionary's folder is, 1 for the one it lies in; `None`
+/// for a file of no dictionary.
+pub fn levels_up(name: &str) -> Option<usize> {
+    FORMS.into_iter().find_map(|(weights, needs)| {
+        let (folders, file) = weights.rsplit_once('/').unwrap_or(("", weights));
+        let inside = folders.split('/').filter(|part| !part.is_empty()).count();
+        match name {
+            _ if name == file => Some(1 + inside),
+            _ if Some(name) == needs => Some(1),
+            _ => None,
+        }
+    })
+}
 
 /// The names of all files that dictionaries are read from, without the folders that some lie in.
 pub fn file_names() -> impl Iterator<Item = &'static str> {
@@ -83,6 +102,13 @@ mod tests {
                 format!("{{ weights: \"{weights}\", needs: [{needs}] }},")
             );
         }
+        for (weights, needs) in FORMS {
+            for path in needs.into_iter().chain([weights]) {
+                let name = path.rsplit('/').next().unwrap_or(path);
+                assert_eq!(levels_up(name), Some(path.split('/').count()), "{path}");
+            }
+        }
+        assert_eq!(levels_up("model.safetensors"), None);
         assert!(
             listed().contains("params.npz, params.safetensors, or hyperparams.json with"),
             "{}",

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use phi3_steer::checkpoint::Folder;
 use phi3_steer::matrix::Format;
-use phi3_steer::sae::{HookPoint, SaeError, Wanted};
+use phi3_steer::sae::{HookPoint, SaeError, Wanted, levels_up, listed};
 
 use super::Failure;
 
@@ -72,29 +72,19 @@ pub fn sae_folder(path: &Path) -> Result<Folder, Failure> {
         return Ok(Folder::directory(path));
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let up = |levels: usize| {
+    if let Some(levels) = levels_up(&name) {
         let folder = path.ancestors().nth(levels).unwrap_or(Path::new("."));
-        match folder.as_os_str().is_empty() {
-            true => Folder::directory("."),
-            false => Folder::directory(folder),
-        }
-    };
-    match name.as_ref() {
-        "cfg.json"
-        | "sae.safetensors"
-        | "sae_weights.safetensors"
-        | "params.npz"
-        | "params.safetensors"
-        | "hyperparams.json" => Ok(up(1)),
-        "final.safetensors" => Ok(up(2)),
-        other if other.ends_with(".pt") || other.ends_with(".pth") => {
-            Err(SaeError::Pickle { file: other.into() }.into())
-        }
-        other => Err(format!(
-            "{other} is not the file of a dictionary: cfg.json, sae.safetensors, \
-             sae_weights.safetensors, params.npz, params.safetensors, hyperparams.json and \
-             checkpoints/final.safetensors are"
-        )
-        .into()),
+        return Ok(Folder::directory(match folder.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => folder,
+        }));
     }
+    if name.ends_with(".pt") || name.ends_with(".pth") {
+        return Err(SaeError::Pickle { file: name.into() }.into());
+    }
+    Err(format!(
+        "{name} is not the file of a dictionary, which has {}",
+        listed()
+    )
+    .into())
 }
