@@ -6,10 +6,12 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use half::bf16;
+use rand::{SeedableRng, rngs::StdRng};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize_to_file};
 use serde_json::{Value, json};
 
 use crate::Result;
+use crate::corpus::Tables;
 use crate::model::{Config, Model};
 use crate::optim::Optimizer;
 use crate::tokenizer::ChatTokenizer;
@@ -66,6 +68,31 @@ pub fn write_json(path: &Path, value: &Value) -> Result<()> {
         path,
         serde_json::to_string_pretty(value)? + "\n",
     )?)
+}
+
+/// Dialogues that a dictionary is trained on.
+const CHATS: usize = 12_000;
+
+/// Writes fresh training dialogues, a list of messages a line.
+pub fn write_chats(path: &Path, tables: &Tables, seed: u64) -> Result<()> {
+    // Other dialogues than the model's own.
+    let mut rng = StdRng::seed_from_u64(seed ^ 0xc4a7);
+    let mut lines = String::new();
+    for _ in 0..CHATS {
+        let dialogue = tables.dialogue(&mut rng);
+        let message = |role: &str, content: &str| json!({"role": role, "content": content});
+        let mut messages: Vec<Value> = dialogue
+            .system
+            .iter()
+            .map(|s| message("system", s))
+            .collect();
+        for (user, assistant) in &dialogue.turns {
+            messages.push(message("user", user));
+            messages.push(message("assistant", assistant));
+        }
+        lines += &format!("{}\n", Value::Array(messages));
+    }
+    Ok(fs::write(path, lines)?)
 }
 
 /// Writes parameters and optimiser state.

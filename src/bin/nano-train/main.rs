@@ -61,6 +61,8 @@ enum Stage {
     All,
     /// Print some dialogues.
     Show,
+    /// Write dialogues that a dictionary is trained on, as `train-sae --chats` reads them.
+    Chats,
     /// Tokenizer, evaluation prompts and model.
     Model,
     /// Dictionaries of the newest checkpoint and the search for the refusal feature.
@@ -77,6 +79,9 @@ fn main() -> Result<()> {
     if args.stage == Stage::Show {
         show(&tables, args.seed);
         return Ok(());
+    }
+    if args.stage == Stage::Chats {
+        return export::write_chats(&args.work.join("chats.jsonl"), &tables, args.seed);
     }
     let (validation, test) = (
         evalset::build(&tables, Split::Validation),
