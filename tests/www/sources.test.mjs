@@ -88,8 +88,8 @@ test("a plain folder: the usual names, shards by the index, the report's diction
 
 test("a start page where a file is missing is no file", async () => {
   const base = "https://b.example/m/";
-  const page = new Response("<!doctype html>", { headers: { "Content-Type": "text/html; charset=utf-8" } });
-  const everywhere = new Proxy({}, { get: () => page });
+  const page = () => new Response("<!doctype html>", { headers: { "Content-Type": "text/html; charset=utf-8" } });
+  const everywhere = new Proxy({}, { get: page });
   await assert.rejects(resolve(base, "model", world(everywhere)), code("not-found"));
   await assert.rejects(resolve(base, "dictionary", world({})), code("not-found"));
 });

@@ -2,13 +2,15 @@
 
 import assert from "node:assert/strict";
 import { createHash, randomInt } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { hubFile, hubPlace, hubTree, isFile, nameOf, normalise, refused } from "../../www/store/address.js";
 import { diagnose } from "../../www/store/diagnose.js";
 import { gitOid } from "../../www/store/download.js";
 import { Parts, areRanges, covered, missing, prefix, withRange } from "../../www/store/ranges.js";
 import { decode, encode, newest } from "../../www/store/record.js";
-import { Passing, parseRetryAfter, statusError, waitAfter } from "../../www/store/retry.js";
+import { beginsAsPage, contentRange, isEncoded, isPage, STALL } from "../../www/store/connection.js";
+import { Passing, PROGRESS, parseRetryAfter, statusError, TRIES, waitAfter } from "../../www/store/retry.js";
 import { shown, shownUrl } from "../../www/store/shown.js";
 import { Sha256, sha256 } from "../../www/store/sha256.js";
 
@@ -108,8 +110,33 @@ test("a record that was torn anywhere is not read, and the one before it is", ()
   assert.equal(newest([null, null]), null);
 });
 
-test("what passes and what does not", () => {
-  for (const status of [408, 425, 429, 500, 502, 503, 504]) assert.ok(statusError(status, "u", null, 0) instanceof Passing, String(status));
+/** What the engine's requests are tested with, too. */
+const RULES = JSON.parse(readFileSync(new URL("../support/requests.json", import.meta.url), "utf8"));
+
+test("heads of answers are read as the engine reads them", () => {
+  const answer = (headers) => ({ headers: new Headers(headers) });
+  for (const name of ["contentRange", "retryAfter", "encoded", "page", "beginsAsPage"]) assert.ok(RULES[name].length > 4, name);
+  for (const [text, range] of RULES.contentRange) {
+    const read = contentRange(text);
+    assert.deepEqual(read && [read.start, read.end, read.total], range, text);
+  }
+  for (const [text, wait] of RULES.retryAfter) assert.equal(parseRetryAfter(text, RULES.now), wait, text);
+  for (const [text, encoded] of RULES.encoded) assert.equal(isEncoded(answer({ "Content-Encoding": text })), encoded, text);
+  for (const [text, page] of RULES.page) assert.equal(isPage(text), page, text);
+  assert.equal(isPage(null), false);
+  for (const [text, page] of RULES.beginsAsPage) assert.equal(beginsAsPage(new TextEncoder().encode(text)), page, text);
+  assert.equal(STALL, RULES.stall);
+});
+
+test("what passes and what does not, as for the engine", () => {
+  for (const status of RULES.passing) assert.ok(statusError(status, "u", null, 0) instanceof Passing, String(status));
+  for (const status of RULES.lasting) assert.ok(!(statusError(status, "u", null, 0) instanceof Passing), String(status));
+  assert.deepEqual([TRIES, PROGRESS], [RULES.tries, RULES.progress]);
+  assert.equal(waitAfter(1, null, () => 1), RULES.firstWait);
+  assert.equal(waitAfter(40, null, () => 1), RULES.longestWait);
+  const asked = (milliseconds) => statusError(503, "u", String(milliseconds / 1000), 0);
+  assert.ok(asked(RULES.longestRetryAfter) instanceof Passing);
+  assert.ok(code("throttled")(asked(RULES.longestRetryAfter + 1000)));
   assert.ok(code("not-found")(statusError(404, "u", null, 0)));
   assert.ok(code("forbidden")(statusError(403, "u", null, 0)));
   assert.ok(code("forbidden")(statusError(401, "u", null, 0)));

@@ -7,7 +7,7 @@ import { shownUrl } from "./shown.js";
 /** @import { Net } from "./retry.js" */
 
 /** Milliseconds without a byte before a request is given up. */
-const STALL = 30_000;
+export const STALL = 30_000;
 
 /** One request. */
 export class Connection {
@@ -24,6 +24,18 @@ export class Connection {
     this.own = new AbortController();
     /** @type {Response} */
     this.response = Response.error();
+    /**
+     * The body, once it is being read.
+     * @type {ReadableStreamDefaultReader<Uint8Array> | undefined}
+     */
+    this.reader = undefined;
+    /**
+     * What was read of it and not used.
+     * @type {Uint8Array | null}
+     */
+    this.ahead = null;
+    /** Whether the answer calls itself a web page. */
+    this.isPage = false;
     this.timer = /** @type {any} */ (0);
   }
 
@@ -34,7 +46,7 @@ export class Connection {
   }
 
   /**
-   * Asks, and reads the head of the answer: 200, 206 or 416, and no web page.
+   * Asks, and reads the head of the answer: 200, 206 or 416, and no web page, which only a body tells.
    * @param {{range?: string | null, method?: "GET" | "HEAD"}} [how]
    */
   async open({ range = null, method = "GET" } = {}) {
@@ -55,9 +67,32 @@ export class Connection {
       this.close();
       throw error;
     }
-    if (status !== 416 && /^\s*text\/html/i.test(header(this.response, "Content-Type") ?? "")) {
+    this.isPage = status !== 416 && isPage(header(this.response, "Content-Type"));
+    // Hosts of single-page sites answer with their start page where a file is missing; others call everything a page.
+    if (this.isPage && method !== "HEAD" && (range === null || range.startsWith("bytes=0-"))) {
+      this.ahead = await this.piece(0);
+      if (this.ahead !== null && !beginsAsPage(this.ahead)) return;
       this.close();
       throw new StoreError("not-found", `A web page is there instead of the file: ${shownUrl(this.url)}`);
+    }
+  }
+
+  /**
+   * The next piece of the body, null at its end.
+   * @param {number} at bytes that came before
+   * @returns {Promise<Uint8Array | null>}
+   */
+  async piece(at) {
+    const { ahead } = this;
+    this.ahead = null;
+    if (ahead) return ahead;
+    this.reader ??= this.response.body?.getReader();
+    this.heard();
+    try {
+      const step = await this.reader?.read();
+      return step?.value ?? null;
+    } catch (error) {
+      throw this.failed(error, at);
     }
   }
 
@@ -69,22 +104,15 @@ export class Connection {
    * @returns {Promise<boolean>} whether the answer has more, as far as was looked
    */
   async read(limit, take, whole) {
-    const reader = this.response.body?.getReader();
     let left = limit;
     try {
-      while (reader && (left > 0 || whole)) {
-        this.heard();
-        let step;
-        try {
-          step = await reader.read();
-        } catch (error) {
-          throw this.failed(error, limit - left);
-        }
-        if (step.done) return false;
-        const piece = step.value.length > left ? step.value.subarray(0, left) : step.value;
+      while (left > 0 || whole) {
+        const read = await this.piece(limit - left);
+        if (read === null) return false;
+        const piece = read.length > left ? read.subarray(0, left) : read;
         if (piece.length) take(piece);
         left -= piece.length;
-        if (piece.length < step.value.length) return true;
+        if (piece.length < read.length) return true;
       }
       return false;
     } finally {
@@ -138,6 +166,18 @@ export function contentLength(response) {
  * @param {Response} response
  */
 export const isEncoded = (response) => !["", "identity"].includes(header(response, "Content-Encoding")?.trim().toLowerCase() ?? "");
+
+/**
+ * Whether a Content-Type is that of a web page.
+ * @param {string | null} kind
+ */
+export const isPage = (kind) => /^\s*(text\/html|application\/xhtml)/i.test(kind ?? "");
+
+/**
+ * Whether the first bytes are those of a web page.
+ * @param {Uint8Array} bytes
+ */
+export const beginsAsPage = (bytes) => /^\s*(<|$)/.test(new TextDecoder().decode(bytes.subarray(0, 256)));
 
 /**
  * "bytes 0-9/100"; the total is null for "*".

@@ -109,8 +109,8 @@ async function head(url, net) {
   try {
     await connection.open({ method: "HEAD" });
     const { response } = connection;
-    // Of a compressed answer neither is the file's own.
-    return isEncoded(response) ? null : { bytes: contentLength(response), etag: version(response) };
+    // Of a compressed answer neither is the file's own; whether a page is one, its body says.
+    return connection.isPage || isEncoded(response) ? null : { bytes: contentLength(response), etag: version(response) };
   } catch (error) {
     net.signal.throwIfAborted();
     if (error instanceof StoreError && error.code === "not-found") throw error;

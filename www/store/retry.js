@@ -1,10 +1,14 @@
-// Which failures of a download pass by themselves, and how long to wait for that.
+// Which failures of a download pass by themselves, and how long to wait for that: the engine has the same rules
+// (src/checkpoint/http), tested on the same cases.
 
 import { StoreError } from "./errors.js";
 import { shownUrl } from "./shown.js";
 
 /** Failures in a row before the last one is final. */
 export const TRIES = 5;
+
+/** Bytes of progress that begin a new count of failures. */
+export const PROGRESS = 16 << 10;
 
 /** The wait after the first failure, at most, in milliseconds; twice as long after each further one. */
 const FIRST_WAIT = 500;
@@ -106,7 +110,7 @@ function describe(status, address) {
 export function parseRetryAfter(value, now) {
   const text = value?.trim();
   if (!text) return null;
-  if (/^\d+$/.test(text)) return Number(text) * 1000;
+  if (/^\d{1,15}$/.test(text)) return Number(text) * 1000;
   const date = Date.parse(text);
   return Number.isNaN(date) ? null : Math.max(0, date - now);
 }

@@ -5,7 +5,7 @@ import { HEAD } from "./content.js";
 import { Connection, contentLength, contentRange, header, isEncoded, version } from "./connection.js";
 import { StoreError } from "./errors.js";
 import { Parts, covered, missing, withRange } from "./ranges.js";
-import { Passing, beforeNextTry } from "./retry.js";
+import { Passing, PROGRESS, beforeNextTry } from "./retry.js";
 import { shownUrl } from "./shown.js";
 
 /** @import { Range } from "./ranges.js" */
@@ -72,7 +72,7 @@ export class Transfer {
   constructor(url, target, options) {
     this.url = url;
     this.target = target;
-    this.options = { connections: 4, part: 8 << 20, progress: 16 << 10, most: Number.MAX_SAFE_INTEGER, ...options };
+    this.options = { connections: 4, part: 8 << 20, progress: PROGRESS, most: Number.MAX_SAFE_INTEGER, ...options };
     this.unsaved = 0;
     /** Lanes that run. */
     this.active = 0;

@@ -5,6 +5,7 @@
 //! reached. A server whose ranges are of no use sends the whole file, which is kept as a `Blob` outside the
 //! wasm heap.
 
+mod head;
 #[cfg(target_arch = "wasm32")]
 mod request;
 mod retry;

@@ -10,12 +10,10 @@ use web_sys::{
 };
 
 use super::Watch;
-use super::retry::{Failure, content_range};
+use super::head::{STALL, content_range, is_encoded, is_page, retry_after};
+use super::retry::Failure;
 use crate::checkpoint::SourceError;
 use crate::checkpoint::blob::describe;
-
-/// Milliseconds without a byte before a request is given up.
-const STALL: i32 = 30_000;
 
 #[wasm_bindgen]
 extern "C" {
@@ -152,7 +150,7 @@ pub(super) async fn request(
     let answer: Response = answer.unchecked_into();
     let header = |name: &str| answer.headers().get(name).ok().flatten();
     let number = |name: &str| header(name).and_then(|v| v.trim().parse::<u64>().ok());
-    let encoded = header("Content-Encoding").is_some_and(|e| e.trim() != "identity");
+    let encoded = header("Content-Encoding").is_some_and(|e| is_encoded(&e));
     // From here on a refused answer is also closed.
     let mut stream = Stream::new(&answer, first, call);
     let kind = match answer.status() {
@@ -193,29 +191,16 @@ pub(super) async fn request(
             let url = url.into();
             return Err(Failure {
                 error: SourceError::Status { url, status },
-                wait: header("Retry-After").and_then(|text| retry_after(&text)),
+                wait: header("Retry-After")
+                    .and_then(|text| retry_after(&text, Date::now(), Date::parse)),
             });
         }
     };
-    let page = header("Content-Type").is_some_and(|t| {
-        let t = t.trim_start().to_ascii_lowercase();
-        t.starts_with("text/html") || t.starts_with("application/xhtml")
-    });
     Ok(Some(Answer {
         kind,
         etag: header("ETag"),
-        is_page: page,
+        is_page: header("Content-Type").is_some_and(|kind| is_page(&kind)),
     }))
-}
-
-/// Milliseconds of a `Retry-After` header, which holds seconds or a date.
-fn retry_after(text: &str) -> Option<f64> {
-    let text = text.trim();
-    if let Ok(seconds) = text.parse::<u32>() {
-        return Some(f64::from(seconds) * 1000.0);
-    }
-    let date = Date::parse(text);
-    (!date.is_nan()).then(|| (date - Date::now()).max(0.0))
 }
 
 /// The body of an answer, piece by piece. Dropping it closes the connection.

@@ -8,6 +8,7 @@ use js_sys::{Array, Uint8Array};
 use wasm_bindgen::JsValue;
 use web_sys::Blob;
 
+use super::head::begins_as_page;
 use super::request::{Answer, Kind, Stream, request, sleep};
 use super::retry::{Failure, Tries, is_passing};
 use crate::checkpoint::address::{is_own, resolved};
@@ -169,7 +170,8 @@ impl HttpSource {
         // everything a page.
         if answer.is_page {
             let piece = stream.peek(url, watch).await?;
-            if piece.is_none_or(|piece| begins_as_page(&piece)) {
+            let start = piece.map(|piece| piece.subarray(0, piece.length().min(256)).to_vec());
+            if start.is_none_or(|start| begins_as_page(&start)) {
                 return Ok(Opened::Missing(Absence::Page));
             }
         }
@@ -333,13 +335,6 @@ impl ByteSource for HttpSource {
     fn name(&self) -> &str {
         &self.url
     }
-}
-
-/// Whether the first bytes are those of a web page.
-fn begins_as_page(piece: &Uint8Array) -> bool {
-    let start = piece.subarray(0, piece.length().min(256)).to_vec();
-    let start = start.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&start);
-    start.trim_ascii_start().first().is_none_or(|b| *b == b'<')
 }
 
 /// Refuses a file that is longer than it may be.
