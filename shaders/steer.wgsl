@@ -12,9 +12,9 @@
 //   clamp_replace  as clamp, on the dictionary's reconstruction in place of h
 //   reconstruct    h := the reconstruction
 //
-// The first that rebuilds (clamp_replace, reconstruct) and applies to a row puts the reconstruction in place of h; the host
-// lists them first, so that all other edits come on top. One workgroup of WG invocations a row; an
-// invocation owns the same elements throughout. Grid: (1, rows).
+// The first that rebuilds (clamp_replace, reconstruct) and applies to a row puts the reconstruction in place
+// of h; the host lists them first, so that all other edits come on top. One workgroup of WG invocations a row;
+// an invocation owns the same elements throughout. Grid: (1, rows).
 // Entries with ALONG work along a direction that is no latent's: d is in the residual's units, and clamp
 // makes its component p, whatever it is, the value.
 //

@@ -54,7 +54,7 @@ fn twenty_chats_are_those_that_hugging_face_recorded() {
     let prompt = |chat: &Recording| tokenizer.chat(&chat.messages, true).expect("tokens");
     let prompts: Vec<Prompt> = recorded.chats.iter().map(prompt).collect();
     for (prompt, chat) in prompts.iter().zip(&recorded.chats) {
-        assert_eq!(prompt.ids, chat.ids, "{:?}", chat.ids.len());
+        assert_eq!(prompt.ids, chat.ids, "{:?}", chat.messages);
     }
     for chat in recorded.chats.choose_multiple(&mut rng, 4) {
         let ours = logits(&mut model, &chat.ids);

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use half::bf16;
+use phi3_steer::tokens::{Message, Role};
 use rand::{SeedableRng, rngs::StdRng};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize_to_file};
 use serde_json::{Value, json};
@@ -80,17 +81,14 @@ pub fn write_chats(path: &Path, tables: &Tables, seed: u64) -> Result<()> {
     let mut lines = String::new();
     for _ in 0..CHATS {
         let dialogue = tables.dialogue(&mut rng);
-        let message = |role: &str, content: &str| json!({"role": role, "content": content});
-        let mut messages: Vec<Value> = dialogue
-            .system
-            .iter()
-            .map(|s| message("system", s))
-            .collect();
-        for (user, assistant) in &dialogue.turns {
-            messages.push(message("user", user));
-            messages.push(message("assistant", assistant));
+        let message = |role, content| Message { role, content };
+        let system = dialogue.system.map(|text| message(Role::System, text));
+        let mut messages = Vec::from_iter(system);
+        for (user, assistant) in dialogue.turns {
+            messages.push(message(Role::User, user));
+            messages.push(message(Role::Assistant, assistant));
         }
-        lines += &format!("{}\n", Value::Array(messages));
+        lines += &(serde_json::to_string(&messages)? + "\n");
     }
     Ok(fs::write(path, lines)?)
 }

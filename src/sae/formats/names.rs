@@ -38,24 +38,24 @@ pub fn marks_folder(name: &str) -> bool {
 /// How many folders above a file of this name its dictionary's folder is, 1 for the one it lies in; `None`
 /// for a file of no dictionary.
 pub fn levels_up(name: &str) -> Option<usize> {
-    FORMS.into_iter().find_map(|(weights, needs)| {
-        let (folders, file) = weights.rsplit_once('/').unwrap_or(("", weights));
-        let inside = folders.split('/').filter(|part| !part.is_empty()).count();
-        match name {
-            _ if name == file => Some(1 + inside),
-            _ if Some(name) == needs => Some(1),
-            _ => None,
-        }
-    })
+    let path = paths().find(|path| last(path) == name)?;
+    Some(path.split('/').count())
+}
+
+/// Where the files of all formats are in a dictionary's folder.
+fn paths() -> impl Iterator<Item = &'static str> {
+    let files = |(weights, needs): (_, Option<_>)| needs.into_iter().chain([weights]);
+    FORMS.into_iter().flat_map(files)
+}
+
+/// A path's last part.
+fn last(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 /// The names of all files that dictionaries are read from, without the folders that some lie in.
 pub fn file_names() -> impl Iterator<Item = &'static str> {
-    let all = FORMS
-        .into_iter()
-        .flat_map(|(weights, needs)| needs.into_iter().chain([weights]));
-    all.chain([GEMMA_CONFIG])
-        .map(|path| path.rsplit('/').next().unwrap_or(path))
+    paths().chain([GEMMA_CONFIG]).map(last)
 }
 
 /// A safetensors file's name without its end, as sharded files begin.
@@ -108,6 +108,8 @@ mod tests {
                 assert_eq!(levels_up(name), Some(path.split('/').count()), "{path}");
             }
         }
+        assert_eq!(levels_up("cfg.json"), Some(1));
+        assert_eq!(levels_up("final.safetensors"), Some(2));
         assert_eq!(levels_up("model.safetensors"), None);
         assert!(
             listed().contains("params.npz, params.safetensors, or hyperparams.json with"),

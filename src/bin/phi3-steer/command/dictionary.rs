@@ -73,11 +73,9 @@ pub fn sae_folder(path: &Path) -> Result<Folder, Failure> {
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if let Some(levels) = levels_up(&name) {
-        let folder = path.ancestors().nth(levels).unwrap_or(Path::new("."));
-        return Ok(Folder::directory(match folder.as_os_str().is_empty() {
-            true => Path::new("."),
-            false => folder,
-        }));
+        let folder = path.ancestors().nth(levels);
+        let named = folder.filter(|folder| !folder.as_os_str().is_empty());
+        return Ok(Folder::directory(named.unwrap_or(Path::new("."))));
     }
     if name.ends_with(".pt") || name.ends_with(".pth") {
         return Err(SaeError::Pickle { file: name.into() }.into());
