@@ -221,7 +221,14 @@ async fn failures_are_told_apart() {
     assert_eq!(asked, 5);
     let (error, asked) = open("fail").await;
     assert!(
-        matches!(error, SourceError::Network { at: 0, .. }),
+        matches!(
+            error,
+            SourceError::Network {
+                at: 0,
+                begun: false,
+                ..
+            }
+        ),
         "{error}"
     );
     assert_eq!(asked, 5);
@@ -236,7 +243,14 @@ async fn failures_are_told_apart() {
     };
     let (error, asked) = read("drop:2500 fail").await;
     assert!(
-        matches!(error, SourceError::Network { at: 2500, .. }),
+        matches!(
+            error,
+            SourceError::Network {
+                at: 2500,
+                begun: true,
+                ..
+            }
+        ),
         "{error}"
     );
     assert_eq!(asked, 5, "the break was the first of five tries");

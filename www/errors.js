@@ -2,6 +2,7 @@
 
 import { h } from "./dom.js";
 import { browserHelp } from "./browser-help.js";
+import { toldCode } from "./store/errors.js";
 
 /** @import { EngineError } from "./line.js" */
 
@@ -39,11 +40,6 @@ const ADVICE = {
   network: {
     title: "The download broke off",
     steps: ["Check the connection and try again."],
-    reload: true,
-  },
-  "not-begun": {
-    title: "The files could not be fetched",
-    steps: ["Check the address and the connection, then try again."],
     reload: true,
   },
   offline: {
@@ -131,9 +127,9 @@ const STORE_ADVICE = {
     reload: true,
   },
   throttled: { title: "The server wants fewer requests", steps: ["Wait some minutes, then go on: what has come stays."], reload: true },
-  server: { title: "The server is in trouble", steps: ["Go on later: what has come stays."], reload: true },
+  server: { title: "The server is in trouble", steps: ["Try again later: what a download has brought stays."], reload: true },
   "bad-answer": { title: "The server answered with something else", steps: ["Check the address."], reload: true },
-  unreachable: { title: "The server does not answer", steps: ["Check the address and the connection, then try again: what has come stays."], reload: true },
+  unreachable: { title: "The server does not answer", steps: ["Check the address and the connection, then try again: what a download has brought stays."], reload: true },
   "too-large": { title: "This is larger than anything of its kind", steps: ["Check the address."], reload: true },
   "wrong-length": { title: "The file has another length than promised", steps: ["The file was changed after its list was made. Try again later, or ask who published it."], reload: true },
   changed: { title: "The file changes while it is downloaded", steps: ["Try again later."], reload: true },
@@ -162,13 +158,6 @@ const UNKNOWN = { title: "Something went wrong", steps: ["Try again, or reload t
 export const adviceOn = (error) => ADVICE[error.code] ?? STORE_ADVICE[error.code] ?? UNKNOWN;
 
 /**
- * What became of a download that the network ended.
- * @param {boolean} begun whether anything had come
- * @param {boolean} online whether the browser believes that there is a network
- */
-export const networkCode = (begun, online) => (begun ? "network" : online ? "not-begun" : "offline");
-
-/**
  * Whether the engine behind this error is gone for good.
  * @param {string} code
  */
@@ -181,12 +170,11 @@ const SELF_EVIDENT = ["cancelled", "no-adapter"];
  * A panel for an error.
  * @param {EngineError} error
  * @param {{label: string, run: () => void}[]} actions
- * @param {boolean} [begun] whether anything of a download had come
  * @returns {HTMLElement}
  */
-export function errorPanel(error, actions, begun = true) {
+export function errorPanel(error, actions) {
   if (error.code === "no-webgpu") return noWebGpuPanel(error, actions);
-  const code = error.code === "network" ? networkCode(begun, navigator.onLine) : error.code;
+  const code = toldCode(error.code, navigator.onLine);
   const advice = adviceOn({ code });
   const said = SELF_EVIDENT.includes(code) ? [] : [h("p", {}, error.message)];
   return panel(advice.title, [...said, steps(advice.steps)], actions);

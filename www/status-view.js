@@ -44,8 +44,6 @@ export class StatusView {
      * @type {SelfTest | "checking" | null}
      */
     this.fit = null;
-    /** Whether anything of the model's weights has come. */
-    this.begun = false;
     this.bar = h("progress", { max: 1, "aria-label": "Loading the model" });
     this.barText = h("p", { className: "muted" });
     /** What is said of a load that does not get on. */
@@ -77,7 +75,6 @@ export class StatusView {
       );
       if (again) this.stage.scrollIntoView({ block: "nearest" });
       this.info = null;
-      this.begun = false;
       this.line.textContent = "Loading the model\u2026";
       this.details.replaceChildren();
       showWelcome(null);
@@ -87,7 +84,6 @@ export class StatusView {
       return;
     }
     const known = progress.total > 0;
-    this.begun ||= progress.stage === "weights" && progress.loaded > 0;
     if (known) this.bar.value = progress.loaded / progress.total;
     else this.bar.removeAttribute("value");
     const amount = known && progress.stage !== "warmup" ? `, ${bytes(progress.loaded)} of ${bytes(progress.total)}` : "";
@@ -103,7 +99,7 @@ export class StatusView {
     this.line.textContent = "No model is running.";
     this.details.replaceChildren();
     showWelcome(null);
-    this.stage.replaceChildren(errorPanel(error, ways, this.begun));
+    this.stage.replaceChildren(errorPanel(error, ways));
   }
 
   /**

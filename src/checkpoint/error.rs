@@ -51,6 +51,8 @@ pub enum SourceError {
         at: u64,
         /// What the browser said.
         reason: String,
+        /// Whether the server had answered with the file, or a part of it.
+        begun: bool,
         /// Whether the page may read this server's answers: it has read one, or they are of one origin.
         reached: bool,
     },

@@ -280,6 +280,7 @@ impl Folder {
             meter,
             cancel: self.cancel.clone(),
             most,
+            begun: Rc::default(),
             reached: self.server.reached.clone(),
         };
         let absence = match HttpSource::watched(url, watch).await? {

@@ -69,9 +69,10 @@ impl Code for SourceError {
         match self {
             SourceError::NotFound { .. } | SourceError::NoFolder { .. } => "not-found",
             SourceError::Status { status, .. } if [404, 410].contains(status) => "not-found",
-            SourceError::Status { .. }
-            | SourceError::Network { .. }
-            | SourceError::BadAnswer { .. } => "network",
+            SourceError::Status { .. } => "server",
+            SourceError::Network { begun: true, .. } => "network",
+            SourceError::Network { begun: false, .. } => "unreachable",
+            SourceError::BadAnswer { .. } => "bad-answer",
             SourceError::Cancelled { .. } => "cancelled",
             SourceError::Short { .. }
             | SourceError::OutOfRange { .. }

@@ -80,12 +80,12 @@ async fn built_page_names_what_is_wrong_with_the_files() -> Result {
             "a server in trouble",
             MODEL,
             Fault::Status(503),
-            "The files could not be fetched",
+            "The server is in trouble",
         ),
         (
             "a connection that breaks within a tensor",
             MODEL,
-            Fault::DropAfter(50_000),
+            Fault::DropAt(8 + header + 1000),
             "The download broke off",
         ),
         (

@@ -19,6 +19,8 @@ pub enum Fault {
     IgnoreRanges,
     /// Announces the right length, closes the connection after this many bytes of the answer.
     DropAfter(usize),
+    /// Closes the connection where this byte of the file comes, however often it is asked for.
+    DropAt(usize),
     /// The file ends after this many bytes.
     Truncate(usize),
     /// These bytes at this offset of the file.
@@ -242,7 +244,7 @@ impl Site {
             );
         };
         let mut claimed = None;
-        let mut drop_after = None;
+        let (mut drop_after, mut drop_at) = (None, None);
         let mut wait = Duration::ZERO;
         let mut encoding = "";
         match fault {
@@ -252,6 +254,7 @@ impl Site {
             }
             Some(Fault::IgnoreRanges) => range = None,
             Some(Fault::DropAfter(count)) => drop_after = Some(count),
+            Some(Fault::DropAt(byte)) => drop_at = Some(byte),
             Some(Fault::Truncate(length)) => bytes.truncate(length),
             Some(Fault::Overwrite(at, with)) => {
                 bytes[at..at + with.len()].copy_from_slice(&with);
@@ -289,7 +292,12 @@ impl Site {
         }
         let tag = format!("ETag: {tag}\r\n");
         let total = claimed.unwrap_or(size);
-        let (status, extra, body) = match range.as_deref().map(|text| parse_range(text, size)) {
+        let part = range.as_deref().map(|text| parse_range(text, size));
+        if let Some(byte) = drop_at {
+            let first = part.flatten().map_or(0, |(first, _)| first);
+            drop_after = Some(byte.saturating_sub(first));
+        }
+        let (status, extra, body) = match part {
             None => (200, String::new(), &bytes[..]),
             Some(None) => (
                 416,

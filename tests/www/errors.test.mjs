@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
-import { adviceOn, errorPanel, networkCode } from "../../www/errors.js";
+import { adviceOn, errorPanel } from "../../www/errors.js";
+import { toldCode } from "../../www/store/errors.js";
 
 /** The codes that the engine gives its errors. */
 function engineCodes() {
@@ -35,11 +36,11 @@ test("different faults of a dictionary have different titles", () => {
 });
 
 test("nothing broke off that had not begun", () => {
-  const title = (begun, online) => adviceOn({ code: networkCode(begun, online) }).title;
-  assert.match(title(true, true), /broke off/);
-  assert.match(title(true, false), /broke off/);
-  assert.doesNotMatch(title(false, true), /broke off/);
-  assert.match(title(false, false), /no network/);
+  const title = (code, online) => adviceOn({ code: toldCode(code, online) }).title;
+  assert.match(title("network", true), /broke off/);
+  assert.match(title("network", false), /broke off/);
+  assert.doesNotMatch(title("unreachable", true), /broke off/);
+  assert.match(title("unreachable", false), /no network/);
 });
 
 /** As much of a document as a panel needs. */
@@ -60,6 +61,7 @@ class Node {
 
 test("a driver's own words are not shown to those who have no graphics card", () => {
   globalThis.document = { createElement: () => new Node() };
+  globalThis.navigator ??= /** @type {any} */ ({ onLine: true });
   const raw = "no GPU adapter is available (noop support not compiled in, webgpu: no adapter)";
   const said = errorPanel({ code: "no-adapter", message: raw }, []).text;
   assert.ok(!said.includes("noop") && said.includes("graphics"), said);

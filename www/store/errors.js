@@ -49,3 +49,10 @@ export async function patiently(action) {
     }
   }
 }
+
+/**
+ * What is said of an error: with the machine off the network it is not the server that does not answer.
+ * @param {string} code
+ * @param {boolean} online whether the browser believes that there is a network
+ */
+export const toldCode = (code, online) => (code === "unreachable" && !online ? "offline" : code);

@@ -16,7 +16,7 @@ import { holdLock } from "../lifeline.js";
 import { diagnose } from "./diagnose.js";
 import { normalise } from "./address.js";
 import { download, verify } from "./download.js";
-import { StoreError } from "./errors.js";
+import { StoreError, toldCode } from "./errors.js";
 import { put } from "./put.js";
 import { CHANNEL, busyKeys, itemFiles, keyOf, listItems, removeItem } from "./store.js";
 
@@ -143,9 +143,7 @@ self.onmessage = async (/** @type {MessageEvent<WorkerRequest>} */ message) => {
   } catch (error) {
     const { message: text } = /** @type {any} */ (error);
     const { code, choices } = error instanceof StoreError ? error : { code: "store-failed", choices: undefined };
-    // With the machine off the network it is not the server that does not answer.
-    const offline = code === "unreachable" && !navigator.onLine;
-    post({ id, error: { code: offline ? "offline" : code, message: String(text ?? error), choices } });
+    post({ id, error: { code: toldCode(code, navigator.onLine), message: String(text ?? error), choices } });
   }
 };
 

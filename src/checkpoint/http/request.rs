@@ -105,6 +105,7 @@ fn network(url: &str, at: u64, watch: &Watch, reason: String) -> Failure {
             url: url.into(),
             at,
             reason,
+            begun: watch.begun.get(),
             reached: watch.reached.get(),
         },
     };
@@ -196,6 +197,7 @@ pub(super) async fn request(
             });
         }
     };
+    watch.begun.set(true);
     Ok(Some(Answer {
         kind,
         etag: header("ETag"),

@@ -33,6 +33,8 @@ pub(in crate::checkpoint) struct Watch {
     pub cancel: Cancel,
     /// The longest that the file may be, in bytes.
     pub most: u64,
+    /// Whether its server has answered with the file, or a part of it.
+    pub begun: Rc<Cell<bool>>,
     /// Whether its server has answered: what fails then is the network, and not a permission.
     pub reached: Rc<Cell<bool>>,
 }
@@ -115,6 +117,7 @@ impl HttpSource {
             meter: Meter::default(),
             cancel: Cancel::new(),
             most: MAX_FILE,
+            begun: Rc::default(),
             reached: Rc::new(Cell::new(is_own(&url))),
         };
         match Self::watched(url.clone(), watch).await? {
