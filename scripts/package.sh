@@ -77,6 +77,8 @@ say "$tgz: $(wc -c <"$tgz" | tr -d ' ') bytes"
 say "packing for crates.io"
 # Not in the project's own build: there the library of the same name would take the place of its own.
 build=$out/build
+# Compiled to be checked, and run for one answer.
+export CARGO_PROFILE_DEV_OPT_LEVEL=0
 if [ "${OFFLINE:-}" = 1 ]; then
   cargo package --locked --offline --allow-dirty --target-dir "$build"
 else

@@ -122,17 +122,6 @@ impl Checkpoint {
         }
     }
 
-    /// Says that a tensor cannot be used.
-    pub fn refuse(&self, name: &str, reason: &str) -> CheckpointError {
-        let file = self.tensors.get(name).map_or(0, TensorEntry::file);
-        let file = self.files.all().get(file).map(|file| file.source().name());
-        CheckpointError::Tensor {
-            file: file.unwrap_or_default().into(),
-            tensor: name.into(),
-            reason: reason.into(),
-        }
-    }
-
     /// The places of a tensor's rows, in no order; a vector is one row. None of a tensor that is not there.
     pub fn runs(&self, name: &str) -> Vec<Run> {
         let Some(entry) = self.tensors.get(name) else {

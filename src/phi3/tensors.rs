@@ -17,7 +17,7 @@ const OF_BLOCK: [&str; 6] = [
 const DERIVED: [&str; 4] = ["rotary_emb", "rope_factors", "rope_freqs", "attn_rot_embd"];
 
 /// Refuses a model that has a tensor which is not a part of the architecture: without it, it computes something
-/// else than what it was trained to.
+/// else than what it was trained to. Asked as soon as the names are known, and by whoever loads the weights.
 pub(super) fn check(checkpoint: &Checkpoint, config: &Config) -> Result<(), ModelError> {
     let foreign = checkpoint.names().find(|name| is_foreign(name, config));
     match foreign {
@@ -36,6 +36,6 @@ fn is_foreign(name: &str, config: &Config) -> bool {
     }
     match block_of(name) {
         Some((block, own)) => block < config.num_hidden_layers && !OF_BLOCK.contains(&own),
-        None => name.ends_with(".bias") || name.contains(".lora_"),
+        None => name.ends_with(".bias") || name.contains("lora_"),
     }
 }

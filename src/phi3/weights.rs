@@ -1,9 +1,7 @@
 //! A model's weights on the GPU, streamed from a checkpoint.
 
-use std::collections::BTreeSet;
-
-use super::{Config, ModelError, PlainFormats};
-use crate::checkpoint::{Checkpoint, block_of};
+use super::{Config, ModelError, PlainFormats, tensors};
+use crate::checkpoint::Checkpoint;
 use crate::gpu::{Buffer, Gpu};
 use crate::matrix::{Format, Matrix, Table};
 
@@ -127,35 +125,14 @@ impl Weights {
         plain: PlainFormats,
         most: u64,
     ) -> Result<Self, ModelError> {
+        tensors::check(checkpoint, config)?;
         let maker = Maker {
             gpu,
             checkpoint,
             plain,
             most,
         };
-        let weights = Self::made_by(&maker, config)?;
-        weights.refuse_others(checkpoint)?;
-        Ok(weights)
-    }
-
-    /// Refuses tensors that would change what the model computes, were they read.
-    fn refuse_others(&self, checkpoint: &Checkpoint) -> Result<(), ModelError> {
-        let own: BTreeSet<String> = self.targets().into_iter().map(|(name, _)| name).collect();
-        let blocks = self.layers.len();
-        let other = checkpoint.names().find(|name| {
-            let inside = block_of(name).is_some_and(|(block, _)| block < blocks);
-            // What the rotary embedding computes for itself, which old files hold.
-            let known = own.contains(*name) || name.ends_with("rotary_emb.inv_freq");
-            !known && (inside || name.ends_with(".bias") || name.contains("lora_"))
-        });
-        match other {
-            None => Ok(()),
-            Some(name) => Err(checkpoint.refuse(
-                name,
-                "a model of this configuration has no such tensor, and without it would compute \
-                 something else: choose a file of the architecture itself, with nothing added",
-            ))?,
-        }
+        Self::made_by(&maker, config)
     }
 
     /// The buffers of all weights.
