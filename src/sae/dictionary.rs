@@ -1,6 +1,7 @@
 //! A dictionary on the GPU.
 
-use super::find::{Wanted, find};
+use super::examples::{self, Examples, Extent};
+use super::find::{Located, Wanted, find};
 use super::formats::Described;
 use super::rule::{Activations, Normalization, Rule};
 use super::upload::{Target, Upload};
@@ -25,6 +26,8 @@ pub(super) struct Part {
 /// A dictionary on the GPU: all of it, or the latents that were asked for.
 pub struct Dictionary {
     hook: Option<HookPoint>,
+    /// The folder and the file in it that may hold published examples of the latents.
+    examples: Option<(Folder, String)>,
     label: String,
     kind: &'static str,
     width: usize,
@@ -59,12 +62,13 @@ impl Dictionary {
         wanted: Wanted,
         bytes: u64,
     ) -> Result<Self, SaeError> {
-        let (described, hook) = find(folder, &wanted).await?;
+        let located = find(folder, &wanted).await?;
+        let described = &located.described;
         let format = wanted
             .format
             .unwrap_or_else(|| default_format(described.width, described.latents));
-        let mut dictionary = Self::empty(gpu, folder, &described, hook, format, None, bytes)?;
-        dictionary.fill(gpu, &described).await?;
+        let mut dictionary = Self::empty(gpu, folder, &located, format, None, bytes)?;
+        dictionary.fill(gpu, described).await?;
         Ok(dictionary)
     }
 
@@ -81,7 +85,8 @@ impl Dictionary {
         wanted: Wanted,
         latents: &[u32],
     ) -> Result<Self, SaeError> {
-        let (described, hook) = find(folder, &wanted).await?;
+        let located = find(folder, &wanted).await?;
+        let described = &located.described;
         let mut chosen = latents.to_vec();
         chosen.sort_unstable();
         chosen.dedup();
@@ -96,9 +101,8 @@ impl Dictionary {
         }
         let format = wanted.format.unwrap_or(Format::F32);
         let bytes = gpu.storage_limit();
-        let mut dictionary =
-            Self::empty(gpu, folder, &described, hook, format, Some(chosen), bytes)?;
-        dictionary.fill_chosen(gpu, &described).await?;
+        let mut dictionary = Self::empty(gpu, folder, &located, format, Some(chosen), bytes)?;
+        dictionary.fill_chosen(gpu, described).await?;
         Ok(dictionary)
     }
 
@@ -106,12 +110,12 @@ impl Dictionary {
     fn empty(
         gpu: &Gpu,
         folder: &Folder,
-        described: &Described,
-        hook: Option<HookPoint>,
+        located: &Located,
         format: Format,
         chosen: Option<Vec<u32>>,
         bytes: u64,
     ) -> Result<Self, SaeError> {
+        let described = &located.described;
         let width = described.width;
         let count = chosen.as_ref().map_or(described.latents, Vec::len);
         let per_part = rows_that_fit(format, width, bytes);
@@ -132,8 +136,11 @@ impl Dictionary {
             gpu.write(&buffer, 0, &values);
             Ok::<_, SaeError>(buffer)
         };
+        // What is read later is no part of loading it.
+        let beside = |name: &String| (folder.clone().on_progress(|_| {}), name.clone());
         Ok(Self {
-            hook,
+            hook: located.hook,
+            examples: located.examples.as_ref().map(beside),
             label: folder.label().into(),
             kind: described.format,
             width,
@@ -279,6 +286,27 @@ impl Dictionary {
     /// The folder that it came from.
     pub fn label(&self) -> &str {
         &self.label
+    }
+
+    /// What was published of a latent beside the dictionary (Gemma Scope 2); `None` where nothing was.
+    ///
+    /// # Errors
+    ///
+    /// For a latent that is not there, for a file that cannot be read, and for one that is of another dictionary.
+    pub async fn examples(
+        &self,
+        latent: u32,
+        extent: Extent,
+    ) -> Result<Option<Examples>, SaeError> {
+        let latents = self.latents;
+        let at = latent as usize;
+        if at >= latents {
+            return Err(SaeError::NoSuchLatent { latent, latents });
+        }
+        match &self.examples {
+            Some((folder, name)) => examples::read(folder, name, latents, at, extent).await,
+            None => Ok(None),
+        }
     }
 
     /// Its files' format, for people.

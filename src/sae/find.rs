@@ -23,11 +23,17 @@ pub struct Wanted {
     pub format: Option<Format>,
 }
 
+/// A dictionary that was found and opened.
+pub(super) struct Located {
+    pub described: Described,
+    /// Where it belongs.
+    pub hook: Option<HookPoint>,
+    /// The file in the folder that may hold published examples of its latents.
+    pub examples: Option<String>,
+}
+
 /// Finds the dictionary that is `wanted`, opens it, and says where it belongs.
-pub(super) async fn find(
-    folder: &Folder,
-    wanted: &Wanted,
-) -> Result<(Described, Option<HookPoint>), SaeError> {
+pub(super) async fn find(folder: &Folder, wanted: &Wanted) -> Result<Located, SaeError> {
     for hook in wanted.hook.iter().chain(&wanted.place) {
         check_block(*hook, wanted)?;
     }
@@ -44,7 +50,11 @@ pub(super) async fn find(
     if let Some(hook) = hook {
         check_block(hook, wanted)?;
     }
-    Ok((described, hook))
+    Ok(Located {
+        described,
+        hook,
+        examples: found.examples(),
+    })
 }
 
 /// The hook point: the user's, or else the files', or else the folder's name.

@@ -15,7 +15,7 @@ use crate::checkpoint::Folder;
 /// What is found in a folder: the hook point, or the sentence of refusal.
 fn look(folder: &Folder, wanted: Wanted) -> Result<Option<HookPoint>, String> {
     let found = block_on(find(folder, &wanted));
-    found.map(|(_, hook)| hook).map_err(|e| e.to_string())
+    found.map(|located| located.hook).map_err(|e| e.to_string())
 }
 
 /// A safetensors file with one more vector.

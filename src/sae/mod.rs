@@ -8,6 +8,7 @@ mod coder;
 mod dictionary;
 mod encode;
 mod error;
+mod examples;
 mod find;
 mod fit;
 #[cfg(all(test, not(target_arch = "wasm32")))]
@@ -31,6 +32,7 @@ pub use coder::{Activation, Coder, CoderStep, live};
 pub use dictionary::{Dictionary, default_format};
 pub use encode::{Encoded, Encoder, encode_all};
 pub use error::SaeError;
+pub use examples::{Context, Examples, Extent};
 pub use find::Wanted;
 pub use fit::{Fit, SelfTest, Verdict};
 pub use formats::{

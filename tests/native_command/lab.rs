@@ -1,8 +1,11 @@
 //! `phi3-steer lab`: measuring in pieces, and what becomes of a result.
 
+use std::collections::HashMap;
+use std::path::Path;
+
 use serde_json::{Value, json};
 
-use crate::fixture::{Fixture, done, refused, succeed};
+use crate::fixture::{Fixture, LATENTS, done, refused, succeed, write};
 
 /// Prompts of every kind, in a file of one's own.
 fn prompts() -> String {
@@ -170,6 +173,84 @@ fn requests() -> String {
     };
     let splits = json!({"validation": split("now"), "test": split("then")});
     json!({"version": 1, "judge": {"max_new_tokens": 4}, "splits": splits}).to_string()
+}
+
+/// Gemma Scope 2's examples, where they lie beside the dictionary; of another vocabulary they are left out.
+#[test]
+fn a_card_has_what_was_published_with_the_dictionary() {
+    let f = Fixture::new();
+    let (model, gemma, from) = (f.model_dir(), f.path("gemma"), f.path("sae/layers.0"));
+    let (mine, out) = (f.path("mine.json"), f.path("card.json"));
+    std::fs::write(&mine, requests()).unwrap();
+    let made = done(&format!(
+        "synth-sae --format gemma-scope2 --from {from} --hook layers.0 --out {gemma}"
+    ));
+    let examples = Path::new(made.trim()).join("examples.safetensors");
+    let card = || -> (String, Value) {
+        let words = done(&format!(
+            "lab card --model {model} --sae {gemma} --sets {mine} --feature 3 --prompts 2 --out {out}"
+        ));
+        (words, read_json(&out))
+    };
+    let (words, bare) = card();
+    assert!(bare["published"].is_null(), "{bare}");
+    assert!(!words.contains("Published"), "{words}");
+
+    let of_all = |n: usize, values: &dyn Fn(usize) -> f32| -> (Vec<usize>, Vec<f32>) {
+        (vec![LATENTS, n], (0..LATENTS * n).map(values).collect())
+    };
+    let text: Vec<f32> = (300..350).map(|id| id as f32).collect();
+    let mut tensors = HashMap::from([
+        ("tokens".to_string(), (vec![2, 25], text)),
+        ("activations".into(), of_all(2, &|i| 1.0 + i as f32)),
+        ("seq_ids".into(), of_all(2, &|i| (i % 2) as f32)),
+        ("positions".into(), of_all(2, &|i| (24 * (i % 2)) as f32)),
+        ("top_tokens".into(), of_all(1, &|_| 301.0)),
+        ("top_logits".into(), of_all(1, &|i| i as f32)),
+        (
+            "feature_frequencies".into(),
+            (vec![LATENTS], vec![0.125; LATENTS]),
+        ),
+    ]);
+    write(&examples, &tensors);
+    let (words, told) = card();
+    let own = &told["published"];
+    assert_eq!(own["frequency"], 0.125, "{own}");
+    assert_eq!(own["top"][0]["value"], 3.0, "{own}");
+    assert_eq!(own["bottom"], json!([]));
+    // The last token of the second sequence, with ten before it; then the first of the first, with ten after it.
+    let [last, first] = own["strongest"].as_array().unwrap().as_slice() else {
+        panic!("{own}");
+    };
+    for (one, peak, activation) in [(last, 10, 8.0), (first, 0, 7.0)] {
+        assert_eq!(one["peak"], peak, "{one}");
+        let tokens = one["tokens"].as_array().unwrap();
+        assert_eq!(tokens.len(), 11);
+        assert_eq!(tokens[peak]["activation"], activation, "{one}");
+        assert!(tokens[5]["activation"].is_null() && tokens[5]["text"].is_string());
+    }
+    assert_eq!(first["tokens"][1]["text"], own["top"][0]["text"]);
+    assert!(
+        words.contains("Published with it, active at 12.50 %"),
+        "{words}"
+    );
+
+    tensors.insert("tokens".into(), (vec![2, 25], vec![60_000.0; 50]));
+    write(&examples, &tensors);
+    let (words, told) = card();
+    let trouble = told["published"]["trouble"].as_str().unwrap();
+    assert!(
+        trouble.contains("another vocabulary") && words.contains(trouble),
+        "{words}"
+    );
+    std::fs::write(&examples, "no tensors").unwrap();
+    let (_, told) = card();
+    let trouble = told["published"]["trouble"].as_str().unwrap();
+    assert!(trouble.contains("examples.safetensors"), "{trouble}");
+    assert_eq!(
+        told["strongest"], bare["strongest"],
+        "the rest is as it was"
+    );
 }
 
 #[test]

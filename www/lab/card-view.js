@@ -153,6 +153,7 @@ export class CardView {
         ),
       ),
       h("section", {}, h("h3", {}, "Where it is most active"), contexts(strongest ?? [])),
+      ...publishedOf(result.published),
       h(
         "div",
         { className: "card-columns" },
@@ -176,10 +177,8 @@ export class CardView {
 /** @param {unknown} density */
 function densityWords(density) {
   if (typeof density !== "number") return "";
-  const share = density;
-  if (share === 0) return "It is active at none of the tokens that were read: a dead feature, as far as these prompts can tell.";
-  const told = share >= 0.01 ? `${number(Math.round(1000 * share) / 10)}%` : `${number(Math.round(100_000 * share) / 1000)}%`;
-  return `It is active at ${told} of the tokens that were read.`;
+  if (density === 0) return "It is active at none of the tokens that were read: a dead feature, as far as these prompts can tell.";
+  return `It is active at ${percent(density)} of the tokens that were read.`;
 }
 
 /** @param {LabResult} result */
@@ -191,6 +190,29 @@ function effectWords({ effect }) {
 
 /** @param {unknown} how */
 const lensWords = (how) => (typeof how === "string" ? `${how[0]?.toUpperCase()}${how.slice(1)}.` : "");
+
+/**
+ * What was published with the dictionary of this feature.
+ * @param {any} published
+ */
+function publishedOf(published) {
+  if (!published) return [];
+  const title = h("h3", {}, "Published with the dictionary");
+  if (published.trouble) return [h("section", {}, title, h("p", { className: "muted" }, `Its examples are left out: ${published.trouble}`))];
+  const { strongest = [], top = [], bottom = [] } = published;
+  const section = h(
+    "section",
+    {},
+    title,
+    h("p", { className: "muted" }, `Measured by those who made it, on their text: where it is most active${typeof published.frequency === "number" ? `, and that it is active at ${percent(published.frequency)} of the tokens` : ""}.`),
+    contexts(strongest),
+    top.length || bottom.length ? h("div", { className: "logit-columns" }, words("More likely", top), words("Less likely", bottom)) : null,
+  );
+  return [section];
+}
+
+/** @param {number} share */
+const percent = (share) => (share >= 0.01 ? `${number(Math.round(1000 * share) / 10)}%` : `${number(Math.round(100_000 * share) / 1000)}%`);
 
 /** @param {any[]} strongest */
 function contexts(strongest) {
@@ -209,7 +231,7 @@ function contexts(strongest) {
           "p",
           {},
           ...one.tokens.map((/** @type {any} */ token, /** @type {number} */ index) => {
-            const span = h("span", { className: `token${index === one.peak ? " peak" : ""}`, title: number(token.activation ?? 0) }, token.text.replaceAll("\n", "\u21b5") || "\u2205");
+            const span = h("span", { className: `token${index === one.peak ? " peak" : ""}`, title: token.activation === undefined ? "" : number(token.activation) }, token.text.replaceAll("\n", "\u21b5") || "\u2205");
             span.style.setProperty("--heat", heat(token.activation ?? 0, scale));
             return span;
           }),

@@ -13,7 +13,7 @@ use super::rank::all_cosines;
 use super::reading::{Job, batches, hook_at, read_some};
 use crate::generate::Chat;
 use crate::phi3::MAX_ROWS;
-use crate::sae::{Encoder, HookPoint, SaeError};
+use crate::sae::{Context, Encoder, Examples, Extent, HookPoint, SaeError};
 use crate::tokens::{Prompt, TokenRole};
 
 /// What a card is made of.
@@ -53,6 +53,11 @@ impl CardOptions {
 const CONTEXTS: usize = 12;
 /// Tokens of a context before and after its peak.
 const AROUND: usize = 10;
+/// The same of what was published with the dictionary.
+const PUBLISHED: Extent = Extent {
+    contexts: CONTEXTS,
+    around: AROUND,
+};
 /// Bars of the histogram.
 const BARS: usize = 40;
 /// Tokens at each end of the logit lens, and neighbours.
@@ -84,7 +89,7 @@ pub async fn card(
     let asked = contexts(chat, from, options)?;
     let lengths: Vec<usize> = asked.iter().map(|p| p.ids.len()).collect();
     let order = batches(&lengths, chat.model().lanes());
-    run.begin(Stage::Card, order.len() + 2);
+    run.begin(Stage::Card, order.len() + 3);
     let gpu = chat.model().gpu().clone();
     let encoder = Encoder::new(&gpu, &dictionary, MAX_ROWS).await?;
     let mut activations = vec![Vec::new(); asked.len()];
@@ -106,6 +111,13 @@ pub async fn card(
             activations[i] = own;
         }
     }
+    let published = run
+        .step("card/published", async {
+            // The card is whole without them.
+            let found = dictionary.examples(feature, PUBLISHED).await;
+            Ok(found.map_err(|error| error.to_string()).transpose())
+        })
+        .await?;
     let row = dictionary.decoder_row(&gpu, feature).await?;
     let (lens, neighbours) = run
         .step("card/lens", async {
@@ -154,7 +166,7 @@ pub async fn card(
             .iter()
             .filter(|p| p.roles.first() == Some(&TokenRole::Bos))
             .count();
-    Ok(json!({
+    let mut card = json!({
         "feature": feature,
         "strongest": strongest(&asked, &activations, &text),
         "histogram": histogram(&positive, max),
@@ -164,7 +176,48 @@ pub async fn card(
         "logits": {"top": listed(&lens.0), "bottom": listed(&lens.1), "how": HOW},
         "neighbours": neighbours.iter().map(|(i, c)| json!({"feature": i, "cosine": c})).collect::<Vec<_>>(),
         "effect": effect,
-    }))
+    });
+    if let Some(published) = published {
+        let known = tokenizer.vocab_size();
+        card["published"] = match published.and_then(|own| own_words(own, known)) {
+            Ok(own) => shown(&own, &text),
+            Err(trouble) => json!({ "trouble": trouble }),
+        };
+    }
+    Ok(card)
+}
+
+/// Published examples, unless they are of another vocabulary than the model's, of `known` tokens.
+fn own_words(own: Examples, known: usize) -> Result<Examples, String> {
+    let listed = own.top.iter().chain(&own.bottom).map(|(id, _)| id);
+    let all = own.contexts.iter().flat_map(|context| &context.ids);
+    match all.chain(listed).find(|id| **id as usize >= known) {
+        None => Ok(own),
+        Some(id) => Err(format!(
+            "they are of another vocabulary: token {id} is among them, and this model has {known}"
+        )),
+    }
+}
+
+/// Published examples with their words.
+fn shown(own: &Examples, text: &dyn Fn(&u32) -> String) -> Value {
+    let listed = |side: &[(u32, f64)]| -> Vec<Value> {
+        let one = |(token, value): &(u32, f64)| json!({"text": text(token), "value": value});
+        side.iter().map(one).collect()
+    };
+    let context = |one: &Context| -> Value {
+        let mut tokens: Vec<Value> = one.ids.iter().map(|id| json!({"text": text(id)})).collect();
+        if let Some(peak) = tokens.get_mut(one.peak) {
+            peak["activation"] = json!(one.activation);
+        }
+        json!({"tokens": tokens, "peak": one.peak})
+    };
+    json!({
+        "frequency": own.frequency,
+        "strongest": own.contexts.iter().map(context).collect::<Vec<_>>(),
+        "top": listed(&own.top),
+        "bottom": listed(&own.bottom),
+    })
 }
 
 /// The prompts that are read.

@@ -153,6 +153,11 @@ impl Found {
         }
     }
 
+    /// The file in the folder that may hold published examples of the latents.
+    pub fn examples(&self) -> Option<String> {
+        matches!(self.kind, Kind::GemmaScope2).then(|| format!("{}{}", self.path, names::EXAMPLES))
+    }
+
     /// The dictionary's path or address, without a query.
     fn place(&self, folder: &Folder) -> String {
         let label = folder.label().split(['?', '#']).next().unwrap_or_default();

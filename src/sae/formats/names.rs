@@ -15,6 +15,8 @@ pub const SAELENS: &str = "sae_weights.safetensors";
 pub const GEMMA_SCOPE: &str = "params.npz";
 /// The weights of Gemma Scope 2.
 pub const GEMMA_SCOPE_2: &str = "params.safetensors";
+/// What Gemma Scope 2 publishes of its latents, which may be left out: it is large.
+pub const EXAMPLES: &str = "examples.safetensors";
 /// The weights of Llama Scope, beside [`HYPERPARAMETERS`].
 pub const LLAMA_SCOPE: &str = "checkpoints/final.safetensors";
 
@@ -55,7 +57,7 @@ fn last(path: &str) -> &str {
 
 /// The names of all files that dictionaries are read from, without the folders that some lie in.
 pub fn file_names() -> impl Iterator<Item = &'static str> {
-    paths().chain([GEMMA_CONFIG]).map(last)
+    paths().chain([GEMMA_CONFIG, EXAMPLES]).map(last)
 }
 
 /// A safetensors file's name without its end, as sharded files begin.

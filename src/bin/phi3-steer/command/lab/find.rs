@@ -283,7 +283,32 @@ fn described(result: &Value) -> String {
         words(&result["logits"]["top"]),
         words(&result["logits"]["bottom"]),
     );
-    for one in list(&result["strongest"]) {
+    contexts(&mut out, list(&result["strongest"]));
+    let published = &result["published"];
+    if let Some(trouble) = published["trouble"].as_str() {
+        let _ = writeln!(out, "What was published with it is left out: {trouble}");
+    } else if published.is_object() {
+        let share = published["frequency"].as_f64();
+        let share = share.map_or(String::new(), |s| format!(", active at {:.2} %", 100.0 * s));
+        let _ = writeln!(
+            out,
+            "Published with it{share}. Writes: {}. And not: {}",
+            words(&published["top"]),
+            words(&published["bottom"]),
+        );
+        contexts(&mut out, list(&published["strongest"]));
+    }
+    let near: Vec<String> = list(&result["neighbours"])
+        .iter()
+        .map(|n| format!("{} ({})", n["feature"], number(&n["cosine"])))
+        .collect();
+    let _ = writeln!(out, "Like it: {}", near.join(", "));
+    out
+}
+
+/// Contexts, a line each: how active the feature is at most, and the words around.
+fn contexts(out: &mut String, all: &[Value]) {
+    for one in all {
         let peak = one["peak"].as_u64().unwrap_or_default() as usize;
         let tokens = list(&one["tokens"]);
         let text: String = tokens
@@ -300,12 +325,6 @@ fn described(result: &Value) -> String {
         let at = tokens.get(peak).map_or(&Value::Null, |t| &t["activation"]);
         let _ = writeln!(out, "{:>7}  {}", number(at), text.replace('\n', "↵"));
     }
-    let near: Vec<String> = list(&result["neighbours"])
-        .iter()
-        .map(|n| format!("{} ({})", n["feature"], number(&n["cosine"])))
-        .collect();
-    let _ = writeln!(out, "Like it: {}", near.join(", "));
-    out
 }
 
 /// Gates as a Markdown table: the share of prompts that each lets steering at.
