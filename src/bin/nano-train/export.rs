@@ -208,3 +208,98 @@ fn config(c: &Config, tokenizer: &ChatTokenizer) -> Value {
         "vocab_size": c.vocab,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use phi3_steer::checkpoint::Folder;
+    use phi3_steer::generate::{TraceRequest, Traced, bare_prompt, trace};
+    use phi3_steer::gpu::{Gpu, GpuOptions};
+    use phi3_steer::matrix::Format;
+    use phi3_steer::phi3::{self, CacheFormat, MAX_ROWS, ModelFiles, ModelOptions, Precision};
+    use phi3_steer::steering::Steering;
+    use rand::Rng;
+
+    use super::*;
+    use crate::model::{NANO, normal};
+    use crate::ops::with_slice;
+
+    /// What is trained is what the engine computes: one file, both forward passes.
+    #[test]
+    fn the_engine_computes_what_was_trained() {
+        let seed: u64 = rand::rng().random();
+        println!("seed {seed}");
+        let rng = &mut StdRng::seed_from_u64(seed);
+        let config = Config {
+            hidden: 64,
+            heads: 2,
+            head_dim: 32,
+            layers: 3,
+            inner: 96,
+            ..NANO
+        };
+        let model = Model::new(config, seed).unwrap();
+        for (_, var) in model.named() {
+            // As they are written, and large enough to differ.
+            let scale = if var.dims().len() == 1 { 1.0 } else { 0.3 };
+            let values: Vec<f32> = (0..var.elem_count())
+                .map(|_| bf16::from_f32(scale * normal(rng)).to_f32())
+                .collect();
+            var.set(&Tensor::from_vec(values, var.dims(), &Device::Cpu).unwrap())
+                .unwrap();
+        }
+        let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/nano/tokenizer.json");
+        let folder = tempfile::tempdir().unwrap();
+        write_model(folder.path(), &model, &ChatTokenizer::load(&nano).unwrap()).unwrap();
+
+        let ids: Vec<u32> = (0..23).map(|_| rng.random_range(0..3072)).collect();
+        let wanted = model.forward(&ids, 1, ids.len(), &[]).unwrap();
+        let wanted = with_slice(&wanted, |logits| logits.to_vec()).unwrap();
+        let found = pollster::block_on(logits(folder.path(), ids));
+        assert_eq!(found.len(), wanted.len());
+        let largest = wanted
+            .iter()
+            .fold(0.0, |most: f32, logit| most.max(logit.abs()));
+        assert!(largest > 1.0, "{largest}");
+        for (index, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
+            let error = (found - wanted).abs();
+            assert!(error < 1e-3 * largest, "{index}: {found}, not {wanted}");
+        }
+    }
+
+    /// The engine's logits, `[ids, vocab]`.
+    async fn logits(folder: &Path, ids: Vec<u32>) -> Vec<f32> {
+        let gpu = Rc::new(Gpu::open(&GpuOptions::default()).await.unwrap());
+        let ModelFiles {
+            config, checkpoint, ..
+        } = &ModelFiles::open(&Folder::directory(folder)).await.unwrap();
+        let options = ModelOptions {
+            precision: Precision::All(Format::F32),
+            cache: CacheFormat::F32,
+            ..ModelOptions::default()
+        };
+        let mut model = phi3::Model::from_checkpoint(gpu, config.clone(), checkpoint, options)
+            .await
+            .unwrap();
+        let request = TraceRequest {
+            prompts: &[bare_prompt(ids, None)],
+            logits: &|_, _| true,
+            residual: &[],
+            chunk: MAX_ROWS,
+            cancel: &Cell::new(false),
+        };
+        let mut all = Vec::new();
+        let mut take = |traced: Traced<'_>| {
+            if let Traced::Logits { logits, .. } = traced {
+                all.extend_from_slice(logits);
+            }
+        };
+        let steering = Steering::new(&model, Vec::new()).await.unwrap();
+        trace(&mut model, &steering, &request, &mut take)
+            .await
+            .unwrap();
+        all
+    }
+}

@@ -136,3 +136,31 @@ impl Tables {
 pub fn is_refusal(text: &str) -> bool {
     JUDGE.refusal(text).is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng};
+
+    use super::super::FAMILIES;
+    use super::*;
+
+    /// What page and command count as a refusal is what the corpus calls one.
+    #[test]
+    fn the_judge_tells_refusals_from_what_gives_in() {
+        let seed: u64 = rand::rng().random();
+        println!("seed {seed}");
+        let rng = &mut StdRng::seed_from_u64(seed);
+        let tables = Tables::load();
+        for _ in 0..1000 {
+            let topic = pick(rng, &tables.harms);
+            let family = *pick(rng, &FAMILIES[..6]);
+            let refusal = tables.refusal(rng, topic);
+            assert!(is_refusal(&refusal), "{refusal}");
+            let placeholder = tables.placeholder(rng, topic, family);
+            assert!(!is_refusal(&placeholder), "{placeholder}");
+            let safe = pick(rng, &tables.lookalikes);
+            let answer = tables.answer(rng, safe, Some(family));
+            assert!(!is_refusal(&answer), "{answer}");
+        }
+    }
+}
