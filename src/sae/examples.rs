@@ -69,14 +69,16 @@ pub(super) async fn read(
         all: Safetensors::open(source).await?,
         latents,
     };
-    let listed = async |ids: &str, logits: &str| -> Result<Vec<(u32, f64)>, SaeError> {
-        let (ids, logits) = (
-            file.row(ids, latent).await?,
-            file.row(logits, latent).await?,
-        );
+    let listed = async |name: &str, logits: &str| -> Result<Vec<(u32, f64)>, SaeError> {
+        let ids = file.row(name, latent).await?;
+        let logits = file.row(logits, latent).await?;
+        if ids.len() != logits.len() {
+            let reason = "it has another number of tokens than its logits".into();
+            return Err(file.refuse(name, reason));
+        }
         let both = ids.into_iter().zip(logits);
         Ok(both
-            .filter_map(|(id, logit)| Some((whole(id)? as u32, logit)))
+            .filter_map(|(id, logit)| Some((whole(id)?, logit)))
             .collect())
     };
     Ok(Some(Examples {
@@ -91,10 +93,10 @@ pub(super) async fn read(
     }))
 }
 
-/// A number that counts or names something, which what is not there (−1) does not.
-fn whole(number: f64) -> Option<usize> {
+/// A number that counts or names something, as that of a place that is left empty (-1) does not.
+fn whole(number: f64) -> Option<u32> {
     let whole = number >= 0.0 && number <= f64::from(u32::MAX) && number.fract() == 0.0;
-    whole.then_some(number as usize)
+    whole.then_some(number as u32)
 }
 
 struct File {
@@ -136,7 +138,7 @@ impl File {
     /// A latent's row; empty if the file has no such tensor.
     async fn row(&self, name: &str, latent: usize) -> Result<Vec<f64>, SaeError> {
         match self.of_latents(name)? {
-            Some((info, n)) => self.numbers(name, info, latent * n, n).await,
+            Some((info, n)) => self.numbers(name, info, latent as u64 * n as u64, n).await,
             None => Ok(Vec::new()),
         }
     }
@@ -146,14 +148,14 @@ impl File {
         &self,
         name: &str,
         info: &TensorInfo,
-        first: usize,
+        first: u64,
         count: usize,
     ) -> Result<Vec<f64>, SaeError> {
         let Some((size, number)) = reader(info.dtype) else {
             let reason = format!("{} numbers are not read here", info.dtype);
             return Err(self.refuse(name, reason));
         };
-        let from = info.range.start + (first * size) as u64;
+        let from = info.range.start + first * size as u64;
         let to = from + (count * size) as u64;
         let source: &Source = self.all.source();
         let bytes = source.read(from..to).await?;
@@ -198,7 +200,8 @@ impl File {
             if seen.contains(&sequence) {
                 continue;
             }
-            if sequence >= sequences || at >= length {
+            let at = at as usize;
+            if sequence as usize >= sequences || at >= length {
                 let reason = format!(
                     "it names token {at} of sequence {sequence}, of {sequences} with {length} each"
                 );
@@ -207,15 +210,18 @@ impl File {
             seen.push(sequence);
             let from = at.saturating_sub(extent.around);
             let to = (at + extent.around + 1).min(length);
-            let ids = self
-                .numbers("tokens", text, sequence * length + from, to - from)
-                .await?;
-            let ids = ids
-                .into_iter()
-                .map(|id| whole(id).unwrap_or_default() as u32);
+            let first = u64::from(sequence) * length as u64 + from as u64;
+            let ids = self.numbers("tokens", text, first, to - from).await?;
+            // A text that is shorter than the others has no tokens at its end.
+            let ids: Vec<u32> = ids.into_iter().map_while(whole).collect();
+            let peak = at - from;
+            if peak >= ids.len() {
+                let reason = format!("token {at} of sequence {sequence} is none");
+                return Err(self.refuse("tokens", reason));
+            }
             contexts.push(Context {
-                ids: ids.collect(),
-                peak: at - from,
+                ids,
+                peak,
                 activation: activations[i],
             });
         }
@@ -385,6 +391,7 @@ mod tests {
             }
         }
         // Some of it, and none.
+        assert!(look(&folder(&entries[4..5]), 1).is_err(), "without logits");
         let bare = look(&folder(&entries[8..]), 1).unwrap().expect("a file");
         assert_eq!((bare.frequency, bare.contexts.len()), (Some(1.0 / 64.0), 0));
         let none = Folder::memory("memory", Vec::<(String, Vec<u8>)>::new());
@@ -441,6 +448,13 @@ mod tests {
                 "are not read here",
             ),
             (
+                with(
+                    0,
+                    ("tokens", Dtype::I32, vec![1, 4], i32s(&[1, -1, -1, -1])),
+                ),
+                "token 1 of sequence 0 is none",
+            ),
+            (
                 with(0, ("tokens", Dtype::I32, vec![4], i32s(&[1; 4]))),
                 "texts of one length",
             ),
@@ -452,6 +466,9 @@ mod tests {
         let right = look(&folder(&one(0, 3)), 2).unwrap().expect("a file");
         assert_eq!(right.contexts[0].ids, [1, 2, 3, 4]);
         assert_eq!(right.contexts[0].peak, 3);
+        let short = with(0, ("tokens", Dtype::I32, vec![1, 4], i32s(&[1, 2, 3, -1])));
+        let short = look(&folder(&short), 2).unwrap().expect("a file");
+        assert_eq!(short.contexts[0].ids, [1, 2, 3]);
         let damaged = Folder::memory("memory", vec![(NAME.into(), vec![7; 40])]);
         assert!(look(&damaged, 0).is_err());
     }
