@@ -126,7 +126,7 @@ const STORE_ADVICE = {
     steps: ["Some models are given only to those who have accepted a licence: download them with your own account, then drop the files onto this page."],
     reload: true,
   },
-  throttled: { title: "The server wants fewer requests", steps: ["Wait some minutes, then go on: what has come stays."], reload: true },
+  throttled: { title: "The server wants fewer requests", steps: ["Wait some minutes, then try again: what a download has brought stays."], reload: true },
   server: { title: "The server is in trouble", steps: ["Try again later: what a download has brought stays."], reload: true },
   "bad-answer": { title: "The server answered with something else", steps: ["Check the address."], reload: true },
   unreachable: { title: "The server does not answer", steps: ["Check the address and the connection, then try again: what a download has brought stays."], reload: true },

@@ -68,8 +68,14 @@ impl Code for SourceError {
     fn code(&self) -> &'static str {
         match self {
             SourceError::NotFound { .. } | SourceError::NoFolder { .. } => "not-found",
-            SourceError::Status { status, .. } if [404, 410].contains(status) => "not-found",
-            SourceError::Status { .. } => "server",
+            // As www/store/retry.js has them.
+            SourceError::Status { status, .. } => match status {
+                404 | 410 => "not-found",
+                401 | 403 => "forbidden",
+                429 => "throttled",
+                500.. => "server",
+                _ => "bad-answer",
+            },
             SourceError::Network { begun: true, .. } => "network",
             SourceError::Network { begun: false, .. } => "unreachable",
             SourceError::BadAnswer { .. } => "bad-answer",
