@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// How long a browser, however busy, needs to hand out what has come.
+const DELIVERY: Duration = Duration::from_millis(500);
+
 /// How the server gets a file wrong.
 #[derive(Clone, Debug)]
 pub enum Fault {
@@ -319,6 +322,9 @@ impl Site {
         if let Some(count) = drop_after.filter(|count| *count < body.len()) {
             write_head(&mut stream, status, kind, &extra, body.len())?;
             stream.write_all(&body[..count])?;
+            stream.flush()?;
+            // A browser throws away what it has received and not handed out when the connection ends.
+            std::thread::sleep(DELIVERY);
             return stream.shutdown(std::net::Shutdown::Both);
         }
         if !wait.is_zero() && !head {
