@@ -157,10 +157,6 @@ pub async fn card(
     };
     let tokenizer = chat.tokenizer();
     let text = |token: &u32| tokenizer.token_text(*token);
-    let listed = |side: &[(u32, f32)]| -> Vec<Value> {
-        let one = |(token, value): &(u32, f32)| json!({"text": text(token), "value": value});
-        side.iter().map(one).collect()
-    };
     let counted = all.len()
         - asked
             .iter()
@@ -173,7 +169,7 @@ pub async fn card(
         "density": positive.len() as f64 / counted.max(1) as f64,
         "max": max,
         "tokens": counted,
-        "logits": {"top": listed(&lens.0), "bottom": listed(&lens.1), "how": HOW},
+        "logits": {"top": listed(&lens.0, &text), "bottom": listed(&lens.1, &text), "how": HOW},
         "neighbours": neighbours.iter().map(|(i, c)| json!({"feature": i, "cosine": c})).collect::<Vec<_>>(),
         "effect": effect,
     });
@@ -199,12 +195,14 @@ fn own_words(own: Examples, known: usize) -> Result<Examples, String> {
     }
 }
 
+/// Tokens with their logits, as words.
+fn listed(side: &[(u32, impl Serialize)], text: &dyn Fn(&u32) -> String) -> Vec<Value> {
+    let one = |(token, value): &(u32, _)| json!({"text": text(token), "value": value});
+    side.iter().map(one).collect()
+}
+
 /// Published examples with their words.
 fn shown(own: &Examples, text: &dyn Fn(&u32) -> String) -> Value {
-    let listed = |side: &[(u32, f64)]| -> Vec<Value> {
-        let one = |(token, value): &(u32, f64)| json!({"text": text(token), "value": value});
-        side.iter().map(one).collect()
-    };
     let context = |one: &Context| -> Value {
         let mut tokens: Vec<Value> = one.ids.iter().map(|id| json!({"text": text(id)})).collect();
         if let Some(peak) = tokens.get_mut(one.peak) {
@@ -215,8 +213,8 @@ fn shown(own: &Examples, text: &dyn Fn(&u32) -> String) -> Value {
     json!({
         "frequency": own.frequency,
         "strongest": own.contexts.iter().map(context).collect::<Vec<_>>(),
-        "top": listed(&own.top),
-        "bottom": listed(&own.bottom),
+        "top": listed(&own.top, text),
+        "bottom": listed(&own.bottom, text),
     })
 }
 
