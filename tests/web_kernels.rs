@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use phi3_steer::checkpoint::Folder;
 use phi3_steer::gpu::{Gpu, GpuError, GpuOptions, MatmulKind, Reduction};
-use phi3_steer::matrix::Format;
+use phi3_steer::matrix::{Format, open_checked};
 use phi3_steer::phi3::{CacheFormat, Model, ModelOptions, ROW_BOS, ROW_GENERATED, Row};
 use phi3_steer::sae::{Dictionary, HookPoint, Wanted, live};
 use phi3_steer::steering::{Intervention, Steering};
@@ -433,4 +433,76 @@ async fn check_features(
             assert!(off < 1e-3, "token {position}: {a:?}, not {exact}");
         }
     }
+}
+
+/// Has the driver compile every shader that holds `text` with `other` in its place, or all shaders as they are.
+fn miscompile(text: &str, other: &str) {
+    let script = format!(
+        "globalThis.compileShader ??= GPUDevice.prototype.createShaderModule;
+        GPUDevice.prototype.createShaderModule = function (descriptor) {{
+            const code = descriptor.code.replaceAll({text:?}, {other:?});
+            return compileShader.call(this, {{ ...descriptor, code }});
+        }};"
+    );
+    js_sys::eval(&script).expect("a script");
+}
+
+/// A driver that is wrong, or fails, about what only the fast products use is found out, and they are not used.
+#[wasm_bindgen_test]
+async fn products_that_come_out_wrong_are_left_out() {
+    let has = open(&GpuOptions::default()).await;
+    let has = has.capabilities();
+    let reductions = match has.has_subgroups {
+        true => &[Reduction::Shared, Reduction::Subgroup][..],
+        false => &[Reduction::Shared],
+    };
+    let lanes = ("subgroupShuffleXor(sum, apart)", "sum");
+    let half = ("bitcast<vec2<f16>>(bits)", "bitcast<vec2<f16>>(bits).yx");
+    let fails = ("bitcast<vec2<f16>>(bits)", "no_such_function(bits)");
+    let mut left_out = 0;
+    for &reduction in reductions {
+        for in_half in [false, true]
+            .into_iter()
+            .filter(|half| has.has_f16 || !half)
+        {
+            let wished = GpuOptions {
+                half_products: Some(in_half),
+                ..options(SPLIT_AND_TILE, reduction, in_half)
+            };
+            let subgroups = reduction == Reduction::Subgroup;
+            // A fault, whether it strikes here, and what is still used then.
+            let faults = [
+                (("nothing", "nothing"), false, in_half, reduction),
+                (lanes, subgroups, false, Reduction::Shared),
+                (half, in_half, false, reduction),
+                (fails, in_half, false, reduction),
+            ];
+            for ((text, other), strikes, half, used) in faults {
+                let about = format!("{reduction:?}, f16 products {in_half}: {text} as {other}");
+                miscompile(text, other);
+                let opened = open_checked(&wished).await;
+                miscompile("nothing", "nothing");
+                let (gpu, told) = opened.unwrap_or_else(|e| panic!("{about}: {e}"));
+                assert_eq!(told.is_some(), strikes, "{about}: {told:?}");
+                if strikes {
+                    let capabilities = gpu.capabilities();
+                    assert_eq!(capabilities.half_products, half, "{about}");
+                    assert_eq!(capabilities.reduction, used, "{about}");
+                    left_out += 1;
+                }
+                gpu.destroy();
+            }
+        }
+    }
+    say(&format!("{left_out} faults were found out"));
+
+    // One that is wrong about what plain products use too is refused.
+    miscompile("residual[at] += y.x", "residual[at] -= y.x");
+    let opened = open_checked(&options(SPLIT_AND_TILE, Reduction::Shared, false)).await;
+    miscompile("nothing", "nothing");
+    let refused = opened.err();
+    assert!(
+        matches!(refused, Some(GpuError::WrongResults { .. })),
+        "{refused:?}"
+    );
 }

@@ -54,6 +54,11 @@ const ADVICE = {
   },
   "bad-config": { title: "This model cannot run here", steps: ["Use a checkpoint of Phi-3 or Llama, as it is published, with its own config.json."], reload: true },
   "gpu-error": { title: "The GPU refused a command", steps: ["Update the graphics driver or the browser, then reload the engine."], reload: true },
+  "wrong-results": {
+    title: "This graphics adapter computes wrong results",
+    steps: ["Update the graphics driver or the browser, or try another browser on this machine.", "Where there is a second graphics card, the operating system's settings say which one the browser gets."],
+    reload: true,
+  },
   "bad-checkpoint": { title: "The model's file is damaged", steps: ["Fetch the file again: it is cut short or was changed on the way."], reload: true },
   "missing-tensor": { title: "The model's file lacks a tensor", steps: ["Use a checkpoint in the Hugging Face layout of its model."], reload: true },
   "wrong-shape": { title: "The model's file and its config do not agree", steps: ["Use config.json and model.safetensors of the same model."], reload: true },

@@ -19,6 +19,10 @@ export function watch_adapter() {
 export function adapter_has(feature) {
   return !!adapter && adapter.features.has(feature);
 }
+export function adapter_subgroups() {
+  const { subgroupMinSize, subgroupMaxSize } = adapter?.info ?? {};
+  return new Uint32Array([subgroupMinSize ?? 0, subgroupMaxSize ?? 1]);
+}
 export function adapter_is_fallback() {
   return !!adapter && !!(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter);
 }
@@ -46,6 +50,8 @@ extern "C" {
     pub fn watch_adapter();
     /// Whether that adapter has a feature, by its WebGPU name.
     pub fn adapter_has(feature: &str) -> bool;
+    /// The least and the most invocations of a subgroup, as the browser says; 0 and 1 where it says nothing.
+    pub fn adapter_subgroups() -> Vec<u32>;
     /// Whether the browser says that it is its software adapter.
     pub fn adapter_is_fallback() -> bool;
     /// What the browser says that the adapter is; empty where it keeps that to itself.

@@ -77,8 +77,7 @@ impl Capabilities {
         let (has_subgroups, cpu, sizes) = (
             super::browser::adapter_has("subgroups"),
             cpu || super::browser::adapter_is_fallback(),
-            // Browsers give bounds that need not hold, and their mapping of invocations was not tried on any GPU.
-            [0u32, 1],
+            super::browser::adapter_subgroups(),
         );
         #[cfg(not(target_arch = "wasm32"))]
         let (has_subgroups, sizes) = (
@@ -106,7 +105,8 @@ impl Capabilities {
             .unwrap_or("unnamed adapter")
             .to_string();
         let subgroup_size = (has_subgroups && one_size).then_some(sizes[0]);
-        let broadcast = cpu && can_broadcast(subgroup_size);
+        // Software adapters of browsers have not been timed with it.
+        let broadcast = cpu && can_broadcast(subgroup_size) && cfg!(not(target_arch = "wasm32"));
         Self {
             name,
             backend: format!("{:?}", info.backend),
@@ -115,8 +115,7 @@ impl Capabilities {
             has_subgroups,
             has_matrices,
             f16: has_f16,
-            // In no browser has a GPU with f16 been tried.
-            half_products: has_f16 && !cpu && cfg!(not(target_arch = "wasm32")),
+            half_products: has_f16 && !cpu,
             subgroup_size,
             reduction: if has_subgroups && !cpu {
                 Reduction::Subgroup

@@ -51,9 +51,7 @@ pub enum GpuError {
     #[error("the GPU rejected a command: {0}")]
     Validation(String),
     /// Products came out wrong, plain ones too.
-    #[error(
-        "{name} computes wrong results: update the graphics driver, or use a software adapter (--cpu-adapter)"
-    )]
+    #[error("{name} computes wrong results: update the graphics driver, or take another adapter")]
     WrongResults {
         /// The adapter's name.
         name: String,

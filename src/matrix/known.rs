@@ -12,35 +12,65 @@ const ROWS: usize = 5;
 /// The largest error, over the largest of the right results: f16 stays below half of it, wrong lanes do not.
 const ALLOWED: f64 = 4e-3;
 
-/// A device with the fastest products that give the right answer on it, and what had to be left out, in words.
+/// A device with the fastest products that give the right answer on it, and what had to be left out, in words:
+/// first products in f16 or on matrix units, then those with subgroups.
 ///
-/// Errors as [`Gpu::open`]; [`GpuError::WrongResults`] if plain products are wrong too.
+/// Errors as [`Gpu::open`], or what plain products fail with; [`GpuError::WrongResults`] if they are wrong too.
 pub async fn open_checked(options: &GpuOptions) -> Result<(Gpu, Option<&'static str>), GpuError> {
-    let gpu = Gpu::open(options).await?;
-    let Capabilities { cpu, few_rows, .. } = *gpu.capabilities();
-    if few_rows == MatmulKind::Thread || products_hold(&gpu).await? {
+    let mut gpu = Gpu::open(options).await?;
+    let Capabilities {
+        cpu,
+        few_rows,
+        reduction,
+        half_products,
+        ..
+    } = *gpu.capabilities();
+    if few_rows == MatmulKind::Thread {
         return Ok((gpu, None));
     }
-    gpu.destroy();
     let [few, many] = match cpu {
         true => [MatmulKind::Thread, MatmulKind::Block],
         false => [MatmulKind::Split, MatmulKind::Tile],
     };
-    let plain = GpuOptions {
+    let single = GpuOptions {
         half_products: Some(false),
-        reduction: Some(Reduction::Shared),
-        few_rows: Some(few),
         many_rows: Some(many),
         ..options.clone()
     };
-    let gpu = Gpu::open(&plain).await?;
-    if !products_hold(&gpu).await? {
-        let name = gpu.capabilities().name.clone();
-        return Err(GpuError::WrongResults { name });
+    let plain = GpuOptions {
+        reduction: Some(Reduction::Shared),
+        few_rows: Some(few),
+        ..single.clone()
+    };
+    let subgroups = reduction == Reduction::Subgroup || few_rows == MatmulKind::Broadcast;
+    let safer = [
+        (half_products, single, NO_HALF),
+        (subgroups, plain, NO_SUBGROUPS),
+    ];
+    let mut safer = safer.into_iter().filter(|(differs, ..)| *differs);
+    let mut left_out = None;
+    loop {
+        // What does not compile there is no better than what is wrong.
+        let held = products_hold(&gpu).await;
+        if matches!(held, Ok(true)) {
+            return Ok((gpu, left_out));
+        }
+        gpu.destroy();
+        let Some((_, options, sentence)) = safer.next() else {
+            let name = gpu.capabilities().name.clone();
+            return Err(held.err().unwrap_or(GpuError::WrongResults { name }));
+        };
+        gpu = Gpu::open(&options).await?;
+        left_out = Some(sentence);
     }
-    let left_out = "products with subgroups, in f16 or on matrix units came out wrong on this adapter: plain ones are used";
-    Ok((gpu, Some(left_out)))
 }
+
+/// What is said where products in f16 were left out.
+const NO_HALF: &str =
+    "products in f16 came out wrong on this adapter: they are computed in f32, which is slower";
+/// What is said where those with subgroups were left out, and in f16 too.
+const NO_SUBGROUPS: &str =
+    "products with subgroups came out wrong on this adapter: plain ones are used, which is slower";
 
 /// Whether the device's products for few and for many rows of activations give the right answer.
 pub async fn products_hold(gpu: &Gpu) -> Result<bool, GpuError> {

@@ -39,7 +39,7 @@ impl Engine {
     pub async fn load(options: LoadOptions) -> Result<Engine, JsValue> {
         console_error_panic_hook::set_once();
         let loaded = load(options.as_ref()).await?;
-        let info = info(&loaded.chat, loaded.name);
+        let info = info(&loaded.chat, loaded.name, loaded.left_out);
         let chat = loaded.chat;
         Ok(Engine {
             gpu: chat.model().gpu().clone(),
@@ -66,7 +66,11 @@ impl Engine {
         Ok(Engine {
             gpu: self.gpu.clone(),
             tokenizer: self.tokenizer.clone(),
-            info: info(&chat, self.info.model.name.clone()),
+            info: info(
+                &chat,
+                self.info.model.name.clone(),
+                self.info.adapter.left_out,
+            ),
             home: Home::new(chat),
             cancel: Rc::default(),
             desk: Desk::beside(&self.desk),
@@ -294,7 +298,7 @@ async fn fit(
     Ok(self_test(model, hook.dictionary(), tokenizer, None, cancel).await?)
 }
 
-fn info(chat: &Chat, name: String) -> Info {
+fn info(chat: &Chat, name: String, left_out: Option<&'static str>) -> Info {
     let model = chat.model();
     let config = model.config();
     let capabilities = model.gpu().capabilities();
@@ -315,6 +319,7 @@ fn info(chat: &Chat, name: String) -> Info {
             f16: capabilities.f16,
             subgroups: capabilities.reduction == Reduction::Subgroup,
             cpu: capabilities.cpu,
+            left_out,
         },
         lanes: model.lanes(),
         heap_bytes: heap_bytes(),

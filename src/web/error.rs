@@ -118,9 +118,8 @@ impl Code for GpuError {
             }
             GpuError::Lost(_) => "device-lost",
             GpuError::OutOfMemory { .. } | GpuError::TooLarge { .. } => "out-of-memory",
-            GpuError::Validation(_) | GpuError::WrongResults { .. } | GpuError::Readback(_) => {
-                "gpu-error"
-            }
+            GpuError::WrongResults { .. } => "wrong-results",
+            GpuError::Validation(_) | GpuError::Readback(_) => "gpu-error",
         }
     }
 }

@@ -11,7 +11,7 @@ use super::types::Progress;
 use crate::checkpoint::Folder;
 use crate::generate::Chat;
 use crate::gpu::{Gpu, GpuOptions};
-use crate::matrix::Format;
+use crate::matrix::{Format, open_checked};
 use crate::phi3::{CacheFormat, Model, ModelFiles, ModelOptions, Precision};
 use crate::sae::{Dictionary, HookPoint, SaeError, Wanted};
 use crate::steering::Steering;
@@ -81,29 +81,37 @@ impl Reporter {
     }
 }
 
-/// A loaded chat and the model's name.
+/// A loaded chat, the model's name, and what the adapter could not be trusted with.
 pub struct Loaded {
     pub chat: Chat,
     pub name: String,
+    pub left_out: Option<&'static str>,
 }
 
 /// Loads everything that `options` (`LoadOptions`) names.
 pub async fn load(options: &JsValue) -> Result<Loaded, WebError> {
     let settings = LoadSettings::read(options)?;
-    let gpu = Rc::new(Gpu::open(&GpuOptions::default()).await?);
+    let (gpu, left_out) = open_checked(&GpuOptions::default()).await?;
+    let gpu = Rc::new(gpu);
     let loaded = load_onto(&gpu, options, &settings).await;
     if loaded.is_err() {
         // What is there by now would otherwise stay until JavaScript collects its garbage.
         gpu.destroy();
     }
-    loaded
+    let (chat, name) = loaded?;
+    Ok(Loaded {
+        chat,
+        name,
+        left_out,
+    })
 }
 
+/// The chat and the model's name.
 async fn load_onto(
     gpu: &Rc<Gpu>,
     options: &JsValue,
     settings: &LoadSettings,
-) -> Result<Loaded, WebError> {
+) -> Result<(Chat, String), WebError> {
     let reporter = Reporter {
         stage: Rc::default(),
         listener: member(options, "onProgress").dyn_ref().cloned(),
@@ -149,7 +157,7 @@ async fn load_onto(
     let label = label.split(['?', '#']).next().unwrap_or(label);
     let label = label.trim_end_matches('/');
     let name = label.rsplit('/').next().unwrap_or(label).to_string();
-    Ok(Loaded { chat, name })
+    Ok((chat, name))
 }
 
 /// The dictionary of `folder` that belongs at `hook`; one that its files put elsewhere is put there, since

@@ -29,9 +29,10 @@ export interface LoadOptions {
   onProgress?: (progress: LoadProgress) => void;
 }
 
+/** `adapter.leftOut`: what came out wrong on the adapter when it was opened, and is therefore done in another way. */
 export interface Info {
   model: { name: string; layers: number; hidden: number; vocab: number; context: number; quant: Format[]; parameters: number; gpuBytes: number };
-  adapter: { name: string; backend: string; f16: boolean; subgroups: boolean; cpu: boolean };
+  adapter: { name: string; backend: string; f16: boolean; subgroups: boolean; cpu: boolean; leftOut?: string };
   /** Conversations in lockstep. */
   lanes: number;
   /** The most bytes of its own memory that the engine had taken by the end of loading. */

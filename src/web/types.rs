@@ -72,12 +72,16 @@ pub struct ModelInfo {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AdapterInfo {
     pub name: String,
     pub backend: String,
     pub f16: bool,
     pub subgroups: bool,
     pub cpu: bool,
+    /// What came out wrong on it and is done in another way, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<&'static str>,
 }
 
 #[derive(Serialize)]
