@@ -19,7 +19,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     }
     let range = positions_of(row, split, WG);
     let to = range.y;
-    let cache = cached_from(row, head) * shape.pairs;
+    let cache = cached_from(row, head);
+    let lap = lap_of(range.x);
     let query = (row * shape.heads + head) * shape.pairs;
     var top = -3.0e38;
     var total = 0.0;
@@ -29,7 +30,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
         let position = base + tid;
         var score = -3.0e38;
         if position < to {
-            let key = cache + position * shape.pairs;
+            let key = (cache + cell_of(position, lap)) * shape.pairs;
             var product = vec2f(0.0);
             for (var j = 0u; j < shape.pairs; j++) {
                 product += q[query + j] * kv_unpack(k_cache[key + j]);
@@ -47,17 +48,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
         sum1 *= shrink;
         let count = min(to - base, WG);
         if tid < shape.pairs {
-            var value = cache + base * shape.pairs + tid;
             for (var i = 0u; i < count; i++) {
+                let value = (cache + cell_of(base + i, lap)) * shape.pairs + tid;
                 sum0 += weights[i] * kv_unpack(v_cache[value]);
-                value += shape.pairs;
             }
         }
         if tid + WG < shape.pairs {
-            var value = cache + base * shape.pairs + tid + WG;
             for (var i = 0u; i < count; i++) {
+                let value = (cache + cell_of(base + i, lap)) * shape.pairs + tid + WG;
                 sum1 += weights[i] * kv_unpack(v_cache[value]);
-                value += shape.pairs;
             }
         }
         workgroupBarrier();

@@ -7,8 +7,8 @@ struct AttentionShape {
     heads: u32,
     kv_heads: u32,
     pairs: u32, // head_dim / 2
-    capacity: u32,
-    window: u32, // positions a token sees, itself included
+    capacity: u32, // cells of a lane's head: position p is in cell p % capacity
+    window: u32, // positions a token sees, itself included; at most the capacity
     splits: u32,
     scale: f32, // 1 / sqrt(head_dim)
     unused: u32,
@@ -28,7 +28,19 @@ fn positions_of(row: u32, split: u32, tile: u32) -> vec2u {
     return vec2u(first, min(first + per_split, end));
 }
 
-// Which of the caches' [lanes * kv_heads * capacity] positions is the first that the row's head reads.
+// The position in the first cell when `position` was written.
+fn lap_of(position: u32) -> u32 {
+    return position - position % shape.capacity;
+}
+
+// The cell of a position that is less than two capacities past the first of a lap.
+fn cell_of(position: u32, lap: u32) -> u32 {
+    let ahead = position - lap;
+    // Below zero wraps to more than any cell.
+    return min(ahead, ahead - shape.capacity);
+}
+
+// Which of the caches' [lanes * kv_heads * capacity] cells is the first of the row's head.
 fn cached_from(row: u32, head: u32) -> u32 {
     let kv_head = head / (shape.heads / shape.kv_heads);
     return (rows.row[row].y * shape.kv_heads + kv_head) * shape.capacity;

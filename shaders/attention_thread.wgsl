@@ -15,6 +15,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     }
     let range = positions_of(row, id.z, 4u);
     let cache = cached_from(row, head);
+    let lap = lap_of(range.x);
     let query = (row * shape.heads + head) * shape.pairs;
     let at = out_from(row, head, id.z);
     for (var j = 0u; j < shape.pairs; j++) {
@@ -26,7 +27,9 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
         let four = vec4u(base) + vec4u(0u, 1u, 2u, 3u);
         let seen = four < vec4u(range.y);
         // Past the end stands the last position, with a weight of zero.
-        let cells = (cache + min(four, vec4u(range.y - 1u))) * shape.pairs;
+        let ahead = min(four, vec4u(range.y - 1u)) - vec4u(lap);
+        // As cell_of.
+        let cells = (vec4u(cache) + min(ahead, ahead - vec4u(shape.capacity))) * shape.pairs;
         var products = vec4f(0.0);
         for (var j = 0u; j < shape.pairs; j++) {
             let pair = q[query + j];

@@ -32,7 +32,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     }
     let range = positions_of(row, split, TILE);
     let to = range.y;
-    let cache = cached_from(row, head) * QUADS;
+    let cache = cached_from(row, head);
+    let lap = lap_of(range.x);
     let query = (row * shape.heads + head) * QUADS * 2u;
     let part = tid % 4u;
     let column = tid % COLUMNS;
@@ -42,8 +43,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     var sum1 = vec4f(0.0);
     for (var base = range.x; base < to; base += TILE) {
         // Past the end stands the last position, whose score is not used.
-        let key0 = cache + min(base + tid / 4u, to - 1u) * QUADS;
-        let key1 = cache + min(base + WG / 4u + tid / 4u, to - 1u) * QUADS;
+        let key0 = (cache + cell_of(min(base + tid / 4u, to - 1u), lap)) * QUADS;
+        let key1 = (cache + cell_of(min(base + WG / 4u + tid / 4u, to - 1u), lap)) * QUADS;
         var share = vec2f(0.0);
         for (var j = 0u; j < QUADS / 4u; j++) {
             let quad = 4u * j + part;
@@ -82,7 +83,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
         if column < QUADS {
             for (var i = tid / COLUMNS; i < TILE; i += WG / COLUMNS) {
                 // Weights past the end are zero, but what lies there may be no number.
-                let value = v_cache[cache + min(base + i, to - 1u) * QUADS + column];
+                let cell = cell_of(min(base + i, to - 1u), lap);
+                let value = v_cache[(cache + cell) * QUADS + column];
                 sum0 += scores[i] * vec4f(kv_unpack(value.x), kv_unpack(value.y));
                 sum1 += scores[i] * vec4f(kv_unpack(value.z), kv_unpack(value.w));
             }

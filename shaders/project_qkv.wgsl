@@ -1,6 +1,7 @@
 // Kernel: the fused attention projection with RMSNorm, rotary embedding and cache append.
 //
-// x [rows, hidden] -> q [rows, heads, head_dim/2] pairs, and into the caches at each row's position.
+// x [rows, hidden] -> q [rows, heads, head_dim/2] pairs, and into the caches at each row's position: cell
+// position % capacity, in place of a position that no row's window has any more.
 // The projection's rows are q [heads * head_dim], k [kv_heads * head_dim], v [kv_heads * head_dim]; the
 // matrix holds those from shape.first on, whole heads.
 //
@@ -51,7 +52,7 @@ fn finish(unit: u32, row: u32, y: vec2f) {
         return;
     }
     let kv_head = (head - shape.heads) % shape.kv_heads;
-    let at = ((lane * shape.kv_heads + kv_head) * shape.capacity + position) * pairs + j;
+    let at = ((lane * shape.kv_heads + kv_head) * shape.capacity + position % shape.capacity) * pairs + j;
     if head < shape.heads + shape.kv_heads {
         k_cache[at] = kv_pack(pair);
     } else {

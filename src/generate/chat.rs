@@ -105,7 +105,7 @@ impl Chat {
 
     /// Forgets what the lanes hold.
     pub fn reset(&mut self) {
-        self.lanes.iter_mut().for_each(|l| l.held.clear());
+        self.lanes.iter_mut().for_each(LaneCache::forget);
     }
 
     /// The tokens of a conversation in `lane`, ready for an answer. Messages that this chat has said, in

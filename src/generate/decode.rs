@@ -315,9 +315,9 @@ impl Chat {
             }
             // The step has read the token said before: it is in the cache now.
             if let Some(waiting) = speaker.waiting.take() {
-                let held = &mut self.lanes[lane].held;
-                held.truncate(speaker.prompt + speaker.said.len() - 1);
-                held.push(Held {
+                let own = &mut self.lanes[lane];
+                own.held.truncate(speaker.prompt + speaker.said.len() - 1);
+                own.push(Held {
                     token: waiting.token,
                     under: step.under[lane],
                     features: features.clone(),

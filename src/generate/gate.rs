@@ -47,7 +47,9 @@ impl Chat {
                 let prompt = &request.prompts[one.lane];
                 let keep = self.lanes[one.lane].untouched(&prompt.ids, hook.layer);
                 // What follows is overwritten.
-                self.lanes[one.lane].held.truncate(keep);
+                let own = &mut self.lanes[one.lane];
+                let keep = own.keep(keep, &self.model);
+                own.reached = own.reached.max(one.length);
                 rows.extend(rows_of(one.lane, prompt, keep));
             }
             let Some(scores) = self.scores(hook, &own, &rows, &request.cancel).await? else {

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::FeatureWish;
-use crate::phi3::{ROW_BOS, ROW_GENERATED};
+use crate::phi3::{Model, ROW_BOS, ROW_GENERATED};
 use crate::steering::{Steering, TokenFeatures};
 use crate::tokens::TokenRole;
 
@@ -80,11 +80,34 @@ impl Written {
 #[derive(Default)]
 pub(super) struct LaneCache {
     pub held: Vec<Held>,
+    /// Positions that were written since the first was: no fewer than are held.
+    pub reached: usize,
     /// What the pass that gave the lane's logits was computed under.
     pub written: Written,
 }
 
 impl LaneCache {
+    /// Holds nothing any more.
+    pub fn forget(&mut self) {
+        self.held.clear();
+        self.reached = 0;
+    }
+
+    /// Takes in the token of the next position.
+    pub fn push(&mut self, held: Held) {
+        self.held.push(held);
+        self.reached = self.reached.max(self.held.len());
+    }
+
+    /// Keeps the first `keep` tokens, or none if what follows them could not be read any more; returns how many.
+    pub fn keep(&mut self, keep: usize, model: &Model) -> usize {
+        if keep == 0 || !model.can_go_on(self.reached, keep) {
+            self.forget();
+        }
+        self.held.truncate(keep);
+        self.held.len()
+    }
+
     /// How many leading tokens of a prompt can be kept: the same tokens under the same steering, with
     /// the features that are wanted, and never the whole prompt, whose last token gives the logits.
     pub fn reusable(&self, wanted: &[(u32, u64)], wish: Option<FeatureWish>) -> usize {

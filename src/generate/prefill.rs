@@ -56,7 +56,7 @@ impl Chat {
                 .map(|row| (row.token, self.steering.fingerprint(lane, row.flags)))
                 .collect();
             let keep = self.lanes[lane].reusable(&wanted, request.features);
-            self.lanes[lane].held.truncate(keep);
+            let keep = self.lanes[lane].keep(keep, &self.model);
             reused.push(keep);
             stats.reused += keep;
             rows.extend(rows_of(lane, prompt, keep));
@@ -120,7 +120,7 @@ impl Chat {
             let features = watch.map(|watch| watch.read(&bytes, chunk.rows.len()));
             let mut features = features.into_iter().flatten().map(Rc::new);
             for (row, under) in chunk.rows.iter().zip(chunk.under) {
-                self.lanes[row.lane as usize].held.push(Held {
+                self.lanes[row.lane as usize].push(Held {
                     token: row.token,
                     under,
                     features: features.next(),

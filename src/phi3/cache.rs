@@ -1,6 +1,6 @@
-//! The key-value cache of all lanes; it grows.
+//! The key-value cache of all lanes: it grows, and where the model's window is narrower than its context it is a ring.
 
-use super::Config;
+use super::{Config, MAX_ROWS};
 use crate::gpu::{Buffer, Gpu, GpuError, shaders};
 
 /// How keys and values are stored.
@@ -36,7 +36,11 @@ pub(super) struct LayerCache {
     pub values: Buffer,
 }
 
-/// Keys and values of all blocks.
+/// Positions beyond the window that a ring holds: those that a pass writes before its first row reads, and as many
+/// again by which a conversation can be taken back.
+const BEYOND_WINDOW: usize = 2 * MAX_ROWS;
+
+/// Keys and values of all blocks: position p is in cell p % capacity of its lane.
 pub(super) struct Cache {
     pub layers: Vec<LayerCache>,
     pub capacity: usize,
@@ -65,6 +69,11 @@ impl Cache {
         })
     }
 
+    /// Cells that a lane of `context` positions needs at most.
+    pub fn cells(config: &Config, context: usize) -> usize {
+        context.min(config.window().saturating_add(BEYOND_WINDOW))
+    }
+
     /// Bytes of a block's keys for `capacity` positions in each of `lanes` lanes.
     pub fn buffer_bytes(
         config: &Config,
@@ -87,7 +96,8 @@ impl Cache {
         Ok(all)
     }
 
-    /// Makes room for `capacity` positions, keeping what is there; on an error nothing has changed.
+    /// Makes room for `capacity` positions, keeping what is there, which must not have gone round; on an error nothing
+    /// has changed.
     pub async fn grow(&mut self, gpu: &Gpu, capacity: usize) -> Result<(), GpuError> {
         let strip = |capacity: usize| capacity as u64 * self.position_bytes;
         let (old, new) = (strip(self.capacity), strip(capacity));

@@ -72,7 +72,11 @@ fn context_of(gpu: &Gpu, config: &Config, options: &ModelOptions) -> Result<usiz
     }
     // A block's keys are one buffer.
     let fit = gpu.storage_limit() / Cache::buffer_bytes(config, lanes, 1, options.cache);
-    let possible = config.max_position_embeddings.min(fit as usize).max(1);
+    let trained = config.max_position_embeddings;
+    let possible = match Cache::cells(config, trained) as u64 <= fit {
+        true => trained,
+        false => trained.min(fit as usize).max(1),
+    };
     Ok(options.context.map_or(possible, |c| c.clamp(1, possible)))
 }
 
@@ -257,6 +261,15 @@ impl Model {
         &self.activations.logits
     }
 
+    /// Whether a lane that was written up to position `written` still holds what the position `next` reads. It does,
+    /// but in a conversation longer than the window, whose past makes room for what is new.
+    pub fn can_go_on(&self, written: usize, next: usize) -> bool {
+        let cells = Cache::cells(&self.config, self.context);
+        let first = (next + 1).saturating_sub(self.config.window());
+        // What is under way is within a pass of what is known to be written.
+        cells == self.context || written + MAX_ROWS <= first + cells
+    }
+
     /// Makes room for `positions` positions in every lane, and for as many again where there is memory. On
     /// an error nothing has changed.
     pub async fn reserve(&mut self, positions: usize) -> Result<(), ModelError> {
@@ -266,12 +279,14 @@ impl Model {
                 context: self.context,
             });
         }
-        if positions <= self.cache.capacity {
+        let most = Cache::cells(&self.config, self.context);
+        let cells = positions.min(most);
+        if cells <= self.cache.capacity {
             return Ok(());
         }
-        let doubled = positions.max(2 * self.cache.capacity);
-        for capacity in [doubled, positions.next_multiple_of(SMALL_GROWTH)] {
-            match self.grow(capacity.min(self.context)).await {
+        let doubled = cells.max(2 * self.cache.capacity);
+        for capacity in [doubled, cells.next_multiple_of(SMALL_GROWTH)] {
+            match self.grow(capacity.min(most)).await {
                 Err(GpuError::OutOfMemory { .. }) => {}
                 grown => return Ok(grown?),
             }

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::bench::*;
 use crate::support::{assert_near, fresh_rng};
 
-fn probe(rng: &mut StdRng, layer: usize) -> Gate {
+pub fn probe(rng: &mut StdRng, layer: usize) -> Gate {
     let weights = (0..WIDTH).map(|_| rng.random_range(-0.02..0.02)).collect();
     Gate {
         hook: HookPoint::block(layer),

@@ -10,6 +10,7 @@ mod known;
 mod logprobs;
 mod long_rope;
 mod overflow;
+mod rings;
 mod steering;
 #[path = "../support/mod.rs"]
 mod support;

@@ -36,7 +36,7 @@ impl Kernels {
     }
 }
 
-/// Keys or values `[lanes, kv_heads, capacity, head_dim]`, NaN where no row looks.
+/// Keys or values `[lanes, kv_heads, capacity, head_dim]`, position p in cell p % capacity, NaN where no row looks.
 struct Cache {
     values: Vec<f64>,
     buffer: Buffer,
@@ -54,7 +54,7 @@ impl Cache {
         let mut values = vec![f32::NAN; lanes * kv_heads * capacity * head_dim];
         for (strip, of_strip) in values.chunks_exact_mut(capacity * head_dim).enumerate() {
             for position in seen[strip / kv_heads].clone() {
-                of_strip[position * head_dim..][..head_dim]
+                of_strip[position % capacity * head_dim..][..head_dim]
                     .copy_from_slice(&normal(rng, head_dim, 1.0));
             }
         }
@@ -79,6 +79,8 @@ struct Case {
     kv_heads: usize,
     head_dim: usize,
     window: Option<usize>,
+    /// Cells of a lane's head; a few more than there are positions if none.
+    cells: Option<usize>,
     /// The size of queries: large ones make sharp weights.
     size: f32,
     /// (lane, position) of each row.
@@ -100,7 +102,8 @@ fn check(
         ..
     } = *case;
     let lanes = case.rows.iter().map(|r| r.0 + 1).max().unwrap();
-    let capacity = case.rows.iter().map(|r| r.1 + 1).max().unwrap() + 3;
+    let positions = case.rows.iter().map(|r| r.1 + 1).max().unwrap();
+    let capacity = case.cells.unwrap_or(positions + 3);
     let window = case.window.unwrap_or(usize::MAX);
     let start = |position: usize| (position + 1).saturating_sub(window);
     // What the rows of each lane see.
@@ -120,12 +123,13 @@ fn check(
         for (head, query) in queries.chunks_exact(head_dim).enumerate() {
             let query: Vec<f64> = query.iter().map(|v| f64::from(*v)).collect();
             let strip = (lane * kv_heads + head / (heads / kv_heads)) * capacity;
-            let seen = (strip + start(position)) * head_dim..(strip + position + 1) * head_dim;
-            wanted.extend(attend(
-                &query,
-                &keys.values[seen.clone()],
-                &values.values[seen],
-            ));
+            let seen = |values: &[f64]| -> Vec<f64> {
+                let cells = (start(position)..=position).map(|p| (strip + p % capacity) * head_dim);
+                cells
+                    .flat_map(|at| values[at..][..head_dim].to_vec())
+                    .collect()
+            };
+            wanted.extend(attend(&query, &seen(&keys.values), &seen(&values.values)));
         }
     }
 
@@ -235,6 +239,7 @@ fn ragged_lanes_windows_and_head_sizes() {
                     kv_heads,
                     head_dim,
                     window,
+                    cells: None,
                     size: [1.0, 12.0][rng.random_range(0..2)],
                     rows,
                 };
@@ -256,10 +261,43 @@ fn long_caches_in_splits() {
                 kv_heads: 1,
                 head_dim: 96,
                 window,
+                cells: None,
                 size: 3.0,
                 rows: vec![(0, 1024 + rng.random_range(0..200)), (1, 511), (2, 3)],
             };
             check(&gpu, name, &mut rng, &kernels, CacheFormat::F16, &case);
+        }
+    }
+}
+
+#[test]
+fn caches_that_go_round() {
+    let mut rng = seeded("rings");
+    for (name, gpu) in variants() {
+        for (format, head_dim) in [
+            (CacheFormat::F32, 80),
+            (CacheFormat::F16, 96),
+            (CacheFormat::F16, 22),
+        ] {
+            let kernels = Kernels::new(&gpu, format, head_dim);
+            for window in [1, rng.random_range(2..64), rng.random_range(65..300)] {
+                let chunk = rng.random_range(1..9);
+                // A chunk that lies anywhere, one that goes on at the first cell, a lane that has just begun.
+                let cells = window + chunk - 1 + rng.random_range(0..3);
+                let from = rng.random_range(0..4 * cells);
+                let mut rows: Vec<(usize, usize)> = (from..from + chunk).map(|p| (1, p)).collect();
+                rows.extend([(0, 0), (2, cells - 1), (3, cells), (4, 3 * cells)]);
+                let case = Case {
+                    heads: 2,
+                    kv_heads: 1,
+                    head_dim,
+                    window: Some(window),
+                    cells: Some(cells),
+                    size: 3.0,
+                    rows,
+                };
+                check(&gpu, name, &mut rng, &kernels, format, &case);
+            }
         }
     }
 }

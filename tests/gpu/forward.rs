@@ -365,6 +365,57 @@ fn windows_residuals_and_free_head_sizes_match_f64() {
 }
 
 #[test]
+fn what_a_window_has_left_makes_room() {
+    let mut rng = seeded("ring");
+    let sizes = Sizes {
+        window: Some(rng.random_range(2..60)),
+        inner: 64,
+        ..Sizes::new(2, 1, 64)
+    };
+    let random = Random::new(&mut rng, sizes, Dtype::F32, 1);
+    // Round the ring of the window and two chunks, and a part of a second time.
+    let (read, said) = (rng.random_range(900..980), 24);
+    let tokens: Vec<Vec<u32>> = (0..2)
+        .map(|_| tokens_of(&mut rng, read + said, sizes.vocab))
+        .collect();
+    let wanted: Vec<Vec<f64>> = tokens
+        .iter()
+        .map(|tokens| random.forward(tokens, Format::F32).1)
+        .collect();
+    for (name, gpu) in variants() {
+        let mut model = load(&gpu, &random, 2, Format::F32, CacheFormat::F32);
+        block_on(model.reserve(700)).unwrap();
+        let bytes = model.gpu_bytes();
+        block_on(model.reserve(read + said)).unwrap();
+        assert_eq!(model.gpu_bytes(), bytes, "a longer chat takes no more");
+        let mut first = 0;
+        while first < read {
+            let chunk = rng.random_range(1..=MAX_ROWS).min(read - first);
+            for (lane, tokens) in tokens.iter().enumerate() {
+                let heads = [(chunk - 1, lane)];
+                let rows = rows(&tokens[first..first + chunk], lane, first);
+                model.prefill(&rows, &heads, &[], &[]);
+            }
+            first += chunk;
+            for (lane, wanted) in wanted.iter().enumerate() {
+                let what = format!("{name}, {sizes:?}, lane {lane}, {first} positions");
+                let wanted = &wanted[(first - 1) * sizes.vocab..][..sizes.vocab];
+                assert_close(&what, &logits(&model, lane), wanted, 2e-5);
+            }
+        }
+        for position in read..read + said {
+            let row = |lane: usize| rows(&tokens[lane][position..=position], lane, position)[0];
+            let both = decode(&model, &[row(0), row(1)]);
+            for (of_lane, wanted) in both.chunks_exact(sizes.vocab).zip(&wanted) {
+                let what = format!("{name}, {sizes:?}, position {position}");
+                let wanted = &wanted[position * sizes.vocab..][..sizes.vocab];
+                assert_close(&what, of_lane, wanted, 2e-5);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_long_context_equals_candle() {
     let mut rng = seeded("long context");
     // Long enough for a decode step to split its attention, over a full chunk's rows.
