@@ -2,19 +2,24 @@
 # Builds one folder that checks and measures the engine on another Linux machine of this processor, with a GPU and its
 # driver and nothing else: copy it there and run check.sh in it.
 # Usage: scripts/gpu-check.sh [OUT]
+#   PROFILE=dev   with what the tests have built, which is quick to make and slow to run
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/env.sh
 
 out=${1:-target/gpu-check}
 target=${CARGO_TARGET_DIR:-target}
+profile=${PROFILE:-tool}
+made=$target/$profile
+how=(--locked --profile "$profile")
+[ "$profile" != dev ] || made=$target/debug how+=(--all-features)
 say "building"
-cargo build --locked --profile tool --bin phi3-steer
-tests=$(cargo test --locked --profile tool --no-run --test gpu 2>&1 | sed -n 's/.*Executable.*(\(.*\))$/\1/p')
+# With the command, as every test outside of the library.
+tests=$(cargo test "${how[@]}" --no-run --test gpu 2>&1 | sed -n 's/.*Executable.*(\(.*\))$/\1/p')
 [ -x "$tests" ] || die "the tests were not built"
 rm -rf "$out"
 mkdir -p "$out/lib" "$out/models"
-cp "$target/tool/phi3-steer" "$out/"
+cp "$made/phi3-steer" "$out/"
 cp "$tests" "$out/gpu-tests"
 strip "$out/phi3-steer" "$out/gpu-tests"
 cp -R models/nano "$out/models/"

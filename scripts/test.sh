@@ -45,6 +45,12 @@ test_native() {
   # Without a network for it, OFFLINE=1 leaves out what needs the real model.
   [ "${OFFLINE:-}" = 1 ] || scripts/small-model.sh
   cargo test --locked --all-features -- --skip built_page_
+  say "the folder that make gpu-check makes, on the software adapter"
+  local folder
+  folder=$(mktemp -d)
+  PROFILE=dev scripts/gpu-check.sh "$folder/gpu-check"
+  (cd / && ADAPTER=cpu QUICK=1 "$folder/gpu-check/check.sh")
+  rm -rf "$folder"
 }
 
 # Builds the page, once a run.

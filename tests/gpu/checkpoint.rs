@@ -65,7 +65,7 @@ fn factors(half: usize) -> [Vec<f64>; 2] {
     [of(1.05, 0.5), of(1.5, 20.0)]
 }
 
-/// A checkpoint with random weights.
+/// A checkpoint, mostly with random weights.
 pub struct Random {
     pub sizes: Sizes,
     /// Shape and values of each tensor, as read back from its type.
@@ -163,6 +163,34 @@ impl Random {
             sizes,
             tensors,
             files,
+        }
+    }
+
+    /// The checkpoint in a folder on disk, of one file.
+    pub fn read(folder: &str) -> Self {
+        let bytes = |name: &str| std::fs::read(format!("{folder}/{name}")).expect(name);
+        let config: serde_json::Value = serde_json::from_slice(&bytes("config.json")).unwrap();
+        let number = |key: &str| config[key].as_u64().expect(key) as usize;
+        let (heads, hidden) = (number("num_attention_heads"), number("hidden_size"));
+        let sizes = Sizes {
+            vocab: number("vocab_size"),
+            inner: number("intermediate_size"),
+            layers: number("num_hidden_layers"),
+            positions: number("max_position_embeddings"),
+            ..Sizes::new(heads, number("num_key_value_heads"), hidden / heads)
+        };
+        let file = bytes("model.safetensors");
+        let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+        let read = |(name, view): (String, TensorView<'_>)| {
+            assert_eq!(view.dtype(), Dtype::BF16, "{name}");
+            let halves: Vec<bf16> = bytemuck::pod_collect_to_vec(view.data());
+            let values = halves.iter().map(|half| half.to_f32()).collect();
+            (name, (view.shape().to_vec(), values))
+        };
+        Self {
+            sizes,
+            tensors: tensors.tensors().into_iter().map(read).collect(),
+            files: Vec::new(),
         }
     }
 

@@ -8,6 +8,7 @@ mod attention;
 mod checkpoint;
 mod embed;
 mod forward;
+mod greedy;
 mod matmul;
 mod projections;
 mod reference;
