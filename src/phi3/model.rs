@@ -3,9 +3,9 @@
 use std::rc::Rc;
 
 use super::cache::Cache;
-use super::layer::{Activations, Bindings, Kernels, Steps};
+use super::layer::{Activations, Bindings, Kernels, Part, Steps};
 use super::rows::{MAX_ROWS, Row, Rows};
-use super::weights::Weights;
+use super::weights::{LayerWeights, Weights};
 use super::{CacheFormat, Config, ModelError, ModelFiles, Precision};
 use crate::checkpoint::{Checkpoint, Folder};
 use crate::gpu::{Buffer, Gpu, GpuError};
@@ -249,6 +249,25 @@ impl Model {
         let weights = self.weights.gpu_bytes() - gathered;
         weights * few_reads(&self.gpu, self.lanes())
             + self.cache.bytes_of(seen.min(self.config.window()))
+    }
+
+    /// Bytes of weights and cache that one part of a decode pass reads in all blocks, as [`Model::decode_bytes`].
+    pub fn part_bytes(&self, part: Part, seen: usize) -> u64 {
+        let w = &self.weights;
+        let rows = self.lanes() as u64;
+        let of = |own: fn(&LayerWeights) -> u64| w.layers.iter().map(own).sum::<u64>();
+        let weights = match part {
+            Part::Embed => {
+                return w.embed.gpu_bytes() / self.config.vocab_size as u64 * rows;
+            }
+            Part::Attention => return self.cache.bytes_of(seen.min(self.config.window())),
+            Part::Qkv => of(|l| l.qkv.iter().map(|run| run.matrix.gpu_bytes()).sum()),
+            Part::Output => of(|l| l.o.gpu_bytes()),
+            Part::GateUp => of(|l| l.gate_up.gpu_bytes()),
+            Part::Down => of(|l| l.down.gpu_bytes()),
+            Part::Head => w.head().gpu_bytes(),
+        };
+        weights * few_reads(&self.gpu, self.lanes())
     }
 
     /// The residual stream, `[MAX_ROWS, hidden]` f32.

@@ -31,7 +31,7 @@ fn the_bench_tells_every_figure() {
     assert!(number(&figures[1]["dependentDispatchSeconds"]) > 0.0);
     assert!(number(&figures[1]["readBytesASecond"]) > 0.0);
     // The nano model does not hold 5,000 positions: one context, two numbers of lanes.
-    let parts: Vec<&Value> = figures.iter().filter(|f| f["Qkv"].is_number()).collect();
+    let parts: Vec<&Value> = figures.iter().filter(|f| f["Qkv"].is_object()).collect();
     assert_eq!(parts.len(), 2);
     for part in [
         "Embed",
@@ -42,7 +42,19 @@ fn the_bench_tells_every_figure() {
         "Down",
         "Head",
     ] {
-        assert!(number(&parts[1][part]) > 0.0, "{part}: {}", parts[1]);
+        let of = |lanes: usize, what: &str| number(&parts[lanes][part][what]);
+        assert!(of(1, "seconds") > 0.0, "{part}: {}", parts[1]);
+        assert!(of(1, "bytes") > 0.0, "{part}: {}", parts[1]);
+        // Weights are read once for the three lanes, what is a lane's own thrice.
+        let own = ["Embed", "Attention"].contains(&part);
+        let times = if own { 3.0 } else { 1.0 };
+        assert_eq!(of(1, "bytes"), times * of(0, "bytes"), "{part}");
+        let dispatches = if ["Embed", "Head"].contains(&part) {
+            1.0
+        } else {
+            6.0
+        };
+        assert_eq!(of(1, "dispatches"), dispatches, "{part}");
     }
     let passes: Vec<&Value> = figures
         .iter()
@@ -56,5 +68,7 @@ fn the_bench_tells_every_figure() {
     for pass in &passes {
         assert!(number(&pass["passSeconds"]) > 0.0 && number(&pass["prefillTokensASecond"]) > 0.0);
     }
-    assert_eq!(text.lines().count(), figures.len(), "{text}");
+    // A line each; a table of parts has a head, the sum, and what it is of.
+    let tables = parts.len() * (7 + 2);
+    assert_eq!(text.lines().count(), figures.len() + tables, "{text}");
 }

@@ -50,7 +50,8 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
     }
 }";
 
-pub async fn measure(gpu: &Gpu, report: &mut Report) -> Result<(), Failure> {
+/// The bytes a second that a kernel reads that does nothing else.
+pub async fn measure(gpu: &Gpu, report: &mut Report) -> Result<f64, Failure> {
     let small = gpu.storage("a few bytes", 1 << 10)?;
     let mut cost = [0.0; 2];
     for (cost, (text, access)) in cost
@@ -89,5 +90,6 @@ pub async fn measure(gpu: &Gpu, report: &mut Report) -> Result<(), Failure> {
             rate / 1e9
         ),
         json!({"dependentDispatchSeconds": cost[0], "dispatchSeconds": cost[1], "readBytesASecond": rate}),
-    )
+    )?;
+    Ok(rate)
 }

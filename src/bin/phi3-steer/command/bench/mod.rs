@@ -112,8 +112,8 @@ pub async fn run(arguments: &Arguments, cpu_adapter: bool) -> Result<(), Failure
     };
     let mut report = Report::default();
     head(&subject, &mut report, opened, loaded)?;
-    floor::measure(&subject.gpu, &mut report).await?;
-    parts::measure(&subject, arguments, &mut report).await?;
+    let rate = floor::measure(&subject.gpu, &mut report).await?;
+    parts::measure(&subject, arguments, rate, &mut report).await?;
     passes::measure(&subject, arguments, &mut report).await?;
     if let (Some(path), Some(mut out)) = (&arguments.json, out) {
         out.add(format!("{:#}\n", Value::Array(report.values)).as_bytes())?;
