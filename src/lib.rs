@@ -2,6 +2,7 @@
 
 #![deny(missing_docs)]
 
+pub mod bench;
 pub mod checkpoint;
 pub mod generate;
 pub mod gpu;
