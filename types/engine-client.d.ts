@@ -2,7 +2,7 @@
 
 export type * from "../src/web/types.d.ts";
 import type { OpenAI } from "./openai.d.ts";
-import type { ChatEvent, ChatOptions, Gate, Info, Intervention, LabOptions, LabPlot, LabReportInput, LabResult, LabVerdict, LoadOptions, Memory, OperatorInfo, SelfTest, TokenFeatures, TrainedDictionary, TrainOptions } from "../src/web/types.d.ts";
+import type { ChatEvent, ChatOptions, Gate, Info, Intervention, LabOptions, LabPlot, LabReportInput, LabResult, LabVerdict, LoadOptions, Memory, OperatorInfo, SelfTest, SpeedOptions, TokenFeatures, TrainedDictionary, TrainOptions } from "../src/web/types.d.ts";
 
 /** What calls reject with. */
 export declare class EngineError extends Error {
@@ -87,6 +87,12 @@ export declare class Engine {
    * with the code "cancelled" and is answered at once.
    */
   testSae(): Promise<SelfTest>;
+
+  /**
+   * Measures how fast the model runs, on lanes of its own; the figures come as they are there. A chat that comes
+   * meanwhile, or cancel(), ends it with the code "cancelled".
+   */
+  measureSpeed(options: SpeedOptions): Promise<void>;
 
   /** What the engine takes of the machine's memory now. */
   memory(): Promise<Memory>;

@@ -9,6 +9,8 @@
 //   setSteering  [lane, Intervention[]]   none          the setting's number
 //   topFeatures  [text, hook, k]          none          TokenFeatures
 //   testSae      []                       none          SelfTest
+//   measureSpeed [SpeedOptions, less      SpeedFigure   null
+//                 its function]
 //   memory       []                       none          Memory
 //   lab          [LabOptions, less        LabEvent      LabResult
 //                 its function]
@@ -36,7 +38,7 @@ import { asEngineError, Branch, EngineError, Line } from "./line.js";
 import { OpenAI } from "./openai.js";
 
 /** @import { Engine as Declared } from "../types/engine-client.d.ts" */
-/** @import { ChatEvent, ChatOptions, Gate, Info, Intervention, LabOptions, LabPlot, LabReportInput, LabResult, LabVerdict, LoadOptions, Memory, OperatorInfo, SelfTest, Source, TokenFeatures, TrainOptions, TrainedDictionary } from "./types.d.ts" */
+/** @import { ChatEvent, ChatOptions, Gate, Info, Intervention, LabOptions, LabPlot, LabReportInput, LabResult, LabVerdict, LoadOptions, Memory, OperatorInfo, SelfTest, Source, SpeedOptions, TokenFeatures, TrainOptions, TrainedDictionary } from "./types.d.ts" */
 
 /**
  * An address as the page, or the worker that asks, means it: the engine's worker, which is elsewhere, would
@@ -355,6 +357,17 @@ export class Engine extends Pulse {
    */
   testSae() {
     return this.line.call("testSae", []);
+  }
+
+  /**
+   * Measures how fast the model runs, on lanes of its own; the figures come as they are there. A chat that comes
+   * meanwhile, or cancel(), ends it with the code "cancelled".
+   * @param {SpeedOptions} options
+   * @returns {Promise<void>}
+   */
+  async measureSpeed(options) {
+    const { onFigure, ...plain } = options;
+    await this.line.call("measureSpeed", [plain], onFigure);
   }
 
   /**

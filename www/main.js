@@ -34,6 +34,7 @@ import { Recovery } from "./recovery.js";
 import { readReport } from "./report.js";
 import { Settings } from "./settings.js";
 import { startShare } from "./share.js";
+import { SpeedView } from "./speed-view.js";
 import { StatusView } from "./status-view.js";
 import { SteeringPanel } from "./steering-panel.js";
 import { startTheme } from "./theme-button.js";
@@ -80,7 +81,8 @@ const outbox = new Outbox(composer.form, (messages) => {
   composer.field.focus();
   refresh();
 });
-const fitCheck = new FitCheck({ show: (fit) => status.showFit(fit), free: () => canRun() && outbox.messages.length === 0 && !door.lab?.runner.running });
+const speed = new SpeedView({ engine: () => conversation.engine, name: () => choice.model.name });
+const fitCheck = new FitCheck({ show: (fit) => status.showFit(fit), free: () => canRun() && outbox.messages.length === 0 && !speed.running && !door.lab?.runner.running });
 const keepFocus = startFocus(() => (matchMedia("(pointer: coarse)").matches ? byId("scroller", HTMLElement) : composer.field));
 const heartbeat = new Heartbeat({ silent: () => status.waits("silent", restart), standing: () => status.waits("standing", restart), back: () => status.clear() });
 const panel = new SteeringPanel(settings);
@@ -161,6 +163,7 @@ async function load(again = false) {
   const old = conversation.engine;
   leave();
   status.loading(null, again);
+  speed.clear();
   byId("which-model", HTMLElement).textContent = modelWords(choice.model);
   ladder.follow(choice.model, false);
   refresh();
@@ -457,6 +460,7 @@ function refresh() {
   ladder.node.classList.toggle("away", !empty);
   document.documentElement.classList.toggle("empty", empty);
   byId("new-chat", HTMLButtonElement).disabled = empty;
+  speed.button.disabled = !ready;
   keepFocus();
 }
 

@@ -14,7 +14,7 @@ let engine = null;
 let Engine = null;
 /** @type {any} the module's functions */
 let library = null;
-/** @type {Promise<unknown> | null} the dictionary's test, while it runs */
+/** @type {Promise<unknown> | null} the dictionary's test or a measurement of the speed, while it runs */
 let testing = null;
 /** @type {Promise<void> | null} while the lab makes room for its lanes, for which it has the model */
 let making = null;
@@ -27,7 +27,7 @@ let forked = 0;
 /** What a fork can be asked for, beside answers. */
 const FORKS_DO = ["setSteering", "setGate", "addDirection", "topFeatures", "memory", "cancel", "dispose"];
 
-/** Ends the dictionary's test, if it runs: what else needs the model comes first. The lab's making room is waited for. */
+/** Ends the dictionary's test or the measurement, if one runs: what else needs the model comes first. The lab's making room is waited for. */
 async function free() {
   if (testing) {
     engine.cancel();
@@ -88,6 +88,19 @@ async function beside(id, work) {
     });
   } finally {
     made();
+  }
+}
+
+/**
+ * What ends when something else needs the model.
+ * @param {Promise<unknown>} work
+ */
+async function test(work) {
+  testing = work;
+  try {
+    return await work;
+  } finally {
+    if (testing === work) testing = null;
   }
 }
 
@@ -166,13 +179,12 @@ const methods = {
     return null;
   },
   async testSae() {
-    const test = engine.testSae();
-    testing = test;
-    try {
-      return await test;
-    } finally {
-      if (testing === test) testing = null;
-    }
+    if (testing) throw Object.assign(new Error("The model's speed is being measured."), { code: "busy" });
+    return test(engine.testSae());
+  },
+  async measureSpeed(id, options) {
+    await free();
+    return test(engine.measureSpeed({ ...options, onFigure: (/** @type {unknown} */ event) => post({ id, event }) }));
   },
   async memory() {
     return engine.memory();

@@ -141,7 +141,8 @@ pub async fn measure(
             match Parts::measure(&mut fork, positions, rate, cancel).await {
                 Ok(parts) => tell(Figure::Parts(parts)),
                 Err(GenerateError::Model(ModelError::CacheFull { .. })) => {
-                    let what = format!("{lanes} lanes at {positions} positions do not fit");
+                    let lanes = lanes_of(lanes);
+                    let what = format!("{lanes} at {positions} positions do not fit");
                     tell(Figure::LeftOut { what });
                     continue;
                 }
@@ -156,7 +157,8 @@ pub async fn measure(
                         tell(Figure::Pass(pass));
                     }
                     None => {
-                        let what = format!("{lanes} lanes at {positions} positions take too long");
+                        let lanes = lanes_of(lanes);
+                        let what = format!("{lanes} at {positions} positions take too long");
                         tell(Figure::LeftOut { what });
                     }
                 }
@@ -231,6 +233,11 @@ async fn submitted(
     gpu.queue().submit([commands]);
     gpu.finish().await?;
     Ok(started.elapsed().as_secs_f64())
+}
+
+/// How many lanes, in words.
+fn lanes_of(count: usize) -> String {
+    format!("{count} lane{}", if count == 1 { "" } else { "s" })
 }
 
 fn median(values: &mut [f64]) -> f64 {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{alive, seconds_of};
+use super::{alive, lanes_of, seconds_of};
 use crate::generate::{Chat, GenerateError};
 use crate::phi3::{Part, Row};
 
@@ -87,8 +87,15 @@ impl fmt::Display for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "Parts of a pass, {} lanes at {} positions:\n{:>10} {:>9} {:>10} {:>9} {:>8} {:>16}",
-            self.lanes, self.positions, "part", "ms", "dispatches", "MB", "GB/s", "of what is read"
+            "Parts of a pass, {} at {} positions:\n{:>10} {:>9} {:>10} {:>9} {:>8} {:>16}",
+            lanes_of(self.lanes),
+            self.positions,
+            "part",
+            "ms",
+            "dispatches",
+            "MB",
+            "GB/s",
+            "of the read rate"
         )?;
         let sum = PartFigure {
             part: "sum".into(),

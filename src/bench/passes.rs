@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
 
-use super::{Plan, alive, median};
+use super::{Plan, alive, lanes_of, median};
 use crate::generate::{Chat, ChatRequest, FeatureWish, GenerateError, Sampling, Stats};
 use crate::steering::{Intervention, Operator};
 use crate::tokens::{Prompt, TokenRole};
@@ -76,9 +76,9 @@ impl fmt::Display for Pass {
         let pass = self.pass_seconds;
         write!(
             f,
-            "{} lanes at {} positions, steering {}: prefill {:.0} tokens/s, decode {:.1} tokens/s a lane ({:.3} ms a \
+            "{} at {} positions, steering {}: prefill {:.0} tokens/s, decode {:.1} tokens/s a lane ({:.3} ms a \
              pass, {:.2} of the first), {:.1} tokens/s in all, {} dispatches, {:.1} MB, {:.1} GB/s",
-            self.lanes,
+            lanes_of(self.lanes),
             self.positions,
             self.mode.name(),
             self.prefill_tokens_a_second,

@@ -25,7 +25,7 @@ pub struct Engine {
     pub(super) home: Rc<Home>,
     gpu: Rc<Gpu>,
     tokenizer: Rc<ChatTokenizer>,
-    cancel: Rc<Cell<bool>>,
+    pub(super) cancel: Rc<Cell<bool>>,
     pub(super) desk: Desk,
     pub(super) info: Info,
     /// Whether another engine has the GPU.
@@ -267,7 +267,7 @@ impl Engine {
     }
 
     /// Takes the chat for an answer.
-    fn take(&self) -> Result<Loan, WebError> {
+    pub(super) fn take(&self) -> Result<Loan, WebError> {
         self.alive()?;
         let loan = self.home.lend()?;
         self.cancel.set(false);

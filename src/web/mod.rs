@@ -1,6 +1,7 @@
 //! The JavaScript API: an `Engine` that loads a model and chats, for a dedicated worker or a window.
 
 mod answer;
+mod bench;
 mod engine;
 mod error;
 mod field;

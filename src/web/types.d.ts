@@ -191,6 +191,27 @@ export type ChatEvent =
   | { type: "done"; lane: number; reason: "stop" | "length" | "cancelled" | "context"; text: string; tokens: number }
   | { type: "stats"; promptTokens: number; prefillMs: number; generatedTokens: number; decodeMs: number; tokensPerSecond: number };
 
+/** What to measure of the model's speed. */
+export interface SpeedOptions {
+  /** Numbers of lanes; 1 and 2 by default. */
+  lanes?: number[];
+  /** Positions that a lane holds before it decodes; 16 and 256 by default. More than the model holds are left out. */
+  context?: number[];
+  /** Tokens that a lane decodes, 2 or more; 16 by default. */
+  tokens?: number;
+  /** Seconds that a figure may take at most; 10 by default. */
+  patience?: number;
+  onFigure: (figure: SpeedFigure) => void;
+}
+
+/** What runs, what a dispatch and a byte cost, the parts of a pass, whole passes, or what was left out. */
+export interface SpeedFigure {
+  figure: "machine" | "floor" | "parts" | "pass" | "leftOut";
+  /** The figure as people read it. */
+  text: string;
+  [field: string]: any;
+}
+
 /** What the lab is to do; docs/lab.md has the recipes' fields and the results'. */
 export interface LabOptions {
   recipe: object;

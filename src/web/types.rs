@@ -47,6 +47,9 @@ extern "C" {
     /// `LabPlot[]`
     #[wasm_bindgen(typescript_type = "LabPlot[]")]
     pub type LabPlotObjects;
+    /// `SpeedOptions`
+    #[wasm_bindgen(typescript_type = "SpeedOptions")]
+    pub type SpeedOptions;
     /// `TrainOptions`
     #[wasm_bindgen(typescript_type = "TrainOptions")]
     pub type TrainOptions;

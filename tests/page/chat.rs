@@ -39,7 +39,7 @@ pub async fn ready(browser: &Browser) -> Result {
 }
 
 /// Opens the page and waits for its model.
-async fn open(server: &Server, flags: &[&str]) -> Result<Browser> {
+pub async fn open(server: &Server, flags: &[&str]) -> Result<Browser> {
     let browser = Browser::start(flags).await?;
     browser.client.goto(&server.url()).await?;
     ready(&browser).await?;
@@ -61,7 +61,7 @@ pub async fn ended(browser: &Browser, count: usize) -> Result {
 }
 
 /// Types a message and sends it with Enter.
-async fn send(browser: &Browser, text: &str) -> Result {
+pub async fn send(browser: &Browser, text: &str) -> Result {
     let field = browser.find("#message").await?;
     field.send_keys(text).await?;
     field.send_keys("\u{e007}").await?;

@@ -24,6 +24,7 @@ mod real_model;
 mod requests;
 mod server;
 mod sight;
+mod speed;
 mod store;
 mod train;
 mod truth;
