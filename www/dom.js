@@ -110,6 +110,7 @@ export const short = (/** @type {number} */ value) => compact.format(value);
 
 /** Bytes as "7.7 MB". */
 export function bytes(/** @type {number} */ value) {
+  if (value > 0 && value < 999.5) return `${Math.round(value)} bytes`;
   if (value < 1e6) return `${Math.round(value / 1e3)} kB`;
   return value < 1e9 ? `${(value / 1e6).toFixed(1)} MB` : `${(value / 1e9).toFixed(2)} GB`;
 }
