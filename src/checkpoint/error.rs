@@ -120,6 +120,20 @@ pub enum SourceError {
     },
 }
 
+impl SourceError {
+    /// The code by which the page tells answers with a status that is no success, as its store does
+    /// (www/store/retry.js): "not-found", "forbidden", "throttled", "server" or "bad-answer".
+    pub fn code_of_status(status: u16) -> &'static str {
+        match status {
+            404 | 410 => "not-found",
+            401 | 403 => "forbidden",
+            429 => "throttled",
+            500.. => "server",
+            _ => "bad-answer",
+        }
+    }
+}
+
 fn status_hint(status: u16) -> &'static str {
     match status {
         401 | 403 => ": it does not allow access, or the file does not exist",

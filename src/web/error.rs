@@ -68,14 +68,7 @@ impl Code for SourceError {
     fn code(&self) -> &'static str {
         match self {
             SourceError::NotFound { .. } | SourceError::NoFolder { .. } => "not-found",
-            // As www/store/retry.js has them.
-            SourceError::Status { status, .. } => match status {
-                404 | 410 => "not-found",
-                401 | 403 => "forbidden",
-                429 => "throttled",
-                500.. => "server",
-                _ => "bad-answer",
-            },
+            SourceError::Status { status, .. } => SourceError::code_of_status(*status),
             SourceError::Network { begun: true, .. } => "network",
             SourceError::Network { begun: false, .. } => "unreachable",
             SourceError::BadAnswer { .. } => "bad-answer",

@@ -117,6 +117,13 @@ mod tests {
                 "{lasting}"
             );
         }
+        let codes = rules["codes"].as_object().expect("codes");
+        for (code, statuses) in codes {
+            for status in statuses.as_array().expect("statuses") {
+                let status = status.as_u64().expect("a status") as u16;
+                assert_eq!(SourceError::code_of_status(status), code, "{status}");
+            }
+        }
         // What the server asks for, up to a limit.
         let mut tries = Tries::default();
         assert_eq!(tries.again(status(503, Some(7000.0)), 1.0).unwrap(), 7125);
