@@ -105,7 +105,7 @@ impl Capabilities {
             .unwrap_or("unnamed adapter")
             .to_string();
         let subgroup_size = (has_subgroups && one_size).then_some(sizes[0]);
-        // Software adapters of browsers have not been timed with it.
+        // SwiftShader, which browsers have, takes longer with it (BENCHMARKS.md).
         let broadcast = cpu && can_broadcast(subgroup_size) && cfg!(not(target_arch = "wasm32"));
         Self {
             name,
