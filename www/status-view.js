@@ -177,7 +177,7 @@ export class StatusView {
     this.details.replaceChildren(
       ...row("Model", `${this.name}: ${short(model.parameters)} parameters, ${model.layers} layers of width ${model.hidden}, ${precision}, context ${number(model.context)}`),
       ...row("Runs on", `${where}, ${backend}${features ? `, ${features}` : ""}; ${bytes(model.gpuBytes)} on the GPU. Nothing you type leaves this page.`),
-      ...(adapter.leftOut ? row("Left out", `When this adapter was opened, ${adapter.leftOut}.`) : []),
+      ...(adapter.leftOut ? row("Left out", `${adapter.leftOut[0]?.toUpperCase()}${adapter.leftOut.slice(1)}.`) : []),
       ...row("Dictionary", sae ? `${number(sae.features)} features at ${sae.hook} (${sae.kind}, ${sae.activations}, ${precisionOf([sae.stored])})` : "none loaded: there is nothing to steer with"),
       ...(sae && report?.survival ? row("Quantised", survivalWords(report)) : []),
       ...(sae ? row("Does it fit?", test ? test.sentence : fit === "checking" ? "Checking\u2026" : "Not checked yet.") : []),
