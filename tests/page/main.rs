@@ -2,6 +2,7 @@
 //! Run by `scripts/test.sh page`, which builds the page first.
 #![cfg(not(target_arch = "wasm32"))]
 
+mod adapter;
 mod browser;
 mod chat;
 mod conversations;
