@@ -20,6 +20,9 @@ addEventListener('unhandledrejection', (event) => uncaught.push(String(event.rea
 addEventListener('securitypolicyviolation', (event) => uncaught.push(`${event.violatedDirective}: ${event.blockedURI}`));
 ";
 
+/// The page has found its last conversation and loads its model.
+const BEGUN: &str = "document.querySelector('#stage .loading-card, #stage .error-panel') !== null || document.getElementById('what-runs').childElementCount > 0";
+
 /// What may be clicked: not what opens the system's dialogs or fetches gigabytes.
 const CLICKABLE: &str = "[...(document.querySelector('dialog[open]') ?? document).querySelectorAll('button, summary, input[type=checkbox], .token')]
     .filter((one) => one.checkVisibility() && !one.disabled && one.id !== 'model-load' && !/Download|Load without|^Markdown|^JSON|^Save as/.test(one.innerText))";
@@ -109,6 +112,8 @@ async fn step(browser: &Browser, random: &mut StdRng) -> Result<String> {
         _ => {
             online(browser).await?;
             browser.client.refresh().await?;
+            // Before the last conversation is back there is nothing that New chat could empty, and it cannot be pressed.
+            browser.wait_until("the page begins", BEGUN).await?;
             Ok("reload".into())
         }
     }
