@@ -42,8 +42,6 @@ impl Request {
             });
             each.collect()
         };
-        let listener = options.value("onFigure");
-        let listener = listener.and_then(|l| l.dyn_into::<Function>().ok());
         Ok(Self {
             plan: Plan {
                 lanes: numbers("lanes", MAX_ROWS as u32, &[1, 2])?,
@@ -51,7 +49,7 @@ impl Request {
                 tokens: options.whole("tokens", 2..=4096)?.unwrap_or(16) as usize,
                 patience: options.number("patience", 0.0..=3600.0)?.unwrap_or(10.0),
             },
-            listener: listener.ok_or_else(|| options.missing("onFigure", "a function"))?,
+            listener: options.function("onFigure")?,
         })
     }
 }

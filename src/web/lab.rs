@@ -135,14 +135,12 @@ impl Request {
             journal.push('\n');
         }
         let lanes = options.whole("lanes", 1..=MAX_ROWS as u32)?;
-        let listener = options.value("onEvent");
-        let listener = listener.and_then(|l| l.dyn_into::<Function>().ok());
         Ok(Self {
             recipe,
             sets,
             journal,
             lanes: lanes.unwrap_or(LANES) as usize,
-            listener: listener.ok_or_else(|| options.missing("onEvent", "a function"))?,
+            listener: options.function("onEvent")?,
         })
     }
 }

@@ -3,7 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-use js_sys::{Array, Float32Array, Object, Reflect};
+use js_sys::{Array, Float32Array, Function, Object, Reflect};
 use wasm_bindgen::{JsCast, JsValue};
 
 use super::error::WebError;
@@ -113,6 +113,13 @@ impl Options {
         value
             .map(|value| list(&value, &self.path_of(name), most))
             .transpose()
+    }
+
+    /// A function, which must be there.
+    pub fn function(&self, name: &str) -> Result<Function, WebError> {
+        let value = self.value(name);
+        let function = value.and_then(|value| value.dyn_into().ok());
+        function.ok_or_else(|| self.missing(name, "a function"))
     }
 
     /// The error that member `name` is missing, which must be `what`.

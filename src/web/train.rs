@@ -128,8 +128,6 @@ impl Request {
             temperature: options.number("temperature", 0.0..=100.0)?.unwrap_or(1.0) as f32,
             ..Sampling::default()
         };
-        let listener = options.value("onEvent");
-        let listener = listener.and_then(|l| l.dyn_into::<Function>().ok());
         let whole = |name: &str, least: u32, usual: u32| -> Result<usize, WebError> {
             let value = options.whole(name, least..=u32::MAX)?;
             Ok(value.unwrap_or(usual) as usize)
@@ -159,7 +157,7 @@ impl Request {
             how: options
                 .text("how")?
                 .unwrap_or_else(|| "trained in a page".into()),
-            listener: listener.ok_or_else(|| options.missing("onEvent", "a function"))?,
+            listener: options.function("onEvent")?,
         })
     }
 
